@@ -1,0 +1,190 @@
+"""The environment contract: plain Gymnasium with text on both sides, a few ``info`` keys, and fork.
+
+An environment is ``gymnasium.Env[str, str]``. :class:`TextEnv` only saves the lines that every one of them would
+repeat. ``agentgym check ENV`` (:mod:`agentgym.check`) tests what is promised here.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, TypedDict
+
+import gymnasium as gym
+import numpy as np
+
+from agentgym.errors import ForkError, UnknownName
+from agentgym.records import ToolCall
+
+SPLITS = ("train", "test", "unseen")
+
+
+class Info(TypedDict, total=False):
+    """The ``info`` keys that agentgym reads; all but the first two are optional."""
+
+    task_id: str  #: name of the problem instance, the same on every turn of an episode
+    anchor: str  #: digest of the true state that the *next* action meets; equal anchors are the same state
+    admissible: Sequence[str]  #: every valid action, where they can be enumerated
+    tool_calls: Sequence[ToolCall]  #: the calls run in this turn
+    error: str  #: why the action was not understood; absent when it was
+    success: bool  #: on the last turn: whether the task was solved
+    answers: Sequence[str]  #: accepted answers; for reward and credit only, never part of an observation
+    evidence: Sequence[str]  #: ids of the documents that support the answer
+
+
+class Text(gym.Space[str]):
+    """The space of all Unicode texts (``gymnasium.spaces.Text`` refuses "é")."""
+
+    def __init__(self, seed: int | np.random.Generator | None = None) -> None:
+        super().__init__(shape=None, dtype=None, seed=seed)
+
+    def contains(self, x: Any) -> bool:
+        return isinstance(x, str)
+
+    def sample(self, mask: None = None, probability: None = None) -> str:
+        """A short random text, accents and control characters included."""
+        size = int(self.np_random.integers(0, 12))
+        return "".join(chr(int(c)) for c in self.np_random.integers(1, 0x250, size))
+
+    @property
+    def is_np_flattenable(self) -> bool:
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Text)
+
+    def __repr__(self) -> str:
+        return "Text()"
+
+
+class TextEnv(gym.Env[str, str]):
+    """Base class of text environments: spaces, split check, and fingerprint.
+
+    Subclasses write ``reset`` and ``step`` as in Gymnasium, and optionally
+
+    * ``expert() -> str | None``: a good next action, None where it knows none;
+    * ``fork() -> Self``: an independent copy of the running episode;
+    * ``num_tasks``: how many tasks the split has; ``reset(options={"task": i})`` then starts the i-th. None (the
+      default) where tasks are generated without end, one for each ``reset(seed=...)``.
+
+    Args:
+        split: ``"train"``, ``"test"`` or, where the environment has one, ``"unseen"``. Tasks of different splits never meet.
+
+    Attributes:
+        splits: the splits this environment has.
+        instructions: what a model that never saw this environment must be told, e.g. the grammar of its actions.
+            Contexts put it before the first observation; it is not part of an observation.
+        waits: True where ``step`` waits on something outside the process (sockets, subprocesses, a browser); a rollout
+            then steps it in a thread instead of inline.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}
+    splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    instructions: str = ""
+    waits: ClassVar[bool] = False
+    num_tasks: int | None = None
+
+    def __init__(self, *, split: str = "train") -> None:
+        if split not in self.splits:
+            raise UnknownName("split", split, self.splits)
+        self.split = split
+        self.observation_space = Text()
+        self.action_space = Text()
+        self.render_mode = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Content hash of everything that decides what an episode looks like: grammar, prompts, data.
+
+        The base class hashes the class name and :attr:`instructions`; add data files and generator tables to it.
+        """
+        return digest(type(self).__qualname__, self.instructions)
+
+
+def digest(*parts: object) -> str:
+    """A short stable content hash (64 bits, hex) of the parts' ``repr``; the usual way to make an anchor."""
+    return hashlib.blake2b("\x1f".join(map(repr, parts)).encode(), digest_size=8).hexdigest()
+
+
+class Journal(gym.Wrapper[str, str, str, str]):
+    """Remembers how the running episode came about, so that it can be replayed where it cannot be copied.
+
+    ``agentgym.make`` puts it outside every other wrapper.
+    """
+
+    def __init__(self, env: gym.Env[str, str]) -> None:
+        super().__init__(env)
+        self._reset_args: tuple[int | None, Mapping[str, Any] | None] | None = None
+        self._actions: list[str] = []
+        self._anchor: str | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._reset_args = (seed, options)
+        self._actions = []
+        self._anchor = info.get("anchor")
+        return observation, info
+
+    def step(self, action: str) -> tuple[str, Any, bool, bool, dict[str, Any]]:
+        result = self.env.step(action)
+        self._actions.append(action)
+        self._anchor = result[4].get("anchor")
+        return result
+
+    def replay(self) -> Journal:
+        """A new environment in which the recorded actions were played again.
+
+        Raises:
+            ForkError: it was never reset, was reset without a seed, has no spec, or the replay met another state.
+        """
+        if self._reset_args is None:
+            raise ForkError("fork before reset: call env.reset(seed=...) first")
+        seed, options = self._reset_args
+        if seed is None:
+            raise ForkError("cannot replay an episode that was reset without a seed; pass reset(seed=...)")
+        if self.spec is None:
+            raise ForkError("cannot replay an environment without a spec; create it by agentgym.make(id)")
+        twin = Journal(gym.make(self.spec, disable_env_checker=True))
+        _, info = twin.reset(seed=seed, options=dict(options) if options is not None else None)
+        for action in self._actions:
+            _, _, _, _, info = twin.step(action)
+        if info.get("anchor") != self._anchor:
+            raise ForkError(
+                f"replaying {len(self._actions)} actions of {self.spec.id} from seed {seed} met anchor "
+                f"{info.get('anchor')!r} instead of {self._anchor!r}: the environment is not deterministic; "
+                "give it a fork() of its own"
+            )
+        return twin
+
+
+def fork(env: gym.Env[str, str]) -> gym.Env[str, str]:
+    """An independent copy of the running episode: same wrappers, same state, nothing shared.
+
+    The environment's own ``fork()`` is used where it has one; otherwise the recorded actions are replayed from the same
+    seed (for environments from :func:`agentgym.make`, which carry a :class:`Journal`).
+
+    Raises:
+        ForkError: it can be neither copied nor replayed to the same anchor.
+    """
+    if callable(getattr(env.unwrapped, "fork", None)):
+        return _copied(env)
+    layer: gym.Env[str, str] = env
+    while isinstance(layer, gym.Wrapper):
+        if isinstance(layer, Journal):
+            if layer is not env:
+                raise ForkError(f"{type(env).__name__} wraps a recorded environment; fork the environment inside it")
+            return layer.replay()
+        layer = layer.env
+    raise ForkError(f"{env} has no fork() and no journal; create it by agentgym.make(id) or write a fork()")
+
+
+def _copied(env: gym.Env[str, str]) -> gym.Env[str, str]:
+    """Copy the wrappers' own state around a copy of the environment inside."""
+    if not isinstance(env, gym.Wrapper):
+        twin: gym.Env[str, str] = env.fork()  # type: ignore[attr-defined]
+        return twin
+    outer = copy.copy(env)
+    outer.__dict__ = {k: v if k in ("env", "_cached_spec") else copy.deepcopy(v) for k, v in env.__dict__.items()}
+    outer.env = _copied(env.env)
+    return outer

@@ -1,0 +1,191 @@
+"""What happened, as small frozen dataclasses: a task is played as an episode of turns.
+
+Nothing here imports torch, and nothing here changes after it was written. Fields that hold wall-clock seconds are
+left out of comparisons, so two runs with one seed give *equal* records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class StopReason(StrEnum):
+    """Why an episode ended; exactly one per episode."""
+
+    TERMINATED = "terminated"  #: by the task's own rule (solved, answered, lost)
+    TURN_LIMIT = "turn_limit"  #: the environment or the rollout cut it off (Gymnasium's ``truncated``)
+    BUDGET = "budget"  #: a budget with ``on_exhausted="truncate"`` ran out
+    CONTEXT_FULL = "context_full"  #: the next context would not fit the policy's window
+    POLICY_STOPPED = "policy_stopped"  #: the policy gave up (a person left, a script ended)
+    ENVIRONMENT_ERROR = "environment_error"  #: the environment raised; left out of group statistics
+    POLICY_ERROR = "policy_error"  #: the policy raised; left out of group statistics
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One problem instance: all that ``reset`` needs to start the same episode again.
+
+    Attributes:
+        seed: passed to ``reset(seed=...)``.
+        options: passed to ``reset(options=...)``; JSON values only.
+        task_id: what the environment calls it (``info["task_id"]``); filled in once it was reset.
+    """
+
+    seed: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    task_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One named call inside an action, with what came back."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    result: str = ""
+    error: str | None = None  #: why it failed or was refused; None when it ran
+    seconds: float = field(default=0.0, compare=False)
+    cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one turn (or, added up, an episode) consumed.
+
+    ``model_seconds``, ``tool_seconds`` (inside ``env.step``) and ``waiting_seconds`` (neither) are kept apart.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    model_seconds: float = field(default=0.0, compare=False)
+    tool_seconds: float = field(default=0.0, compare=False)
+    waiting_seconds: float = field(default=0.0, compare=False)
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cost + other.cost,
+            self.model_seconds + other.model_seconds,
+            self.tool_seconds + other.tool_seconds,
+            self.waiting_seconds + other.waiting_seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The tokens of one action exactly as they were sampled; they are never re-tokenised.
+
+    A context is stored against the turn before: it is the first ``keep`` tokens of (previous context + previous
+    action), then ``context``. With an append-only context ``keep`` is everything, so an episode stores each token once.
+
+    Attributes:
+        keep: tokens taken over from the previous turn's context + action.
+        context: the tokens that follow them and end the context.
+        action: the sampled tokens, end-of-turn token included.
+        logprobs: natural log of the sampling probability of each action token, [len(action)].
+        entropies: entropy in nats of each action token's distribution, [len(action)]; empty unless asked for.
+        version: how many updates the policy had seen.
+    """
+
+    keep: int
+    context: tuple[int, ...]
+    action: tuple[int, ...]
+    logprobs: tuple[float, ...] = ()
+    entropies: tuple[float, ...] = ()
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One observation, the action that answered it, and the reward of that action."""
+
+    observation: str
+    action: str
+    reward: float = 0.0
+    anchor: str | None = None  #: digest of the state that this action met
+    error: str | None = None  #: why the environment did not understand the action
+    tool_calls: tuple[ToolCall, ...] = ()
+    sample: Sample | None = None
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """The turns of one task from ``reset`` to the end.
+
+    Attributes:
+        id: unique in a run.
+        env: id of the environment.
+        fingerprint: content hash of the environment's grammar, prompts and data; episodes whose fingerprints differ are
+            not compared.
+        group: episodes with one group played the same task and are compared with each other.
+        member: the episode's number in its group.
+        parent, fork_turn: for a branch, the episode it was forked from and the first turn of its own.
+        success: what the environment said on the last turn; None where it says nothing.
+        final: the observation after the last action.
+        answers, evidence: accepted answers and supporting document ids; for reward and credit only, never shown.
+        failure: the message of the exception behind ``ENVIRONMENT_ERROR`` or ``POLICY_ERROR``.
+    """
+
+    id: str
+    env: str
+    task: Task
+    turns: tuple[Turn, ...]
+    stop: StopReason
+    success: bool | None = None
+    group: str = ""
+    member: int = 0
+    parent: str | None = None
+    fork_turn: int | None = None
+    final: str = ""
+    answers: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
+    failure: str | None = None
+    fingerprint: str = ""
+
+    @property
+    def reward(self) -> float:
+        """Undiscounted sum of the turns' rewards."""
+        return sum(t.reward for t in self.turns)
+
+    @property
+    def failed(self) -> bool:
+        """Whether something other than the agent ended it; such an episode teaches nothing."""
+        return self.stop in (StopReason.ENVIRONMENT_ERROR, StopReason.POLICY_ERROR)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether a limit cut it off; never true together with :attr:`terminated`."""
+        return self.stop in (StopReason.TURN_LIMIT, StopReason.BUDGET, StopReason.CONTEXT_FULL)
+
+    @property
+    def terminated(self) -> bool:
+        """Whether the task's own rule ended it."""
+        return self.stop is StopReason.TERMINATED
+
+    @property
+    def usage(self) -> Usage:
+        """Sum over the turns."""
+        return sum((t.usage for t in self.turns), Usage())
+
+    @property
+    def tool_calls(self) -> int:
+        """Calls made in all turns, refused ones included."""
+        return sum(len(t.tool_calls) for t in self.turns)
+
+    def contexts(self) -> list[tuple[int, ...]]:
+        """The full context of every turn that has a sample, in order."""
+        out: list[tuple[int, ...]] = []
+        before: tuple[int, ...] = ()
+        for turn in self.turns:
+            if turn.sample is None:
+                continue
+            full = before[: turn.sample.keep] + turn.sample.context
+            out.append(full)
+            before = full + turn.sample.action
+        return out
