@@ -143,15 +143,15 @@ class Journal(gym.Wrapper[str, str, str, str]):
         seed, options = self._reset_args
         if seed is None:
             raise ForkError("cannot replay an episode that was reset without a seed; pass reset(seed=...)")
-        if self.spec is None:
+        if self.env.spec is None:
             raise ForkError("cannot replay an environment without a spec; create it by agentgym.make(id)")
-        twin = Journal(gym.make(self.spec, disable_env_checker=True))
+        twin = Journal(gym.make(self.env.spec, disable_env_checker=True))
         _, info = twin.reset(seed=seed, options=dict(options) if options is not None else None)
         for action in self._actions:
             _, _, _, _, info = twin.step(action)
         if info.get("anchor") != self._anchor:
             raise ForkError(
-                f"replaying {len(self._actions)} actions of {self.spec.id} from seed {seed} met anchor "
+                f"replaying {len(self._actions)} actions of {self.env.spec.id} from seed {seed} met anchor "
                 f"{info.get('anchor')!r} instead of {self._anchor!r}: the environment is not deterministic; "
                 "give it a fork() of its own"
             )

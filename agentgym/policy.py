@@ -1,0 +1,167 @@
+"""Policies: whatever answers a request with an action.
+
+A policy gets one :class:`Request` a turn and answers at once with a :class:`Reply`, or with a future of one. Policies
+here need no torch; a local model is :class:`agentgym.trainers.model.ModelPolicy`, a server
+:class:`agentgym.endpoint.EndpointPolicy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import gymnasium as gym
+
+from agentgym import draws
+from agentgym.env import Info
+from agentgym.errors import PolicyError
+from agentgym.records import Episode, Sample, StopReason, Turn, Usage
+
+
+@dataclass(slots=True)
+class Request:
+    """What a policy is told when it must act.
+
+    Attributes:
+        episode: id of the running episode; a policy may keep state (a cache) under it until ``release``.
+        key: 64-bit key of this turn; every random draw of the answer hangs off it (:mod:`agentgym.draws`).
+        observation: the text that is new this turn.
+        info: what the environment returned beside it; ``answers`` and ``evidence`` are never in it.
+        turns: the finished turns before this one.
+        instructions: what a model that never saw the environment must be told.
+        env: the running environment, for policies that look inside (the expert).
+        parent: the episode this one was forked from, while its context still equals that one's.
+    """
+
+    episode: str
+    key: int
+    observation: str
+    info: Info
+    turns: Sequence[Turn]
+    instructions: str = ""
+    env: gym.Env[str, str] | None = None
+    parent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A policy's answer.
+
+    ``stop`` ends the episode without a step: ``CONTEXT_FULL`` or ``POLICY_STOPPED``; the action is then not played.
+    ``calls`` are an endpoint's native tool calls, already rendered into ``action``; kept for the record only.
+    """
+
+    action: str
+    sample: Sample | None = None
+    usage: Usage = field(default=Usage())
+    stop: StopReason | None = None
+
+
+class Policy(Protocol):
+    """Maps requests to actions."""
+
+    def submit(self, request: Request) -> Reply | Future[Reply]:
+        """Answer at once, or with a future. An exception, raised or in the future, ends that one episode."""
+
+    def advance(self) -> bool:
+        """Do a piece of work in the caller's thread, e.g. one decoding step for every running request.
+
+        Returns:
+            Whether there was anything to do. Policies whose futures complete by themselves return False.
+        """
+
+    def release(self, episode: str) -> None:
+        """The episode has ended; whatever was kept for it can go."""
+
+
+class Immediate:
+    """Base of policies that answer at once and keep nothing."""
+
+    def advance(self) -> bool:
+        return False
+
+    def release(self, episode: str) -> None:
+        return
+
+
+class RandomPolicy(Immediate):
+    """Uniform over ``info["admissible"]``."""
+
+    def submit(self, request: Request) -> Reply:
+        admissible = request.info.get("admissible")
+        if not admissible:
+            raise PolicyError("the random policy needs info['admissible'], which this environment does not give")
+        return Reply(draws.choice(admissible, request.key))
+
+
+class ExpertPolicy(Immediate):
+    """The environment's own ``expert()``; with probability ``epsilon`` a random admissible action instead."""
+
+    def __init__(self, epsilon: float = 0.0) -> None:
+        self.epsilon = epsilon
+
+    def submit(self, request: Request) -> Reply:
+        admissible = request.info.get("admissible")
+        if self.epsilon and admissible and draws.uniform(request.key, "epsilon") < self.epsilon:
+            return Reply(draws.choice(admissible, request.key))
+        expert = getattr(request.env.unwrapped, "expert", None) if request.env is not None else None
+        if expert is None:
+            raise PolicyError("this environment has no expert()")
+        action = expert()
+        if action is None:
+            return Reply("", stop=StopReason.POLICY_STOPPED)
+        return Reply(action)
+
+
+class ReplayPolicy(Immediate):
+    """Plays recorded episodes again: each request is answered from the recording of the same task.
+
+    Args:
+        episodes: recordings; found again by (task seed, options, member), else by task seed and options alone.
+    """
+
+    def __init__(self, episodes: Iterable[Episode]) -> None:
+        self._actions: dict[str, list[str]] = {}
+        for episode in episodes:
+            self._actions.setdefault(episode.id, [t.action for t in episode.turns])
+            self._actions.setdefault(episode.task.task_id, [t.action for t in episode.turns])
+
+    def submit(self, request: Request) -> Reply:
+        actions = self._actions.get(request.episode) or self._actions.get(str(request.info.get("task_id")))
+        if actions is None:
+            raise PolicyError(f"no recorded episode of task {request.info.get('task_id')!r}")
+        turn = len(request.turns)
+        if turn >= len(actions):
+            return Reply("", stop=StopReason.POLICY_STOPPED)
+        return Reply(actions[turn])
+
+
+class ScriptedPolicy(Immediate):
+    """A function of the request, for tests and quick experiments."""
+
+    def __init__(self, act: Callable[[Request], str]) -> None:
+        self._act = act
+
+    def submit(self, request: Request) -> Reply:
+        return Reply(self._act(request))
+
+
+class PersonPolicy(Immediate):
+    """A person at the terminal. An empty line asks the expert for help, end of input leaves."""
+
+    def __init__(self, ask: Callable[[str], str] = input, show: Callable[[str], Any] = print) -> None:
+        self._ask, self._show = ask, show
+
+    def submit(self, request: Request) -> Reply:
+        self._show(f"\n{request.observation}")
+        while True:
+            try:
+                action = self._ask("> ").strip()
+            except (EOFError, KeyboardInterrupt):
+                return Reply("", stop=StopReason.POLICY_STOPPED)
+            if action:
+                return Reply(action)
+            admissible = request.info.get("admissible") or ()
+            self._show("\n".join(admissible) if admissible else "(this environment does not list its actions)")

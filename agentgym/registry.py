@@ -1,0 +1,91 @@
+"""Environments by name: Gymnasium's registry, plus the entry-point group ``agentgym.envs``.
+
+A package joins with one line in its ``pyproject.toml``; the built-in environments use the same door::
+
+    [project.entry-points."agentgym.envs"]
+    "me/World-v0" = "my_package.world:World"
+
+The strings are registered with Gymnasium; a module is imported only when its environment is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import import_module
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
+from typing import Any
+
+import gymnasium as gym
+
+from agentgym.env import Journal
+from agentgym.errors import AgentGymError, UnknownName, UsageError
+
+GROUP = "agentgym.envs"
+_loaded = False
+
+
+def register_builtin() -> None:
+    """Register the environments that come with agentgym; ``import agentgym`` does this."""
+    try:
+        _register(e for e in distribution("agentgym").entry_points if e.group == GROUP)
+    except PackageNotFoundError:  # used from a source tree without being installed
+        return
+
+
+def register_plugins() -> None:
+    """Register what other installed packages offer in the entry-point group; done once, on the first use by name."""
+    global _loaded
+    if not _loaded:
+        _loaded = True
+        _register(entry_points(group=GROUP))
+
+
+def env_ids() -> list[str]:
+    """The ids of every environment that came through the entry-point group, sorted."""
+    register_plugins()
+    return sorted({e.name for e in entry_points(group=GROUP)} & set(gym.registry))
+
+
+def make(env_id: str, **kwargs: Any) -> Journal:
+    """Create an environment by name; like ``gymnasium.make`` without its checker, recorded so that it can be forked.
+
+    Args:
+        env_id: an id known to Gymnasium or to the entry-point group; ``module:id`` imports a module first.
+        **kwargs: passed to the environment, e.g. ``split="test"``.
+
+    Raises:
+        UnknownName: no such id; the nearest ones are offered.
+        UsageError: the environment refused its arguments.
+    """
+    module, _, name = env_id.rpartition(":")
+    if module:
+        _import(module, env_id)
+    if name not in gym.registry:
+        register_plugins()
+    if name not in gym.registry:
+        ours = {e.name for e in entry_points(group=GROUP)}
+        raise UnknownName("environment", env_id, ours | {i for i in gym.registry if "/" in i})
+    try:
+        return Journal(gym.make(name, disable_env_checker=True, **kwargs))
+    except AgentGymError:
+        raise
+    except TypeError as error:
+        # Gymnasium re-raises a constructor's TypeError with the whole id and kwargs; its first sentence says it all.
+        raise UsageError(f"{name} cannot be made with {kwargs}: {str(error).splitlines()[0]}") from error
+
+
+def _import(module: str, env_id: str) -> None:
+    try:
+        import_module(module)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"cannot import {module!r} (named by {env_id!r}): {error}") from error
+
+
+def _register(found: Iterable[EntryPoint]) -> None:
+    for entry in found:
+        if entry.name in gym.registry:
+            continue
+        try:
+            gym.register(entry.name, entry_point=entry.value, disable_env_checker=True)
+        except gym.error.Error as error:
+            raise UsageError(f"entry point {entry.name!r} = {entry.value!r} in group {GROUP!r}: {error}") from error

@@ -1,0 +1,439 @@
+"""Letting a policy act in environments: many episodes at once, each turn a request answered by a future.
+
+Promises, each with a test in ``tests/core/test_rollout.py``:
+
+1. A policy is asked once per useful turn: a finished episode is never asked again, and nothing is asked to be thrown away.
+2. A fast episode never waits for a slow one: a request is submitted as soon as its observation is there.
+3. An environment that raises makes one episode with ``ENVIRONMENT_ERROR``; its instance is replaced; the others go on.
+4. A policy that raises makes one episode with ``POLICY_ERROR``; the others go on.
+5. ``terminated`` and ``truncated`` are never mixed up, and a reply with ``stop`` ends the episode before a step.
+6. Members of a group start from the same anchor, or :class:`~agentgym.errors.ContractError` is raised.
+7. ``info["answers"]`` and ``info["evidence"]`` never reach a policy; they are kept on the episode.
+8. Inline environments are stepped in a fixed order, and every random draw is keyed by lineage (run key, group, root or
+   branch, turn), so a run is reproducible, and the draws do not depend on timing.
+9. A group of size G ends with G episodes, however many of them were forked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+import gymnasium as gym
+
+from agentgym import draws
+from agentgym.env import fork
+from agentgym.errors import ContractError, PolicyError, UsageError
+from agentgym.policy import Policy, Reply, Request
+from agentgym.records import Episode, StopReason, Task, Turn, Usage
+
+MakeEnv = Callable[[], gym.Env[str, str]]
+_PRIVATE = ("answers", "evidence")
+_NO_REPLY = Reply("")
+_RESET, _REPLY, _STEP = "reset", "reply", "step"
+_Event = tuple[str, "Running", Future[Any], float]  # what finished, for whom, with what, when
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A task that is to be played ``size`` times; its episodes get the ids ``{id}/0`` ... ``{id}/{size-1}``."""
+
+    id: str
+    task: Task
+    size: int = 1
+
+
+@dataclass(slots=True)
+class GroupState:
+    """How far a group is."""
+
+    group: Group
+    claimed: int = 0  #: episodes promised: roots that wait or started, and branches
+    roots: int = 0  #: roots started
+    members: int = 0  #: episodes started, branches included
+    finished: int = 0
+    met: bool = False  #: whether a root was reset; then ``anchor`` is where all must start
+    anchor: str | None = None
+
+    @property
+    def room(self) -> int:
+        """How many more episodes may be promised."""
+        return self.group.size - self.claimed
+
+
+@dataclass(slots=True)
+class Running:
+    """An episode in the making."""
+
+    id: str
+    state: GroupState
+    member: int
+    key: int  #: lineage key; turn t draws from ``draws.key(key, t)``
+    env: gym.Env[str, str]
+    task: Task
+    turns: list[Turn] = field(default_factory=list)
+    observation: str = ""
+    anchor: str | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+    answers: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
+    parent: str | None = None
+    fork_turn: int | None = None
+    branches: int = 0  #: forked from this turn so far
+    copied_from: str | None = None  #: a policy may copy what it keeps for this episode, until the first own reply
+    reply: Reply = _NO_REPLY
+    asked: float = 0.0  #: when the request of this turn was submitted
+    model_seconds: float = 0.0
+
+
+class Branching(Protocol):
+    """How the episodes of a group come about."""
+
+    def roots(self, size: int) -> int:
+        """How many episodes of a group of ``size`` start from ``reset`` at once."""
+
+    def branches(self, episode: Running, reply: Reply) -> int:
+        """How many copies to fork before this reply's action is played; each continues with an action of its own.
+
+        Asked only while the group has room; the engine takes at most as many as fit.
+        """
+
+
+class Independent:
+    """Every episode starts from ``reset``."""
+
+    def roots(self, size: int) -> int:
+        return size
+
+    def branches(self, episode: Running, reply: Reply) -> int:
+        return 0
+
+
+class Rollout:
+    """Plays groups of episodes with a policy. A context manager; :meth:`close` closes environments and threads.
+
+    Args:
+        make_env: makes one environment; instances are reused for later episodes.
+        policy: answers the requests.
+        slots: how many episodes run at the same time.
+        max_turns: cut episodes here (``TURN_LIMIT``), beside the environment's own limit.
+        threads: step environments in this many threads; None: as the environment says (``TextEnv.waits``).
+        branching: how the episodes of a group come about.
+        run_key: first part of every draw's key.
+
+    Attributes:
+        policy_calls: requests submitted so far.
+    """
+
+    def __init__(
+        self,
+        make_env: MakeEnv,
+        policy: Policy,
+        *,
+        slots: int = 64,
+        max_turns: int | None = None,
+        threads: int | None = None,
+        branching: Branching | None = None,
+        run_key: int = 0,
+    ) -> None:
+        if slots < 1:
+            raise UsageError(f"slots must be at least 1, got {slots}")
+        if max_turns is not None and max_turns < 1:
+            raise UsageError(f"max_turns must be at least 1, got {max_turns}")
+        self.policy, self.slots, self.max_turns, self.run_key = policy, slots, max_turns, run_key
+        self.branching = branching or Independent()
+        self.policy_calls = 0
+        self._make_env = make_env
+        first = make_env()
+        self._idle = [first]
+        base = first.unwrapped
+        self.env_id = first.spec.id if first.spec else type(base).__name__
+        self._fingerprint = str(getattr(base, "fingerprint", ""))
+        self._instructions = str(getattr(base, "instructions", ""))
+        if threads is None:
+            threads = slots if getattr(base, "waits", False) else 0
+        self._pool = ThreadPoolExecutor(threads, "agentgym-env") if threads else None
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._in_flight = 0  # futures whose event has not been handled yet
+        self._roots: deque[GroupState] = deque()  # one entry per root that waits for a slot
+        self._ready: deque[Running] = deque()  # have an observation, must ask the policy
+        self._done: deque[Episode] = deque()
+        self._running = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all environments and threads."""
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+        while self._idle:
+            self._idle.pop().close()
+
+    def play(self, groups: Iterable[Group]) -> Iterator[Episode]:
+        """Play the groups; yields each episode as it finishes.
+
+        Raises:
+            ContractError: members of a group met different states at their start.
+        """
+        source = iter(groups)
+        while True:
+            while not self._done and self._running < self.slots and (self._roots or self._open(next(source, None))):
+                self._start(self._roots.popleft())
+                self._drive()
+            while self._done:
+                yield self._done.popleft()
+            if self._running:
+                self._work()
+            elif not self._roots and not self._open(next(source, None)):
+                return
+
+    # Starting ---------------------------------------------------------------------------------------------------------
+
+    def _open(self, group: Group | None) -> bool:
+        if group is None:
+            return False
+        state = GroupState(group)
+        self._add_roots(state, self.branching.roots(group.size))
+        return True
+
+    def _add_roots(self, state: GroupState, count: int) -> None:
+        """Claim room for roots; they start as slots come free, before any later group."""
+        count = max(1, min(count, state.room))
+        state.claimed += count
+        self._roots.extendleft([state] * count)
+
+    def _start(self, state: GroupState) -> None:
+        task, root = state.group.task, state.roots
+        state.roots += 1
+        env = self._idle.pop() if self._idle else self._make_env()
+        episode = self._new(state, env, draws.key(self.run_key, state.group.id, root), task)
+        options = dict(task.options) if task.options else None
+        self._call(_RESET, episode, lambda: env.reset(seed=task.seed, options=options))
+
+    def _new(self, state: GroupState, env: gym.Env[str, str], key: int, task: Task) -> Running:
+        episode = Running(f"{state.group.id}/{state.members}", state, state.members, key, env, task)
+        state.members += 1
+        self._running += 1
+        return episode
+
+    def _after_reset(self, episode: Running, observation: str, info: dict[str, Any]) -> None:
+        anchor = info.get("anchor")
+        state = episode.state
+        if not state.met:
+            state.met, state.anchor = True, anchor
+        elif state.anchor != anchor:
+            raise ContractError(
+                f"{self.env_id}: members of group {state.group.id!r} start from different states ({state.anchor!r} and "
+                f"{anchor!r}) though all were reset with seed {episode.task.seed}: reset(seed=...) must decide everything"
+            )
+        episode.task = Task(episode.task.seed, episode.task.options, str(info.get("task_id", "")))
+        episode.answers = tuple(info.get("answers", ()))
+        episode.evidence = tuple(info.get("evidence", ()))
+        episode.observation, episode.anchor, episode.info = observation, anchor, info
+        self._ready.append(episode)
+
+    # Turns ------------------------------------------------------------------------------------------------------------
+
+    def _drive(self) -> None:
+        """Take every episode that can go on as far as it goes without waiting."""
+        while self._ready:
+            self._ask(self._ready.popleft())
+
+    def _ask(self, episode: Running) -> None:
+        info = episode.info
+        if "answers" in info or "evidence" in info:
+            info = {k: v for k, v in info.items() if k not in _PRIVATE}
+        request = Request(
+            episode.id,
+            draws.key(episode.key, len(episode.turns)),
+            episode.observation,
+            info,  # type: ignore[arg-type]
+            episode.turns,
+            self._instructions,
+            episode.env,
+            episode.copied_from,
+        )
+        self.policy_calls += 1
+        episode.asked = time.perf_counter()
+        try:
+            answer = self.policy.submit(request)
+        except Exception as error:
+            self._finish(episode, StopReason.POLICY_ERROR, failure=_describe(error))
+            return
+        if isinstance(answer, Reply):
+            self._act(episode, answer, time.perf_counter())
+        else:
+            self._watch(_REPLY, episode, answer)
+
+    def _act(self, episode: Running, reply: Reply, answered: float) -> None:
+        episode.model_seconds = answered - episode.asked
+        episode.copied_from = None
+        if reply.stop is not None:
+            self._finish(episode, reply.stop)
+            return
+        if episode.state.room > 0:
+            self._branch(episode, reply)
+        env, action = episode.env, reply.action
+        episode.reply = reply
+        self._call(_STEP, episode, lambda: env.step(action))
+
+    def _branch(self, episode: Running, reply: Reply) -> None:
+        count = min(self.branching.branches(episode, reply), episode.state.room)
+        for _ in range(count):
+            try:
+                env = fork(episode.env)
+            except Exception as error:
+                raise ContractError(f"{self.env_id} cannot be forked, which branching needs: {error}") from error
+            episode.state.claimed += 1
+            episode.branches += 1
+            key = draws.key(episode.key, len(episode.turns), "branch", episode.branches)
+            twin = self._new(episode.state, env, key, episode.task)
+            twin.turns = list(episode.turns)
+            twin.observation, twin.anchor, twin.info = episode.observation, episode.anchor, episode.info
+            twin.answers, twin.evidence = episode.answers, episode.evidence
+            twin.parent = twin.copied_from = episode.id
+            twin.fork_turn = len(episode.turns)
+            self._ready.append(twin)
+
+    def _after_step(self, episode: Running, started: float, result: tuple[str, Any, bool, bool, dict[str, Any]]) -> None:
+        observation, reward, terminated, truncated, info = result
+        reply, now = episode.reply, time.perf_counter()
+        usage = reply.usage
+        tool_seconds = now - started
+        waiting = max(0.0, started - episode.asked - episode.model_seconds)
+        episode.turns.append(
+            Turn(
+                episode.observation,
+                reply.action,
+                float(reward),
+                episode.anchor,
+                info.get("error"),
+                tuple(info["tool_calls"]) if "tool_calls" in info else (),
+                reply.sample,
+                Usage(
+                    usage.prompt_tokens,
+                    usage.completion_tokens,
+                    usage.cost,
+                    episode.model_seconds,
+                    tool_seconds,
+                    waiting,
+                ),
+            )
+        )
+        episode.branches = 0
+        if terminated:
+            self._finish(episode, StopReason.TERMINATED, info.get("success"), observation)
+        elif truncated:
+            stop = StopReason(info.get("stop", StopReason.TURN_LIMIT))
+            self._finish(episode, stop, info.get("success"), observation)
+        elif self.max_turns is not None and len(episode.turns) >= self.max_turns:
+            self._finish(episode, StopReason.TURN_LIMIT, info.get("success"), observation)
+        else:
+            episode.observation, episode.anchor, episode.info = observation, info.get("anchor"), info
+            self._ready.append(episode)
+
+    def _finish(
+        self,
+        episode: Running,
+        stop: StopReason,
+        success: bool | None = None,
+        final: str = "",
+        failure: str | None = None,
+    ) -> None:
+        state = episode.state
+        self._running -= 1
+        state.finished += 1
+        self._done.append(
+            Episode(
+                episode.id,
+                self.env_id,
+                episode.task,
+                tuple(episode.turns),
+                stop,
+                None if success is None else bool(success),
+                state.group.id,
+                episode.member,
+                episode.parent,
+                episode.fork_turn,
+                final,
+                episode.answers,
+                episode.evidence,
+                failure,
+                self._fingerprint,
+            )
+        )
+        self.policy.release(episode.id)
+        if stop is StopReason.ENVIRONMENT_ERROR:
+            with contextlib.suppress(Exception):  # it is broken already; what counts is that it is replaced
+                episode.env.close()
+        else:
+            self._idle.append(episode.env)
+        if state.room > 0 and state.finished == state.claimed:
+            self._add_roots(state, state.room)
+
+    # Waiting ----------------------------------------------------------------------------------------------------------
+
+    def _call(self, kind: str, episode: Running, function: Callable[[], Any]) -> None:
+        """Run a method of the environment, inline or in a thread."""
+        if self._pool is not None:
+            self._watch(kind, episode, self._pool.submit(_timed, function))
+            return
+        started = time.perf_counter()
+        try:
+            result = function()
+        except Exception as error:
+            self._finish(episode, StopReason.ENVIRONMENT_ERROR, failure=_describe(error))
+            return
+        self._after(kind, episode, started, result)
+
+    def _after(self, kind: str, episode: Running, started: float, result: Any) -> None:
+        if kind == _STEP:
+            self._after_step(episode, started, result)
+        else:
+            self._after_reset(episode, *result)
+
+    def _watch(self, kind: str, episode: Running, future: Future[Any]) -> None:
+        self._in_flight += 1
+        future.add_done_callback(lambda done: self._events.put((kind, episode, done, time.perf_counter())))
+
+    def _work(self) -> None:
+        """Wait until something happened, driving the policy meanwhile, and handle it."""
+        while self._events.empty():
+            if not self.policy.advance():
+                if not self._in_flight:
+                    raise PolicyError("the policy has running episodes but neither answers nor works on them")
+                self._handle(self._events.get())
+                break
+        while not self._events.empty():
+            self._handle(self._events.get())
+        self._drive()
+
+    def _handle(self, event: _Event) -> None:
+        kind, episode, future, when = event
+        self._in_flight -= 1
+        error = future.exception()
+        if error is not None:
+            stop = StopReason.POLICY_ERROR if kind == _REPLY else StopReason.ENVIRONMENT_ERROR
+            self._finish(episode, stop, failure=_describe(error))
+        elif kind == _REPLY:
+            self._act(episode, future.result(), when)
+        else:
+            self._after(kind, episode, *future.result())
+
+
+def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    return time.perf_counter(), function()
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
