@@ -1,0 +1,1 @@
+"""What an agent can use: tools (:mod:`.tool`), how calls are written (:mod:`.syntax`), and ready-made tools."""

@@ -1,0 +1,313 @@
+"""Tools: typed Python functions that an agent may call, and the :class:`Toolbox` that runs the calls.
+
+::
+
+    @tool(timeout=5)
+    def search(query: str, k: int = 3) -> str:
+        \"\"\"Search the encyclopedia.
+
+        Args:
+            query: what to look for.
+            k: how many passages.
+        \"\"\"
+
+A tool with state of its own in each episode (an interpreter, a browser page) names what opens it:
+``@tool(session=Interpreter)``; its function takes that :class:`Session` as first parameter, which the model never sees.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self, overload
+
+from pydantic_core import to_json
+
+from agentgym.errors import ToolError, UnknownName, UsageError
+from agentgym.records import ToolCall
+from agentgym.tools.loop import background, in_thread
+from agentgym.tools.plain import mend, shorten, without_paths
+from agentgym.tools.schema import NAME, Arguments, read_function
+
+#: Calls of one tool that may outlive their timeout at the same time; a thread cannot be killed, only waited for.
+MAX_STUCK = 32
+
+
+class Session(Protocol):
+    """One tool's private state in one episode."""
+
+    def fork(self) -> Self:
+        """An independent copy, for a branch of the episode."""
+
+    def close(self) -> None:
+        """Release what it holds. A call that ran out of time may still be using it; closing should end that call."""
+
+
+Gate = Callable[[ToolCall], str | None]
+"""Asked before a valid call runs (``cost`` is the price, ``result`` is empty): None lets it run, a text refuses it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that an agent may call; made by :func:`tool`.
+
+    Attributes:
+        name: what the agent calls it.
+        description: what it does, for the prompt.
+        parameters: JSON schema of the arguments.
+        check: arguments as written -> keyword arguments; raises ToolError naming the field.
+        function: what runs; sync or async.
+        timeout: seconds that a call may take, None for no limit (then it runs inline, without a thread).
+        price: cost of one call.
+        session: makes the tool's :class:`Session` for an episode; None for a tool without state.
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    check: Callable[[object], dict[str, Any]] = field(repr=False)
+    function: Callable[..., Any] = field(repr=False)
+    timeout: float | None = None
+    price: float = 0.0
+    session: Callable[[], Session] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise UsageError(f"tool name {self.name!r} must be 1 to 64 letters, digits, '_' or '-'; pass name=...")
+        if self.timeout is not None and not self.timeout > 0:
+            raise UsageError(f"tool {self.name!r}: timeout must be positive seconds or None, got {self.timeout!r}")
+        if not self.price >= 0:
+            raise UsageError(f"tool {self.name!r}: price must not be negative, got {self.price!r}")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The function itself, unchecked and uncounted."""
+        return self.function(*args, **kwargs)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The tool in OpenAI's function format."""
+        function = {"name": self.name, "description": self.description, "parameters": dict(self.parameters)}
+        return {"type": "function", "function": function}
+
+    @property
+    def first(self) -> str | None:
+        """The first parameter, which plain-text syntaxes fill; None where there is none."""
+        return next(iter(self.parameters.get("properties", ())), None)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a call may wait on something outside the process, so that it is better not stepped inline."""
+        return self.timeout is not None or inspect.iscoroutinefunction(self.function)
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> Tool: ...
+@overload
+def tool(
+    function: Callable[..., Any],
+    /,
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    price: float = 0.0,
+    session: Callable[[], Session] | None = None,
+) -> Tool: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    price: float = 0.0,
+    session: Callable[[], Session] | None = None,
+) -> Callable[[Callable[..., Any]], Tool]: ...
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    price: float = 0.0,
+    session: Callable[[], Session] | None = None,
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    """Make a tool of a typed function (``@tool``, ``@tool(timeout=5)``, ``tool(index.search, name="search")``).
+
+    The docstring is the description, its ``Args:`` describe the parameters, the annotations give the JSON schema.
+
+    Args:
+        function: what runs; its text or JSON-able result goes to the agent. Raise ToolError to tell the agent why not.
+        name: the function's name if left out.
+        timeout: seconds; a sync call that is out of time goes on in its thread, an async one is cancelled.
+        price: cost of one call, in whatever unit budgets use.
+        session: makes the session of an episode; the function's first parameter receives it.
+
+    Raises:
+        UsageError: a description or annotation is missing, or an option is out of range.
+    """
+
+    def make(target: Callable[..., Any]) -> Tool:
+        title = name if name is not None else getattr(target, "__name__", type(target).__name__)
+        known: Arguments = read_function(target, title, skip_first=session is not None)
+        return Tool(title, known.description, known.parameters, known.check, target, timeout, price, session)
+
+    return make if function is None else make(function)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one tool did in one episode."""
+
+    calls: int = 0  #: that ran
+    errors: int = 0  #: that came back with an error, those that never ran included
+    seconds: float = 0.0  #: wall clock, in calls that ran
+    cost: float = 0.0
+
+
+class Toolbox:
+    """Some tools, and the counters and sessions of one episode with them.
+
+    Many episodes share the tools but nothing else: each plays with its own ``toolbox.open()``.
+
+    Args:
+        tools: :class:`Tool` objects with distinct names.
+
+    Attributes:
+        tally: counters of each tool since :meth:`open`.
+        misfits: calls that never ran because the tool is unknown or the arguments are wrong.
+    """
+
+    def __init__(self, tools: Iterable[Tool]) -> None:
+        self._tools: dict[str, Tool] = {}
+        for item in tools:
+            if not isinstance(item, Tool):
+                raise UsageError(f"{item!r} is not a tool; decorate the function with @tool")
+            if item.name in self._tools:
+                raise UsageError(f"two tools are called {item.name!r}; give one of them another name=")
+            self._tools[item.name] = item
+        self._stuck: dict[str, set[Future[Any]]] = {name: set() for name in self._tools}
+        self._start()
+
+    def _start(self) -> None:
+        self.tally = {name: Tally() for name in self._tools}
+        self.misfits = 0
+        self._sessions: dict[str, Session] = {}
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The tools, in the order given."""
+        return tuple(self._tools.values())
+
+    @property
+    def cost(self) -> float:
+        """What the calls have cost so far."""
+        return sum(t.cost for t in self.tally.values())
+
+    def schemas(self) -> list[dict[str, Any]]:
+        """All tools in OpenAI's function format, for prompts and native tool calls."""
+        return [t.schema for t in self._tools.values()]
+
+    def open(self) -> Toolbox:
+        """The same tools for a new episode: counters at zero, no sessions."""
+        twin = object.__new__(type(self))
+        twin._tools, twin._stuck = self._tools, self._stuck
+        twin._start()
+        return twin
+
+    def fork(self) -> Toolbox:
+        """The same tools for a branch: counters and sessions copied."""
+        twin = self.open()
+        twin.tally = {name: replace(t) for name, t in self.tally.items()}
+        twin.misfits = self.misfits
+        twin._sessions = {name: s.fork() for name, s in self._sessions.items()}
+        return twin
+
+    def close(self) -> None:
+        """Close the episode's sessions; the tools stay usable elsewhere."""
+        while self._sessions:
+            self._sessions.popitem()[1].close()
+
+    def call(self, name: str, arguments: object, *, gate: Gate | None = None) -> ToolCall:
+        """Check the arguments, ask the gate, run, time, count and price one call.
+
+        Whatever goes wrong comes back in ``error``: an unknown tool, wrong arguments, a refusal, a timeout, ToolError's
+        text, and any other exception by its type and message (no traceback, no paths of this machine). A call that did
+        not run costs nothing.
+        """
+        known = self._tools.get(name) if isinstance(name, str) else None
+        shown = arguments if isinstance(arguments, Mapping) else {}
+        if known is None:
+            self.misfits += 1
+            return ToolCall(str(name), shown, error=str(UnknownName("tool", shorten(str(name)), self._tools)))
+        tally = self.tally[name]
+        try:
+            checked = known.check(arguments)
+        except ToolError as error:
+            self.misfits += 1
+            tally.errors += 1
+            return ToolCall(name, shown, error=str(error))
+        if gate is not None and (refusal := gate(ToolCall(name, shown, cost=known.price))) is not None:
+            tally.errors += 1
+            return ToolCall(name, shown, error=refusal)
+        result, problem = "", None
+        begin = time.perf_counter()
+        try:
+            result = as_text(self._run(known, checked))
+        except (Exception, SystemExit) as error:
+            problem = explain(error)
+            tally.errors += 1
+        seconds = time.perf_counter() - begin
+        tally.calls += 1
+        tally.seconds += seconds
+        tally.cost += known.price
+        return ToolCall(name, shown, result, problem, seconds, known.price)
+
+    def _run(self, known: Tool, arguments: dict[str, Any]) -> Any:
+        session = self._session(known)
+        if inspect.iscoroutinefunction(known.function):
+            return self._wait(known, background().submit(known.function(*session, **arguments)))
+        if known.timeout is None:
+            return known.function(*session, **arguments)
+        stuck = self._stuck[known.name]
+        stuck.difference_update([f for f in stuck if f.done()])
+        if len(stuck) >= MAX_STUCK:
+            raise ToolError(f"{len(stuck)} calls that ran out of time are still running; {known.name} takes no more")
+        return self._wait(known, in_thread(lambda: known.function(*session, **arguments)))
+
+    def _wait(self, known: Tool, call: Future[Any]) -> Any:
+        try:
+            return call.result(known.timeout)
+        except TimeoutError:
+            if call.done():  # the tool's own TimeoutError
+                raise
+        if not call.cancel():
+            self._stuck[known.name].add(call)
+        restarted = ""
+        if known.name in self._sessions:
+            # The late call may still be using the session, so the episode goes on with another one.
+            self._sessions.pop(known.name).close()
+            restarted = "; its session was closed and the next call starts a new one"
+        raise ToolError(f"{known.name} timed out after {known.timeout:g} s{restarted}")
+
+    def _session(self, known: Tool) -> tuple[Session, ...]:
+        if known.session is None:
+            return ()
+        if known.name not in self._sessions:
+            self._sessions[known.name] = known.session()
+        return (self._sessions[known.name],)
+
+
+def as_text(value: object) -> str:
+    """A tool's result as the agent reads it: text as it is, nothing for None, anything else as JSON."""
+    if value is None:
+        return ""
+    return mend(value if isinstance(value, str) else to_json(value, fallback=str, inf_nan_mode="constants").decode())
+
+
+def explain(error: BaseException) -> str:
+    """An exception as the agent reads it; only ToolError speaks for itself."""
+    if isinstance(error, ToolError):
+        return mend(str(error))
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return mend(f"{type(error).__name__}: {shorten(without_paths(text), 500)}".removesuffix(": "))
