@@ -35,7 +35,8 @@ class Bm25Index:
     One instance serves any number of threads.
 
     Args:
-        common: words in more than this share of the documents do not take part in a query that has rarer words, in (0, 1].
+        common: words in more than this share of the documents, in (0, 1], do not take part in a query that has rarer
+            ones.
     """
 
     def __init__(self, index: Any, analyzer: str, passages: Sequence[Passage] | None, *, common: float = 0.1) -> None:
@@ -48,7 +49,7 @@ class Bm25Index:
         self._searcher = index.searcher()
         self._analyzer = _analyzer(analyzer)
         self._passages = passages
-        self._limit = int(common * self._searcher.num_docs)
+        self._limit = max(1, int(common * self._searcher.num_docs))
 
     @classmethod
     def of(cls, passages: Sequence[Passage], *, analyzer: str = "plain", common: float = 0.1) -> Self:
@@ -74,33 +75,36 @@ class Bm25Index:
         places = [place for _, place in hits]
         numbers = self._searcher.fast_field_values("number", places)
         ranked = sorted(
-            ((-score, number, place) for (score, place), number in zip(hits, numbers, strict=True)), key=lambda hit: hit[:2]
+            ((-score, number, place) for (score, place), number in zip(hits, numbers, strict=True)),
+            key=lambda hit: hit[:2],
         )
         return [self._passage(number, place, -minus) for minus, number, place in ranked[:k]]
 
-    def fetch(self, id: str) -> Passage:
+    def fetch(self, document_id: str) -> Passage:
         """The passage of that id.
 
         Raises:
             ToolError: the corpus has none.
         """
-        query = self._tantivy.Query.term_query(self._schema, "id", _clean(id))
+        query = self._tantivy.Query.term_query(self._schema, "id", _clean(document_id))
         hits = self._searcher.search(query, 1, count=False).hits
         if not hits:
-            raise ToolError(f"no document has the id {_clean(id)[:80]!r}; use an id that a search returned")
+            raise ToolError(f"no document has the id {_clean(document_id)[:80]!r}; use an id that a search returned")
         place = hits[0][1]
         return self._passage(self._searcher.fast_field_values("number", [place])[0], place, 0.0)
 
     def _words(self, query: str) -> list[str]:
         words = list(dict.fromkeys(self._analyzer.analyze(_clean(query[:MAX_QUERY_CHARACTERS]))))[:MAX_QUERY_WORDS]
-        rare = [word for word in words if self._searcher.doc_freq("content", word) <= self._limit]
+        known = {word: self._searcher.doc_freq("content", word) for word in words}
+        rare = [word for word in words if 0 < known[word] <= self._limit]
         return rare or words
 
     def _passage(self, number: int, place: Any, score: float) -> Passage:
         if self._passages is not None:
             return self._passages[number]._replace(score=score)
         stored = self._searcher.doc(place)
-        return Passage(stored["id"][0], stored["title"][0], stored["text"][0], score)
+        title, text = (bytes(stored[name][0]).decode() for name in ("title", "text"))
+        return Passage(stored["id"][0], title, text, score)
 
 
 def build_index(
@@ -116,8 +120,8 @@ def build_index(
 
     Args:
         corpus: a JSON-lines file (see :func:`agentgym.tools.search.corpus.read_corpus`) or passages.
-        analyzer: ``"plain"`` (lower case, accents folded; any language with spaces), ``"english"`` (also stems and drops
-            stop words) or ``"bigram"`` (pairs of characters; for scripts without spaces).
+        analyzer: ``"plain"`` (lower case, accents folded; any language with spaces), ``"english"`` (also stems and
+            drops stop words) or ``"bigram"`` (pairs of characters; for scripts without spaces).
         overwrite: replace an index that is there.
 
     Raises:
@@ -195,8 +199,8 @@ def _new_index(analyzer: str, folder: Path | None) -> Any:
     schema.add_text_field("id", stored=on_disk, tokenizer_name="raw", index_option="basic")
     schema.add_text_field("content", tokenizer_name="agentgym", index_option="freq")
     if on_disk:
-        schema.add_text_field("title", stored=True, tokenizer_name="raw", index_option="basic")
-        schema.add_text_field("text", stored=True, tokenizer_name="raw", index_option="basic")
+        schema.add_bytes_field("title", stored=True)
+        schema.add_bytes_field("text", stored=True)
     index = tantivy.Index(schema.build(), path=str(folder) if on_disk else None)
     index.register_tokenizer("agentgym", words)
     return index
@@ -211,7 +215,7 @@ def _fill(index: Any, passages: Iterable[Passage], *, stored: bool) -> int:
         fields: dict[str, Any] = {"number": number, "id": _clean(passage.id)}
         fields["content"] = _clean(f"{passage.title}\n{passage.text}")
         if stored:
-            fields["title"], fields["text"] = _clean(passage.title), _clean(passage.text)
+            fields["title"], fields["text"] = _clean(passage.title).encode(), _clean(passage.text).encode()
         writer.add_document(document(**fields))
         count += 1
     writer.commit()
@@ -220,9 +224,9 @@ def _fill(index: Any, passages: Iterable[Passage], *, stored: bool) -> int:
     if not count:
         raise UsageError("the corpus is empty; an index needs at least one document")
     # A whole scan in tantivy instead of a set of ids in Python, which would not fit for large corpora.
-    [(id, times)] = index.searcher().terms_with_prefix("id", "", limit=1)
+    [(document_id, times)] = index.searcher().terms_with_prefix("id", "", limit=1)
     if times > 1:
-        raise UsageError(f"{times} documents have the id {id!r}; ids must differ")
+        raise UsageError(f"{times} documents have the id {document_id!r}; ids must differ")
     return count
 
 

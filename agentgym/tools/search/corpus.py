@@ -17,7 +17,7 @@ TEXT_FIELDS = ("text", "contents", "content", "body", "passage", "paragraph_text
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of every line of a ``.jsonl`` file (also ``.jsonl.gz`` and ``.jsonl.zst``); blank lines are skipped.
+    """Line number and object of every line of a ``.jsonl`` file (also ``.jsonl.gz`` and ``.jsonl.zst``); blank ones skipped.
 
     Raises:
         UsageError: no such file, or a line that is not a JSON object; names the line.
@@ -42,8 +42,8 @@ def read_corpus(path: str | Path) -> Iterator[Passage]:
     """Passages of a JSON-lines corpus.
 
     The id is read from ``id``, ``_id``, ``doc_id`` or ``docid`` (the line number where there is none), the title from
-    ``title``, the text from ``text``, ``contents`` (Search-R1: a quoted first line is the title), ``content``, ``body``,
-    ``passage`` or ``paragraph_text``.
+    ``title``, the text from ``text``, ``contents`` (Search-R1: a quoted first line is the title), ``content``,
+    ``body``, ``passage`` or ``paragraph_text``.
 
     Raises:
         UsageError: a line without a text.
@@ -51,18 +51,20 @@ def read_corpus(path: str | Path) -> Iterator[Passage]:
     for number, record in read_jsonl(path):
         passage = as_passage(record, str(number))
         if passage is None:
-            raise UsageError(f"{path}:{number} has no text; its fields are {sorted(record)}, one of {TEXT_FIELDS} is needed")
+            raise UsageError(
+                f"{path}:{number} has no text; its fields are {sorted(record)}, one of {TEXT_FIELDS} is needed"
+            )
         yield passage
 
 
 def as_passage(record: dict[str, Any], default_id: str) -> Passage | None:
     """A JSON object as a passage; None where it has no text."""
-    id = next((str(record[name]) for name in ID_FIELDS if record.get(name) is not None), default_id)
-    body = next((record[name] for name in TEXT_FIELDS if isinstance(record.get(name), str)), None)
+    name = next((str(record[field]) for field in ID_FIELDS if record.get(field) is not None), default_id)
+    body = next((record[field] for field in TEXT_FIELDS if isinstance(record.get(field), str)), None)
     if body is None:
         return None
     title = record.get("title")
-    return Passage(id, str(title), body) if title else from_contents(id, body)
+    return Passage(name, str(title), body) if title else from_contents(name, body)
 
 
 def _opened(path: Path) -> IO[str]:

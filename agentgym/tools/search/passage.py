@@ -26,7 +26,7 @@ class Retriever(Protocol):
         """
         ...
 
-    def fetch(self, id: str) -> Passage:
+    def fetch(self, document_id: str) -> Passage:
         """The whole passage of that id.
 
         Raises:
@@ -40,9 +40,9 @@ def contents(passage: Passage) -> str:
     return f'"{passage.title}"\n{passage.text}' if passage.title else passage.text
 
 
-def from_contents(id: str, body: str, score: float = 0.0) -> Passage:
+def from_contents(document_id: str, body: str, score: float = 0.0) -> Passage:
     """The inverse of :func:`contents`; a text whose first line is not quoted has no title."""
     first, found, rest = body.partition("\n")
     if found and len(first) > 1 and first[0] == first[-1] == '"':
-        return Passage(id, first[1:-1], rest, score)
-    return Passage(id, "", body, score)
+        return Passage(document_id, first[1:-1], rest, score)
+    return Passage(document_id, "", body, score)
