@@ -1,0 +1,237 @@
+"""From a split and a number to a house and its task; the same numbers always give the same house.
+
+Random draws come from SHAKE-128 of a name, not from a generator whose stream may change with a library's version.
+
+Splits are disjoint by construction: a hash of the task and the house's receptacles says whether the pair belongs to
+train or to test, and houses are drawn until one belongs to the split that is asked for. ``unseen`` has goals that
+neither of them has (:data:`~agentgym.envs.household.catalogue.HELD_OUT`), in larger houses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import struct
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from agentgym.envs.household.catalogue import (
+    FAMILIES,
+    GOALS,
+    LAMP,
+    OBJECTS,
+    PLACES,
+    ROOM_OBJECTS,
+    ROOMS,
+    UNSEEN_GOALS,
+    VERSION,
+    Goal,
+    ObjectKind,
+    PlaceKind,
+)
+
+MAX_PLACES = 20
+MAX_ITEMS = 21  # lamp included
+SAME_KIND = 3  #: at most so many objects of one kind
+_DRAWS = 256
+_TEST_SHARE = 64  # of 256
+
+
+class Dice:
+    """A short stream of random numbers that is a pure function of its name."""
+
+    __slots__ = ("_draws",)
+
+    def __init__(self, name: str) -> None:
+        block = hashlib.shake_128(name.encode()).digest(2 * _DRAWS)
+        self._draws: Iterator[int] = iter(struct.unpack(f"<{_DRAWS}H", block))
+
+    def below(self, n: int) -> int:
+        """A number from 0 to n - 1."""
+        return next(self._draws) * n >> 16
+
+    def between(self, low: int, high: int) -> int:
+        """A number from low to high, both included."""
+        return low + self.below(high - low + 1)
+
+
+@dataclass(frozen=True)
+class House:
+    """A house and its task as they are before the first turn; shared by every episode and branch of the task.
+
+    Receptacles ("places") and objects ("items") are numbered in the order of their names; ``1 << index`` is their bit
+    in the masks.
+
+    Attributes:
+        task_id: ``household/SPLIT/FAMILY/NUMBER``.
+        place_names: e.g. ``"cabinet 1"``.
+        starts: the place where each item lies.
+    """
+
+    task_id: str
+    goal: Goal
+    place_names: tuple[str, ...]
+    place_kinds: tuple[PlaceKind, ...]
+    item_names: tuple[str, ...]
+    item_kinds: tuple[ObjectKind, ...]
+    starts: tuple[int, ...]
+
+    @cached_property
+    def place_index(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.place_names)}
+
+    @cached_property
+    def item_index(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.item_names)}
+
+    @cached_property
+    def contents(self) -> tuple[tuple[int, ...], ...]:
+        """The items that lie at each place at the start."""
+        inside: list[list[int]] = [[] for _ in self.place_names]
+        for item, place in enumerate(self.starts):
+            inside[place].append(item)
+        return tuple(map(tuple, inside))
+
+    @cached_property
+    def always_open(self) -> int:
+        """Mask of the places that cannot be closed."""
+        return sum(1 << i for i, kind in enumerate(self.place_kinds) if not kind.openable)
+
+    @cached_property
+    def goal_places(self) -> int:
+        """Mask of the places that the task asks for."""
+        return sum(1 << i for i, kind in enumerate(self.place_kinds) if kind.name == self.goal.place)
+
+    @cached_property
+    def targets(self) -> tuple[int, ...]:
+        """The items of the kind that the task asks for."""
+        return tuple(i for i, kind in enumerate(self.item_kinds) if kind.name == self.goal.object)
+
+    @cached_property
+    def lamps(self) -> tuple[int, ...]:
+        return tuple(i for i, kind in enumerate(self.item_kinds) if kind.fixed)
+
+    @cached_property
+    def code(self) -> int:
+        """64 bits of what never changes in the episode: receptacles, objects and task, but not where objects lie."""
+        content = repr((VERSION, self.goal, self.place_names, self.item_names)).encode()
+        return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
+
+    @cached_property
+    def going(self) -> tuple[str, ...]:
+        return tuple(["go to " + name for name in self.place_names])
+
+    @cached_property
+    def overview(self) -> str:
+        """What the middle of the room looks like."""
+        return f"You are in the middle of a room. Looking quickly around you, you see {listing(self.place_names)}."
+
+    @cached_property
+    def introduction(self) -> str:
+        """The first observation."""
+        return f"{self.overview}\nYour task is to: {self.goal.sentence}"
+
+
+def listing(names: Sequence[str]) -> str:
+    """``"a mug 1"``, ``"a mug 1, and a pen 2"``, ``"a mug 1, a pen 1, and a pen 2"``; ``"nothing"`` where empty."""
+    if len(names) < 2:
+        return "a " + names[0] if names else "nothing"
+    return "a " + ", a ".join(names[:-1]) + ", and a " + names[-1]
+
+
+def build(split: str, number: int, family: str | None = None) -> House:
+    """The house of a task number. Without ``family``, the number decides the family too."""
+    if family is None:
+        family = FAMILIES[Dice(f"family/{VERSION}/{split}/{number}").below(len(FAMILIES))]
+    goals = (UNSEEN_GOALS if split == "unseen" else GOALS)[family]
+    for attempt in itertools.count():
+        dice = Dice(f"house/{VERSION}/{split}/{family}/{number}/{attempt}")
+        goal = goals[dice.below(len(goals))]
+        rooms = _rooms(dice, goal, large=split == "unseen")
+        places = _furnish(dice, goal, rooms, large=split == "unseen")
+        if split == "unseen" or split_of(goal, places) == split:
+            break
+    items = _stock(dice, goal, rooms, large=split == "unseen")
+    return House(
+        task_id=f"household/{split}/{family}/{number}",
+        goal=goal,
+        place_names=_numbered(places),
+        place_kinds=tuple([PLACES[name] for name in places]),
+        item_names=_numbered(items),
+        item_kinds=tuple([OBJECTS[name] for name in items]),
+        starts=_scatter(dice, goal, places, items),
+    )
+
+
+def split_of(goal: Goal, places: Sequence[str]) -> str:
+    """Whether a task in a house with these receptacle kinds (sorted) belongs to train or to test: a matter of hash."""
+    key = "/".join((goal.family, goal.object, goal.place, *places)).encode()
+    return "test" if hashlib.blake2b(key, digest_size=1).digest()[0] < _TEST_SHARE else "train"
+
+
+def _rooms(dice: Dice, goal: Goal, *, large: bool) -> list[str]:
+    """The goal's room, and others: one or none in a moderate house, one or two in a large one."""
+    others = [room for room in ROOMS if room != goal.room]
+    count = dice.between(1, 2) if large else dice.below(2)
+    return [goal.room, *(others.pop(dice.below(len(others))) for _ in range(count))]
+
+
+def _furnish(dice: Dice, goal: Goal, rooms: Sequence[str], *, large: bool) -> list[str]:
+    """The receptacle kinds of a house, sorted: what its rooms must have, the goal's, some they may have."""
+    places: list[str] = []
+    extras: list[str] = []
+    for room in rooms:
+        places += ROOMS[room].required
+        extras += ROOMS[room].extras
+    if goal.family != "examine" and goal.place not in places:
+        places.append(goal.place)
+        extras.remove(goal.place)
+    smallest, largest = (15, MAX_PLACES) if large else (6 + 2 * len(rooms), 10 + 2 * len(rooms))
+    for _ in range(dice.between(smallest, largest) - len(places)):
+        places.append(extras.pop(dice.below(len(extras))))
+    return sorted(places)
+
+
+def _stock(dice: Dice, goal: Goal, rooms: Sequence[str], *, large: bool) -> list[str]:
+    """The object kinds of a house, sorted: one or more of the goal's kind, any others that belong into its rooms."""
+    size = dice.between(13, MAX_ITEMS - 1) if large else dice.between(8, 14)
+    wanted = dice.between(2, SAME_KIND) if goal.family == "two" else dice.between(1, 2)
+    counts = Counter({goal.object: wanted})
+    kinds = [kind for room in rooms for kind in ROOM_OBJECTS[room] if kind != goal.object]
+    for _ in range(size - wanted):
+        kind = kinds[dice.below(len(kinds))]
+        counts[kind] += 1
+        if counts[kind] == SAME_KIND:
+            kinds = [k for k in kinds if k != kind]
+    if goal.family == "examine" or (dice.below(2) and not {"bedroom", "livingroom"}.isdisjoint(rooms)):
+        counts[LAMP] = 1
+    return sorted(counts.elements())
+
+
+def _scatter(dice: Dice, goal: Goal, places: Sequence[str], items: Sequence[str]) -> tuple[int, ...]:
+    """A plausible place for each item; one of the goal's kind never lies where the task wants it."""
+    where: dict[str, list[int]] = {}
+    for index, place in enumerate(places):
+        where.setdefault(place, []).append(index)
+    choices: dict[str, list[str]] = {}
+    starts = []
+    for item in items:
+        if item not in choices:
+            avoid = goal.place if item == goal.object else ""
+            prior = OBJECTS[item].prior.items()
+            choices[item] = [p for p, weight in prior if p in where and p != avoid for _ in range(weight)]
+        options = where[choices[item][dice.below(len(choices[item]))]]
+        starts.append(options[dice.below(len(options))])
+    return tuple(starts)
+
+
+def _numbered(kinds: Sequence[str]) -> tuple[str, ...]:
+    """Sorted kinds with numbers: ``"mug", "mug", "pen"`` -> ``"mug 1", "mug 2", "pen 1"``."""
+    names, last, number = [], "", 0
+    for kind in kinds:
+        number = number + 1 if kind == last else 1
+        names.append(f"{kind} {number}")
+        last = kind
+    return tuple(names)
