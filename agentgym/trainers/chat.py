@@ -1,0 +1,90 @@
+"""Texts to tokens and back, append-only.
+
+A chat is a token list that only ever grows: an opening (instructions and first observation), then for each turn the
+action exactly as it was sampled and the next observation. Nothing that was sampled is rendered or tokenised again, so
+the tokens of a longer conversation extend those of the shorter one, whatever the template does with old turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from agentgym.errors import UsageError
+
+_USER, _ACTION, _NEXT = "first observation 4711", "some action 4712", "next observation 4713"
+
+
+class Chat:
+    """A tokenizer with its chat template, cut into the pieces that are needed.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer with a chat template.
+
+    Raises:
+        UsageError: the tokenizer has no chat template, or one that does not keep the texts it is given.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        if not getattr(tokenizer, "chat_template", None):
+            raise UsageError("the tokenizer has no chat_template; set tokenizer.chat_template and save it with the model")
+        self.tokenizer = tokenizer
+        turns = [_message("user", _USER), _message("assistant", _ACTION)]
+        played = self._render([*turns, _message("user", _NEXT)], prompt=True)
+        at, then = played.rfind(_ACTION), played.rfind(_NEXT)
+        if at < 0 or then < at:
+            raise UsageError("the chat template does not show an action and the observation after it in this order")
+        #: what stands between an action and the next observation, and between that and the next action
+        self._between, self._after = played[at + len(_ACTION) : then], played[then + len(_NEXT) :]
+        end = self._encode(self._between)
+        self.end = end[0] if end and end[0] in self.special_ids else tokenizer.eos_token_id
+        if self.end is None:
+            raise UsageError("the chat template ends an action with no special token and the tokenizer has no eos_token")
+        self._between_ended = end[1:] if end and end[0] == self.end else end
+        self._between_cut = end if end and end[0] == self.end else [self.end, *end]
+        self._suffix = lru_cache(maxsize=65536)(self._suffix_ids)
+
+    @property
+    def special_ids(self) -> set[int]:
+        """Ids that end or structure messages; an observation can never contain one."""
+        return set(self.tokenizer.all_special_ids) | set(self.tokenizer.get_added_vocab().values())
+
+    def opening(self, instructions: str, observation: str) -> list[int]:
+        """Ids of a conversation's start, up to where the first action begins."""
+        messages = [_message("user", _USER)]
+        if instructions:
+            messages.insert(0, _message("system", instructions))
+        before, _, after = self._render(messages, prompt=True).rpartition(_USER)
+        return [*self._encode(before), *self.plain(observation), *self._encode(after)]
+
+    def following(self, observation: str, *, ended: bool) -> list[int]:
+        """Ids that follow an action: its end if it was cut off (not ``ended``), the observation, the next action's start."""
+        head = self._between_ended if ended else self._between_cut
+        return [*head, *self._suffix(observation)]
+
+    def closed(self, action: str) -> list[int]:
+        """Ids of an action that nobody sampled (a demonstration), end token included."""
+        return [*self.plain(action), self.end]
+
+    def plain(self, text: str) -> list[int]:
+        """Ids of a text; special tokens spelled out in it are split like any other text, so nobody can forge a message."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+    def text(self, action: Sequence[int]) -> str:
+        """The action's text without its end token."""
+        ids = action[:-1] if action and action[-1] == self.end else action
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def _suffix_ids(self, observation: str) -> tuple[int, ...]:
+        return (*self.plain(observation), *self._encode(self._after))
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def _render(self, messages: list[dict[str, str]], *, prompt: bool) -> str:
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
+
+
+def _message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}

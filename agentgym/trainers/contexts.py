@@ -1,0 +1,59 @@
+"""What the policy sees: the context tokens of a turn.
+
+A part is a function ``(chat, request, before) -> ids``. ``before`` holds the previous turn's context and action as
+sampled (empty on the first turn); the longest common prefix of ``before`` and the answer is not computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from agentgym.policy import Request
+from agentgym.trainers.chat import Chat
+
+
+class Context(Protocol):
+    """Builds the context of a turn."""
+
+    def __call__(self, chat: Chat, request: Request, before: Sequence[int]) -> list[int]:
+        """The full context as token ids, up to where the action begins."""
+
+
+def full_history(*, instructions: bool = True) -> Context:
+    """Everything so far, append-only: each context extends the one before it.
+
+    Args:
+        instructions: start with the environment's instructions as the system message.
+    """
+
+    def context(chat: Chat, request: Request, before: Sequence[int]) -> list[int]:
+        if not before:
+            return chat.opening(request.instructions if instructions else "", request.observation)
+        return [*before, *chat.following(request.observation, ended=before[-1] == chat.end)]
+
+    return context
+
+
+def window(turns: int = 2, *, instructions: bool = True) -> Context:
+    """The first observation, the last ``turns`` (observation, action) pairs, and the current observation, in one message.
+
+    What GiGPO's released prompts do (2505.10978, history length 2): the length of a context stays bounded, and every
+    turn has its own.
+    """
+
+    def context(chat: Chat, request: Request, before: Sequence[int]) -> list[int]:
+        system = request.instructions if instructions else ""
+        if not request.turns:
+            return chat.opening(system, request.observation)
+        past = request.turns[max(0, len(request.turns) - turns) :]
+        lines = [request.turns[0].observation]
+        first = len(request.turns) - len(past)
+        for number, turn in enumerate(past, first + 1):
+            if number > 1:
+                lines.append(f"[observation {number}] {turn.observation}")
+            lines.append(f"[action {number}] {turn.action}")
+        lines.append(f"[observation {len(request.turns) + 1}] {request.observation}")
+        return chat.opening(system, "\n".join(lines))
+
+    return context

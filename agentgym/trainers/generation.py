@@ -1,0 +1,300 @@
+"""A local generation engine: continuous batching over slots whose keys and values stay between turns.
+
+Each running episode owns a slot. A turn's new context tokens are prefilled on top of what the slot already holds, then
+all requests decode together, one token a step; a request that is finished leaves the batch at once, and a new one joins
+before the next step. Slots with equal new contexts (the members of a group) are prefilled once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agentgym import draws
+
+
+@dataclass(slots=True)
+class Generation:
+    """One request in work, and then its result.
+
+    Attributes:
+        slot: where its keys and values live.
+        context: the full context.
+        key: every token's draw is ``draws.uniform(key, position in the action)``.
+        action, logprobs, entropies: what was sampled so far.
+    """
+
+    slot: int
+    context: list[int]
+    key: int
+    max_new_tokens: int
+    action: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    entropies: list[float] = field(default_factory=list)
+
+
+class _Store:
+    """Keys and values of all slots, handed to the model as its cache: [slots, capacity, heads, head size] per layer.
+
+    The last position is scratch: padding is written there and never read.
+    """
+
+    is_compileable = False
+
+    def __init__(self) -> None:
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+        self.slots = self.capacity = 0
+        self.rows: Tensor | slice = slice(0)
+        self.row_index = torch.zeros(0, 1, dtype=torch.long)
+        self.positions = torch.zeros(0, 0, dtype=torch.long)
+        self.read = 0
+
+    def reserve(self, slots: int, capacity: int) -> None:
+        """Make room for so many slots of so many tokens; grows by at least a half, so copying is rare."""
+        if slots <= self.slots and capacity < self.capacity:
+            return
+        self.slots = max(slots, self.slots)
+        if capacity >= self.capacity:
+            self.capacity = max(capacity + 1, self.capacity * 3 // 2)
+        for store in (self.keys, self.values):
+            for layer, old in enumerate(store):
+                new = old.new_zeros(self.slots, self.capacity, *old.shape[2:])
+                new[: old.shape[0], : old.shape[1]] = old
+                store[layer] = new
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """What attention calls: [rows, heads, new, head size] in, everything readable out."""
+        while len(self.keys) <= layer:
+            shape = (self.slots, self.capacity, keys.shape[1], keys.shape[3])
+            self.keys.append(keys.new_zeros(shape))
+            self.values.append(values.new_zeros(shape))
+        out = []
+        for store, new in ((self.keys[layer], keys), (self.values[layer], values)):
+            store[self.row_index, self.positions] = new.transpose(1, 2)
+            out.append(store[self.rows, : self.read].transpose(1, 2))
+        return out[0], out[1]
+
+    def get_seq_length(self, *_: Any) -> int:
+        return self.read
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        for store in (*self.keys, *self.values):
+            store[target, :length] = store[source, :length]
+
+
+class Engine:
+    """Generates for many requests at once with a Hugging Face causal LM.
+
+    Args:
+        model: the model; must accept a 4-D attention mask and ``logits_to_keep`` (all current decoder models do).
+        stop: the token id that ends an action.
+        temperature: 0 is greedy; the recorded log-probabilities are those of the tempered distribution (of the plain
+            one when greedy).
+        top_p: nucleus sampling; log-probabilities are then still those of the full tempered distribution.
+        entropies: also record the entropy (nats) of every token's distribution.
+        max_context: never go beyond so many tokens per slot.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        stop: int,
+        *,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        entropies: bool = False,
+        max_context: int = 4096,
+    ) -> None:
+        self.model, self.stop = model, stop
+        self.temperature, self.top_p, self.entropies = temperature, top_p, entropies
+        self.max_context = max_context
+        self._store = _Store()
+        self._held: dict[int, list[int]] = {}  # slot -> the tokens whose keys and values are valid
+        self._free: list[int] = []
+        self._new: list[Generation] = []
+        self._decoding: list[Generation] = []
+        self.forwarded = 0  #: tokens that went through the model
+        self.generated = 0  #: tokens sampled
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is in work."""
+        return bool(self._new or self._decoding)
+
+    def open(self) -> int:
+        """Claim a slot."""
+        slot = self._free.pop() if self._free else len(self._held)
+        self._held[slot] = []
+        return slot
+
+    def close(self, slot: int) -> None:
+        """Give a slot back; the lowest free slots are used first, so the slots in use stay dense."""
+        del self._held[slot]
+        self._free.append(slot)
+        self._free.sort(reverse=True)
+
+    def forget(self) -> None:
+        """The weights changed: nothing kept is valid any more."""
+        for held in self._held.values():
+            held.clear()
+
+    def copy(self, source: int, target: int) -> None:
+        """Let a slot start with what another one holds (a branch)."""
+        held = self._held[source]
+        self._store.reserve(max(self._held) + 1, len(held))
+        self._store.copy(source, target, len(held))
+        self._held[target] = list(held)
+
+    def submit(self, slot: int, context: list[int], key: int, max_new_tokens: int) -> Generation:
+        """Ask for an action; call :meth:`step` until it comes out finished."""
+        room = self.max_context - len(context)
+        request = Generation(slot, context, key, min(max_new_tokens, room))
+        self._new.append(request)
+        return request
+
+    @torch.no_grad()
+    def step(self) -> list[Generation]:
+        """Prefill what is new, else decode one token for every request; returns the requests that are finished."""
+        if self._new:
+            batch, self._new = self._new, []
+            logits = self._prefill(batch)
+            self._decoding.extend(batch)
+            return self._sample(batch, logits)
+        if not self._decoding:
+            return []
+        self._decoding.sort(key=lambda g: g.slot)
+        batch = self._decoding
+        tokens = [[g.action[-1]] for g in batch]
+        starts = [len(g.context) + len(g.action) - 1 for g in batch]
+        logits = self._forward([g.slot for g in batch], tokens, starts)
+        for g in batch:
+            self._held[g.slot].append(g.action[-1])
+        return self._sample(batch, logits)
+
+    def _prefill(self, batch: list[Generation]) -> Tensor:
+        """Last-position logits [batch, vocabulary] of all new requests; equal work is done once."""
+        starts, leaders, leader_of = [], [], []
+        seen: dict[tuple[int, ...], int] = {}
+        for g in batch:
+            # At least the last token is computed again: its logits are needed.
+            start = min(common_prefix(self._held[g.slot], g.context), len(g.context) - 1)
+            starts.append(start)
+            if start == 0:
+                leader = seen.setdefault(tuple(g.context), len(leaders))
+            else:
+                leader = len(leaders)
+            if leader == len(leaders):
+                leaders.append(len(leader_of))
+            leader_of.append(leader)
+        logits = self._forward(
+            [batch[i].slot for i in leaders],
+            [batch[i].context[starts[i] :] for i in leaders],
+            [starts[i] for i in leaders],
+            reserve_slots=max(g.slot for g in batch) + 1,
+        )
+        for index, (g, leader) in enumerate(zip(batch, leader_of, strict=True)):
+            if leaders[leader] != index:
+                self._store.copy(batch[leaders[leader]].slot, g.slot, len(g.context))
+            self._held[g.slot] = list(g.context)
+        return logits[torch.tensor(leader_of, device=logits.device)]
+
+    def _forward(
+        self, slots: Sequence[int], tokens: Sequence[Sequence[int]], starts: Sequence[int], reserve_slots: int = 0
+    ) -> Tensor:
+        """Put new tokens behind what the slots hold; logits [rows, vocabulary] at each row's last token."""
+        device = self.model.device
+        lengths = np.array([len(t) for t in tokens])
+        begin = np.array(starts)
+        width, read = int(lengths.max()), int((begin + lengths).max())
+        self._store.reserve(max(reserve_slots, max(slots) + 1), read)
+        offset = np.arange(width) - (width - lengths[:, None])  # aligned right: every row's last token is in the last column
+        valid = offset >= 0
+        ids = np.zeros((len(slots), width), np.int64)
+        ids[valid] = np.concatenate([np.asarray(t, np.int64) for t in tokens])
+        positions = np.where(valid, begin[:, None] + offset, 0)
+        mask = np.arange(read)[None, None, :] <= positions[:, :, None]
+        store = self._store
+        store.read = read
+        store.positions = torch.as_tensor(np.where(valid, positions, store.capacity - 1), device=device)
+        rows = torch.tensor(slots, device=device)
+        store.row_index = rows[:, None]
+        store.rows = slice(0, len(slots)) if list(slots) == list(range(len(slots))) else rows
+        logits = self.model(
+            input_ids=torch.as_tensor(ids, device=device),
+            attention_mask=torch.as_tensor(mask, device=device)[:, None],
+            position_ids=torch.as_tensor(positions, device=device),
+            past_key_values=store,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        self.forwarded += int(lengths.sum())
+        return torch.as_tensor(logits[:, -1])
+
+    def _sample(self, batch: list[Generation], logits: Tensor) -> list[Generation]:
+        keys = np.array([g.key for g in batch], np.uint64)
+        positions = np.array([len(g.action) for g in batch])
+        noise = draws.uniforms(keys, positions)
+        tokens, logprobs, entropies = sample(logits, noise, self.temperature, self.top_p, entropy=self.entropies)
+        self.generated += len(batch)
+        finished = []
+        for i, g in enumerate(batch):
+            g.action.append(tokens[i])
+            g.logprobs.append(logprobs[i])
+            if self.entropies:
+                g.entropies.append(entropies[i])
+            if tokens[i] == self.stop or len(g.action) >= g.max_new_tokens:
+                finished.append(g)
+        if finished:
+            gone = set(map(id, finished))
+            self._decoding = [g for g in self._decoding if id(g) not in gone]
+        return finished
+
+
+def sample(
+    logits: Tensor, noise: np.ndarray[Any, np.dtype[np.float64]], temperature: float, top_p: float, *, entropy: bool
+) -> tuple[list[int], list[float], list[float]]:
+    """One token a row by inverting the cumulative distribution at ``noise``.
+
+    Args:
+        logits: [rows, vocabulary].
+        noise: one number in [0, 1) a row.
+        temperature: 0 takes the most probable token.
+
+    Returns:
+        tokens, their log-probabilities, and (if asked for) the entropies in nats, [rows] each.
+    """
+    logprob = torch.log_softmax(logits.float() / (temperature or 1.0), -1)
+    if temperature == 0:
+        chosen = logprob.argmax(-1)
+    else:
+        prob = logprob.double().exp()
+        if top_p < 1:
+            ordered, order = prob.sort(-1, descending=True)
+            beyond = ordered.cumsum(-1) - ordered >= top_p
+            prob = prob.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), 0.0)
+        mass = prob.cumsum(-1)
+        point = torch.as_tensor(noise, device=logits.device)[:, None] * mass[:, -1:]
+        chosen = (mass <= point).sum(-1).clamp(max=logits.shape[-1] - 1)
+    entropies = -(logprob.exp() * logprob).sum(-1).tolist() if entropy else []
+    return chosen.tolist(), logprob.gather(-1, chosen[:, None])[:, 0].tolist(), entropies
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the longest common prefix."""
+    size = min(len(a), len(b))
+    if list(a[:size]) == list(b[:size]):
+        return size
+    low, high = 0, size
+    while low < high:  # the first difference, by halves: slices are compared in C
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

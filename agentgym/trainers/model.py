@@ -1,0 +1,239 @@
+"""Hugging Face causal language models as policies, and the tiny one that is built on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agentgym.errors import UsageError
+from agentgym.policy import Reply, Request
+from agentgym.records import Sample, StopReason, Turn, Usage
+from agentgym.trainers.chat import Chat
+from agentgym.trainers.contexts import Context, full_history
+from agentgym.trainers.generation import Engine, Generation, common_prefix
+
+TEMPLATE = (
+    "{% for m in messages %}"
+    "{{ '<|' + m['role'] + '|>' + m['content'] }}{% if m['role'] == 'assistant' %}{{ '<|end|>' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+
+
+def load(name: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[Any, Any]:
+    """A model and its tokenizer from a local folder or a hub.
+
+    Raises:
+        UsageError: neither a folder with a model nor reachable by that name.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise UsageError(f"no model folder {name!r}")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+    except OSError as error:
+        first = str(error).splitlines()[0]
+        raise UsageError(f"cannot load model {name!r}: {first} (give a local folder, a hub name, or 'tiny')") from error
+    return model.to(device), tokenizer
+
+
+def tiny(
+    texts: Iterable[str],
+    *,
+    layers: int = 2,
+    hidden: int = 128,
+    heads: int = 4,
+    kv_heads: int = 2,
+    vocabulary: int = 2048,
+    max_context: int = 2048,
+    seed: int = 0,
+) -> tuple[Any, Any]:
+    """A small random-weights Qwen2 model with a tokenizer trained on the given texts.
+
+    The tokenizer is a lossless byte-level BPE in which a noun with its number (``apple 1``) may become one token.
+
+    Args:
+        texts: the environment's own text; decides the vocabulary.
+        vocabulary: the most tokens it may have.
+    """
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = train_tokenizer(texts, vocabulary)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=max_context,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        attention_dropout=0.0,
+        initializer_range=0.05,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2ForCausalLM(config)
+    return model, tokenizer
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int = 2048) -> Any:
+    """A byte-level BPE over words, or words with their number, with a minimal chat template. Lossless for any text."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    words = Regex(r" ?\p{L}+(?: \d{1,2}(?!\d))?| ?\d| ?[^\s\p{L}\d]|\s")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(words, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|end|>",  # noqa: S106
+        pad_token="<|pad|>",  # noqa: S106
+        additional_special_tokens=SPECIAL[2:],
+        clean_up_tokenization_spaces=False,
+    )
+    fast.chat_template = TEMPLATE
+    return fast
+
+
+@dataclass(slots=True)
+class _Episode:
+    """What is kept for a running episode: its slot, and the last context and action."""
+
+    slot: int
+    context: list[int] = field(default_factory=list)
+    action: list[int] = field(default_factory=list)
+    keep: int = 0
+    future: Future[Reply] | None = None
+
+
+class ModelPolicy:
+    """A local model that answers all running episodes together (continuous batching, keys and values kept).
+
+    Args:
+        model, tokenizer: from :func:`load` or :func:`tiny`.
+        context: what the policy sees.
+        temperature: 1 for training; 0 is greedy.
+        top_p: nucleus sampling, for evaluation only.
+        max_new_tokens: length limit of an action.
+        max_context: an episode whose next context does not fit ends with ``CONTEXT_FULL``.
+        entropies: record them with every sample.
+        version: number of updates behind the weights; written into the samples.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        context: Context | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        max_new_tokens: int = 64,
+        max_context: int | None = None,
+        entropies: bool = False,
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.chat = Chat(tokenizer)
+        self.context = context or full_history()
+        self.max_new_tokens = max_new_tokens
+        limit = getattr(model.config, "max_position_embeddings", None) or 1 << 20
+        self.max_context = min(max_context or limit, limit)
+        self.version = 0
+        self.engine = Engine(
+            model,
+            self.chat.end,
+            temperature=temperature,
+            top_p=top_p,
+            entropies=entropies,
+            max_context=self.max_context,
+        )
+        self._episodes: dict[str, _Episode] = {}
+        self._working: dict[int, tuple[str, Generation]] = {}
+
+    def submit(self, request: Request) -> Reply | Future[Reply]:
+        state = self._episodes.get(request.episode)
+        if state is None:
+            state = self._episodes[request.episode] = self._opened(request)
+        before = [*state.context, *state.action]
+        context = self.context(self.chat, request, before)
+        if len(context) >= self.max_context:
+            return Reply("", stop=StopReason.CONTEXT_FULL)
+        state.keep = common_prefix(before, context)
+        state.context, state.action = context, []
+        state.future = Future()
+        generation = self.engine.submit(state.slot, context, request.key, self.max_new_tokens)
+        self._working[id(generation)] = (request.episode, generation)
+        return state.future
+
+    def advance(self) -> bool:
+        if not self.engine.busy:
+            return False
+        self.model.eval()
+        for generation in self.engine.step():
+            episode, _ = self._working.pop(id(generation))
+            self._answer(self._episodes[episode], generation)
+        return True
+
+    def release(self, episode: str) -> None:
+        state = self._episodes.pop(episode, None)
+        if state is not None:
+            self.engine.close(state.slot)
+
+    def updated(self) -> None:
+        """The weights changed: count a version and drop all kept keys and values."""
+        self.version += 1
+        self.engine.forget()
+
+    def _opened(self, request: Request) -> _Episode:
+        """State of an episode seen for the first time: empty, or what its parent or its record says."""
+        state = _Episode(self.engine.open())
+        parent = self._episodes.get(request.parent) if request.parent else None
+        if parent is not None:
+            self.engine.copy(parent.slot, state.slot)
+        before = sampled_ids(request.turns)
+        state.context = before
+        return state
+
+    def _answer(self, state: _Episode, done: Generation) -> None:
+        state.action = done.action
+        sample = Sample(
+            state.keep,
+            tuple(state.context[state.keep :]),
+            tuple(done.action),
+            tuple(done.logprobs),
+            tuple(done.entropies),
+            self.version,
+        )
+        usage = Usage(prompt_tokens=len(state.context), completion_tokens=len(done.action))
+        assert state.future is not None
+        state.future.set_result(Reply(self.chat.text(done.action), sample, usage))
+
+
+def sampled_ids(turns: Iterable[Turn]) -> list[int]:
+    """Context and action of the last turn, put together from the samples of all turns; empty without samples."""
+    ids: list[int] = []
+    for turn in turns:
+        if turn.sample is not None:
+            ids[turn.sample.keep :] = [*turn.sample.context, *turn.sample.action]
+    return ids
