@@ -127,7 +127,8 @@ def _annotation(
 
 def _adapter(fields: dict[str, Any], name: str) -> TypeAdapter[dict[str, Any]]:
     # A TypedDict and not a model: any parameter name is allowed, and checking returns the keyword arguments themselves.
-    shape = TypedDict("Arguments", fields)  # type: ignore[operator]
+    build: Any = TypedDict  # type checkers know only literal shapes
+    shape = build("Arguments", fields)
     shape.__pydantic_config__ = ConfigDict(extra="forbid")
     try:
         return TypeAdapter(shape)

@@ -239,7 +239,8 @@ class Toolbox:
         shown = arguments if isinstance(arguments, Mapping) else {}
         if known is None:
             self.misfits += 1
-            return ToolCall(str(name), shown, error=str(UnknownName("tool", shorten(str(name)), self._tools)))
+            title = shorten(str(name))
+            return ToolCall(title, shown, error=str(UnknownName("tool", title, self._tools)))
         tally = self.tally[name]
         try:
             checked = known.check(arguments)
