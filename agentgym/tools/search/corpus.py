@@ -17,7 +17,7 @@ TEXT_FIELDS = ("text", "contents", "content", "body", "passage", "paragraph_text
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of every line of a ``.jsonl`` file (also ``.jsonl.gz`` and ``.jsonl.zst``); blank ones skipped.
+    """Line number and object of every line of a ``.jsonl`` file (also ``.gz`` and ``.zst``); blank lines are skipped.
 
     Raises:
         UsageError: no such file, or a line that is not a JSON object; names the line.

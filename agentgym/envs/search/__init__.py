@@ -1,0 +1,1 @@
+"""The search world: questions that are answered by searching an encyclopedia."""
