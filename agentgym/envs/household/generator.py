@@ -14,8 +14,6 @@ import itertools
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 from agentgym.envs.household.catalogue import (
     FAMILIES,
@@ -35,8 +33,10 @@ from agentgym.envs.household.catalogue import (
 MAX_PLACES = 20
 MAX_ITEMS = 21  # lamp included
 SAME_KIND = 3  #: at most so many objects of one kind
-_DRAWS = 256
+_DRAWS = 128  # more than a house can need: 1 goal, 3 rooms, 16 places, 22 items and where they lie
 _TEST_SHARE = 64  # of 256
+#: the places of each object kind, repeated by weight
+_SPREAD = {o.name: tuple(p for p, weight in o.prior.items() for _ in range(weight)) for o in OBJECTS.values()}
 
 
 class Dice:
@@ -57,78 +57,85 @@ class Dice:
         return low + self.below(high - low + 1)
 
 
-@dataclass(frozen=True)
 class House:
-    """A house and its task as they are before the first turn; shared by every episode and branch of the task.
+    """A house and its task as they are before the first turn; never changed, shared by every episode and branch.
 
     Receptacles ("places") and objects ("items") are numbered in the order of their names; ``1 << index`` is their bit
     in the masks.
 
-    Attributes:
+    Args:
         task_id: ``household/SPLIT/FAMILY/NUMBER``.
-        place_names: e.g. ``"cabinet 1"``.
+        goal: what the task asks.
+        places: kind of each place, sorted.
+        items: kind of each item, sorted.
         starts: the place where each item lies.
+
+    Attributes:
+        place_names: e.g. ``"cabinet 1"``.
+        contents: the items that lie at each place.
+        always_open: mask of the places that cannot be closed.
+        goal_places: mask of the places that the task asks for.
+        targets: the items of the kind that the task asks for.
+        going: the action that goes to each place.
+        orders: memo of :func:`~agentgym.envs.household.planner.search_order`.
     """
 
-    task_id: str
-    goal: Goal
-    place_names: tuple[str, ...]
-    place_kinds: tuple[PlaceKind, ...]
-    item_names: tuple[str, ...]
-    item_kinds: tuple[ObjectKind, ...]
-    starts: tuple[int, ...]
+    __slots__ = (
+        "always_open",
+        "contents",
+        "goal",
+        "goal_places",
+        "going",
+        "item_index",
+        "item_kinds",
+        "item_names",
+        "lamps",
+        "orders",
+        "place_index",
+        "place_kinds",
+        "place_names",
+        "starts",
+        "targets",
+        "task_id",
+    )
 
-    @cached_property
-    def place_index(self) -> dict[str, int]:
-        return {name: i for i, name in enumerate(self.place_names)}
-
-    @cached_property
-    def item_index(self) -> dict[str, int]:
-        return {name: i for i, name in enumerate(self.item_names)}
-
-    @cached_property
-    def contents(self) -> tuple[tuple[int, ...], ...]:
-        """The items that lie at each place at the start."""
-        inside: list[list[int]] = [[] for _ in self.place_names]
-        for item, place in enumerate(self.starts):
+    def __init__(
+        self, *, task_id: str, goal: Goal, places: Sequence[str], items: Sequence[str], starts: Sequence[int]
+    ) -> None:
+        self.task_id, self.goal, self.starts = task_id, goal, starts
+        self.place_names, self.item_names = _numbered(places), _numbered(items)
+        self.place_kinds: tuple[PlaceKind, ...] = tuple([PLACES[kind] for kind in places])
+        self.item_kinds: tuple[ObjectKind, ...] = tuple([OBJECTS[kind] for kind in items])
+        self.place_index = dict(zip(self.place_names, range(len(places)), strict=True))
+        self.item_index = dict(zip(self.item_names, range(len(items)), strict=True))
+        self.targets = tuple([i for i, kind in enumerate(items) if kind == goal.object])
+        self.lamps = tuple([i for i, kind in enumerate(items) if kind == LAMP])
+        self.going = tuple(["go to " + name for name in self.place_names])
+        inside: list[list[int]] = [[] for _ in places]
+        for item, place in enumerate(starts):
             inside[place].append(item)
-        return tuple(map(tuple, inside))
+        self.contents = tuple(map(tuple, inside))
+        self.always_open = self.goal_places = 0
+        for i, kind in enumerate(self.place_kinds):
+            if not kind.openable:
+                self.always_open |= 1 << i
+            if kind.name == goal.place:
+                self.goal_places |= 1 << i
+        self.orders: dict[str, list[int]] = {}
 
-    @cached_property
-    def always_open(self) -> int:
-        """Mask of the places that cannot be closed."""
-        return sum(1 << i for i, kind in enumerate(self.place_kinds) if not kind.openable)
-
-    @cached_property
-    def goal_places(self) -> int:
-        """Mask of the places that the task asks for."""
-        return sum(1 << i for i, kind in enumerate(self.place_kinds) if kind.name == self.goal.place)
-
-    @cached_property
-    def targets(self) -> tuple[int, ...]:
-        """The items of the kind that the task asks for."""
-        return tuple(i for i, kind in enumerate(self.item_kinds) if kind.name == self.goal.object)
-
-    @cached_property
-    def lamps(self) -> tuple[int, ...]:
-        return tuple(i for i, kind in enumerate(self.item_kinds) if kind.fixed)
-
-    @cached_property
+    @property
     def code(self) -> int:
         """64 bits of what never changes in the episode: receptacles, objects and task, but not where objects lie."""
-        content = repr((VERSION, self.goal, self.place_names, self.item_names)).encode()
-        return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
+        goal = self.goal
+        content = "/".join((goal.family, goal.object, goal.place, *self.place_names, *self.item_names))
+        return int.from_bytes(hashlib.blake2b(content.encode(), digest_size=8).digest(), "big")
 
-    @cached_property
-    def going(self) -> tuple[str, ...]:
-        return tuple(["go to " + name for name in self.place_names])
-
-    @cached_property
+    @property
     def overview(self) -> str:
         """What the middle of the room looks like."""
         return f"You are in the middle of a room. Looking quickly around you, you see {listing(self.place_names)}."
 
-    @cached_property
+    @property
     def introduction(self) -> str:
         """The first observation."""
         return f"{self.overview}\nYour task is to: {self.goal.sentence}"
@@ -154,15 +161,8 @@ def build(split: str, number: int, family: str | None = None) -> House:
         if split == "unseen" or split_of(goal, places) == split:
             break
     items = _stock(dice, goal, rooms, large=split == "unseen")
-    return House(
-        task_id=f"household/{split}/{family}/{number}",
-        goal=goal,
-        place_names=_numbered(places),
-        place_kinds=tuple([PLACES[name] for name in places]),
-        item_names=_numbered(items),
-        item_kinds=tuple([OBJECTS[name] for name in items]),
-        starts=_scatter(dice, goal, places, items),
-    )
+    starts = _scatter(dice, goal, places, items)
+    return House(task_id=f"household/{split}/{family}/{number}", goal=goal, places=places, items=items, starts=starts)
 
 
 def split_of(goal: Goal, places: Sequence[str]) -> str:
@@ -210,21 +210,21 @@ def _stock(dice: Dice, goal: Goal, rooms: Sequence[str], *, large: bool) -> list
     return sorted(counts.elements())
 
 
-def _scatter(dice: Dice, goal: Goal, places: Sequence[str], items: Sequence[str]) -> tuple[int, ...]:
+def _scatter(dice: Dice, goal: Goal, places: Sequence[str], items: Sequence[str]) -> list[int]:
     """A plausible place for each item; one of the goal's kind never lies where the task wants it."""
     where: dict[str, list[int]] = {}
     for index, place in enumerate(places):
         where.setdefault(place, []).append(index)
-    choices: dict[str, list[str]] = {}
     starts = []
+    last, choices = "", [""]
     for item in items:
-        if item not in choices:
+        if item != last:
+            last = item
             avoid = goal.place if item == goal.object else ""
-            prior = OBJECTS[item].prior.items()
-            choices[item] = [p for p, weight in prior if p in where and p != avoid for _ in range(weight)]
-        options = where[choices[item][dice.below(len(choices[item]))]]
+            choices = [p for p in _SPREAD[item] if p in where and p != avoid]
+        options = where[choices[dice.below(len(choices))]]
         starts.append(options[dice.below(len(options))])
-    return tuple(starts)
+    return starts
 
 
 def _numbered(kinds: Sequence[str]) -> tuple[str, ...]:

@@ -92,6 +92,8 @@ def search_order(house: House, kind: str) -> list[int]:
 
     What a task wants at a place is not there yet, so its own places come last.
     """
+    if kind in house.orders:
+        return house.orders[kind]
     prior = OBJECTS[kind].prior
     names = [place.name for place in house.place_kinds]
     wanted = house.goal.place if kind == house.goal.object else ""
@@ -99,4 +101,5 @@ def search_order(house: House, kind: str) -> list[int]:
         name: 0.0 if name == wanted else -prior.get(name, 0) / (names.count(name) * (2 if PLACES[name].openable else 1))
         for name in set(names)
     }
-    return sorted(range(len(names)), key=[worth[name] for name in names].__getitem__)
+    house.orders[kind] = sorted(range(len(names)), key=[worth[name] for name in names].__getitem__)
+    return house.orders[kind]
