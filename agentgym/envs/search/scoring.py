@@ -27,7 +27,7 @@ _OPERATORS = frozenset("-+*/^.:")
 
 
 def exact_match(answer: str, accepted: Iterable[str]) -> float:
-    """1.0 if the answer equals one of the accepted answers after normalisation, else 0.0; an empty answer equals none."""
+    """1.0 if the answer equals an accepted one after normalisation, else 0.0; an empty answer equals none."""
     words = tokens(answer)
     return float(bool(words) and any(words == tokens(other) for other in accepted))
 

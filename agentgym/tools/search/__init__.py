@@ -13,6 +13,7 @@ from agentgym.tools.search.dense import DenseIndex, Hybrid, sentence_encoder
 from agentgym.tools.search.passage import Passage, Retriever
 from agentgym.tools.search.remote import ElasticClient, SearchR1Client
 from agentgym.tools.search.server import search_app, serve_search
+from agentgym.tools.search.tools import fetch_tool, search_tool
 
 __all__ = [
     "Bm25Index",
@@ -23,8 +24,10 @@ __all__ = [
     "Retriever",
     "SearchR1Client",
     "build_index",
+    "fetch_tool",
     "open_index",
     "search_app",
+    "search_tool",
     "sentence_encoder",
     "serve_search",
 ]

@@ -175,6 +175,7 @@ def _unit(vectors: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
     if vectors.ndim != 2 or len(vectors) != rows:
         raise UsageError(f"the encoder made an array of shape {vectors.shape} of {rows} texts; [n, d] is needed")
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    length[np.abs(length - 1.0) < 1e-6] = 1.0  # so that what was saved is loaded unchanged
     return np.ascontiguousarray(np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0))
 
 
