@@ -175,7 +175,8 @@ class Toolbox:
 
     Attributes:
         tally: counters of each tool since :meth:`open`.
-        misfits: calls that never ran because the tool is unknown or the arguments are wrong.
+        ran: calls that ran, of all tools.
+        misfits: calls that did not because the tool is unknown or the arguments are wrong.
     """
 
     def __init__(self, tools: Iterable[Tool]) -> None:
@@ -191,7 +192,7 @@ class Toolbox:
 
     def _start(self) -> None:
         self.tally = {name: Tally() for name in self._tools}
-        self.misfits = 0
+        self.ran = self.misfits = 0
         self._sessions: dict[str, Session] = {}
 
     @property
@@ -219,7 +220,7 @@ class Toolbox:
         """The same tools for a branch: counters and sessions copied."""
         twin = self.open()
         twin.tally = {name: replace(t) for name, t in self.tally.items()}
-        twin.misfits = self.misfits
+        twin.ran, twin.misfits = self.ran, self.misfits
         twin._sessions = {name: s.fork() for name, s in self._sessions.items()}
         return twin
 
@@ -259,6 +260,7 @@ class Toolbox:
             problem = explain(error)
             tally.errors += 1
         seconds = time.perf_counter() - begin
+        self.ran += 1
         tally.calls += 1
         tally.seconds += seconds
         tally.cost += known.price
@@ -271,7 +273,7 @@ class Toolbox:
         if known.timeout is None:
             return known.function(*session, **arguments)
         stuck = self._stuck[known.name]
-        stuck.difference_update([f for f in stuck if f.done()])
+        stuck.difference_update([f for f in tuple(stuck) if f.done()])
         if len(stuck) >= MAX_STUCK:
             raise ToolError(f"{len(stuck)} calls that ran out of time are still running; {known.name} takes no more")
         return self._wait(known, in_thread(lambda: known.function(*session, **arguments)))

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 
 from agentgym.errors import UsageError, nearest
 from agentgym.records import ToolCall
-from agentgym.tools.plain import shorten
 from agentgym.tools.syntax.base import (
     Call,
     Syntax,
@@ -64,9 +63,7 @@ class Tags(Syntax):
         around.append(text[position:])
         answer = read_answer("".join(around))
         if not calls and answer is None and stranger and f"</{stranger}>" in text:
-            raise UnreadableError(
-                f"<{shorten(stranger, 40)}> is not a tool{nearest(stranger, [*self.tools, 'answer'])}"
-            )
+            raise UnreadableError(f"<{stranger}> is not a tool{nearest(stranger, [*self.tools, 'answer'])}")
         return calls, answer
 
     def render(self, calls: Iterable[Call] = (), *, answer: str | None = None) -> str:

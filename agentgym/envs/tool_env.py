@@ -1,0 +1,294 @@
+"""Tools, tasks and a scorer make an environment.
+
+>>> from agentgym.envs.tool_env import Question, ToolEnv
+>>> from agentgym.tools.tool import tool
+>>> capitals = {"France": "Paris", "Peru": "Lima", "Kenya": "Nairobi"}
+>>> @tool
+... def almanac(country: str) -> str:
+...     '''Look a country up.
+...
+...     Args:
+...         country: its English name.
+...     '''
+...     return f"The capital of {country} is {capitals[country]}."
+>>> env = ToolEnv(
+...     tools=[almanac],
+...     tasks=[Question(f"What is the capital of {name}?", answers=[city]) for name, city in capitals.items()],
+...     scorer=lambda answer, question: answer in question.answers,
+...     syntax="tags",
+... )
+>>> observation, info = env.reset(seed=0)
+>>> env.step("<almanac>Peru</almanac>")[0]
+'<result>\\nThe capital of Peru is Lima.\\n</result>'
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+import gymnasium as gym
+import numpy as np
+
+from agentgym.env import Text, TextEnv, digest
+from agentgym.errors import UsageError
+from agentgym.records import ToolCall
+from agentgym.tools.syntax import make_syntax
+from agentgym.tools.syntax.base import Call, Parsed
+from agentgym.tools.tool import Gate, Tool, Toolbox
+
+NOTHING = "neither a tool call nor an answer"
+OVER = "The answer was received; the episode is over."
+_SAMPLES = 8  # tasks per split that stand for a generator in the fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One task of a :class:`ToolEnv`.
+
+    Attributes:
+        text: the first observation.
+        answers: accepted answers; for scoring and credit only, never shown.
+        evidence: ids of the documents that support the answer; never shown.
+        id: ``info["task_id"]``; a digest of the rest where it is left out.
+        data: whatever else a scorer or an expert needs; JSON values; never shown.
+    """
+
+    text: str
+    answers: Sequence[str] = ()
+    evidence: Sequence[str] = ()
+    id: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Score(NamedTuple):
+    """What an episode earns at its end."""
+
+    reward: float
+    success: bool
+
+
+Scorer = Callable[[str, Question], "float | Score"]
+Tasks = Sequence[Question] | Mapping[str, Sequence[Question]] | Callable[[np.random.Generator, str], Question]
+
+
+class ToolEnv(TextEnv):
+    """An environment in which the agent calls tools until it answers.
+
+    Each turn, the action is read by the syntax. Its calls are run and their results are the next observation; an answer
+    ends the episode and is scored; anything else is told how to go on and costs the turn. After ``max_turns`` turns
+    without an answer the episode is truncated. The reward comes with the last turn.
+
+    The anchor stands for what is known so far, because that is what later behaviour depends on: the task, the *set* of
+    calls of tools without state that succeeded (their order does not matter, and repeating one or failing changes
+    nothing), and the *sequence* of calls of tools with state. How many turns are left is no part of it.
+
+    A budget refuses calls through :attr:`gate`, asked once for every valid call right before it runs. Set it before
+    each ``step``: a fork starts without one.
+
+    Args:
+        tools: the tools, or a :class:`~agentgym.tools.tool.Toolbox` to take them from; nothing else of it is shared.
+        tasks: questions by split; or one list, of which a fifth (by a hash of the text, so that equal texts stay
+            together) is the test split; or ``generate(rng, split)``, which must keep its splits apart.
+        scorer: ``scorer(answer, question)`` -> the reward (success from 1 up), or a :class:`Score`.
+        syntax: how calls are written; see :func:`agentgym.tools.syntax.syntaxes`.
+        max_turns: actions before the episode is truncated.
+        max_calls: calls that one action may hold.
+        instructions: what the agent must know beside the tools.
+        expert: ``expert(env)`` -> the next call, the answer, or None; for warm starts and tests.
+        split: ``"train"``, ``"test"``, or whatever splits ``tasks`` gives; a generator with others names them in a
+            subclass's ``splits``.
+
+    Attributes:
+        question: the running task.
+        calls: what was called in this episode so far.
+        tools: the episode's toolbox, with its counters.
+        gate: refuses calls; see above.
+    """
+
+    def __init__(
+        self,
+        tools: Iterable[Tool] | Toolbox,
+        tasks: Tasks,
+        scorer: Scorer,
+        *,
+        syntax: str = "hermes",
+        max_turns: int = 10,
+        max_calls: int = 8,
+        instructions: str = "",
+        expert: Callable[[ToolEnv], Call | str | None] | None = None,
+        split: str = "train",
+    ) -> None:
+        if isinstance(tasks, Mapping):
+            self.splits = tuple(tasks)  # type: ignore[misc]
+        super().__init__(split=split)
+        for name, value in (("max_turns", max_turns), ("max_calls", max_calls)):
+            if value < 1:
+                raise UsageError(f"{name} must be at least 1, got {value}")
+        self.tools = (tools if isinstance(tools, Toolbox) else Toolbox(tools)).open()
+        self.syntax = make_syntax(syntax, self.tools.tools)
+        self.max_turns, self.max_calls = max_turns, max_calls
+        self.instructions = "\n\n".join(filter(None, (instructions, self.syntax.describe())))
+        self.waits = any(t.waits for t in self.tools.tools)  # type: ignore[misc]
+        self.gate: Gate | None = None
+        self._scorer, self._expert = scorer, expert
+        self._generate = tasks if callable(tasks) else None
+        self._questions = () if callable(tasks) else questions_of(tasks, split)
+        self.num_tasks = None if callable(tasks) else len(self._questions)
+        self._fingerprint = ""
+        self._begin(Question(""))
+        self._running = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        gym.Env.reset(self, seed=seed)
+        question = self.pick(options or {})
+        self.tools.close()
+        self.tools = self.tools.open()
+        self._begin(question)
+        return question.text, self._info()
+
+    def _begin(self, question: Question) -> None:
+        self.question = question
+        self.calls: list[ToolCall] = []
+        self.turn = 0
+        self._running = True
+        self._task = digest(question)
+        self._known: set[str] = set()
+        self._trail = ""
+
+    def pick(self, options: Mapping[str, Any]) -> Question:
+        """The task to start: ``options["task"]`` of a finite list, a random or generated one otherwise."""
+        if unknown := sorted(set(options) - {"task"}):
+            raise UsageError(f"unknown reset option {unknown[0]!r}; 'task' is the only one")
+        if self._generate is not None:
+            if "task" in options:
+                raise UsageError("these tasks are generated without end; choose one by reset(seed=...)")
+            return self._generate(self.np_random, self.split)
+        index = options.get("task", None)
+        if index is None:
+            index = int(self.np_random.integers(len(self._questions)))
+        if not isinstance(index, int) or not 0 <= index < len(self._questions):
+            raise UsageError(f"task must be a number from 0 to {len(self._questions) - 1}, got {index!r}")
+        return self._questions[index]
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        if not self._running:
+            raise gym.error.ResetNeeded("no episode is running; call reset() before step()")
+        self.turn += 1
+        parsed = self.syntax.parse(action)
+        if parsed.answer is not None:
+            self._running = False
+            score = self.score(parsed.answer)
+            return OVER, score.reward, True, False, self._info(success=score.success)
+        observation, told = self._play(parsed)
+        if self.turn < self.max_turns:
+            return observation, 0.0, False, False, self._info(**told)
+        self._running = False
+        score = self.score(None)
+        return observation, score.reward, False, True, self._info(**told, success=score.success)
+
+    def score(self, answer: str | None) -> Score:
+        """What the episode earns with this answer, or without one when its turns are used up."""
+        if answer is None:
+            return Score(0.0, False)
+        value = self._scorer(answer, self.question)
+        return value if isinstance(value, Score) else Score(float(value), bool(value >= 1.0))
+
+    def expert(self) -> str | None:
+        """A good next action, None where no expert was given or it knows none."""
+        move = self._expert(self) if self._expert is not None else None
+        if move is None:
+            return None
+        return self.syntax.render([move]) if isinstance(move, Call) else self.syntax.render(answer=move)
+
+    def fork(self) -> Self:
+        """An independent copy of the running episode; a subclass with state of its own copies that too."""
+        twin = copy.copy(self)
+        twin._np_random = copy.deepcopy(self._np_random)
+        twin.observation_space, twin.action_space = Text(), Text()
+        twin.gate = None
+        twin.tools = self.tools.fork()
+        twin.calls, twin._known = list(self.calls), set(self._known)
+        return twin
+
+    def close(self) -> None:
+        self.tools.close()
+        super().close()
+
+    @property
+    def fingerprint(self) -> str:
+        """Content hash of the class, the instructions (tools included), the limits, and the tasks of all splits given.
+
+        A generator is known by its first tasks. What the tools look things up in is not part of it; a subclass adds it.
+        """
+        if not self._fingerprint:
+            tasks: object = self._questions
+            if self._generate is not None:
+                tasks = [self._generate(np.random.default_rng(i), self.split) for i in range(_SAMPLES)]
+            schemas = json.dumps(self.tools.schemas(), sort_keys=True)
+            self._fingerprint = digest(super().fingerprint, schemas, self.max_turns, self.max_calls, tasks)
+        return self._fingerprint
+
+    @property
+    def anchor(self) -> str:
+        """Digest of the task and of what is known; see the class."""
+        return digest(self._task, sorted(self._known), self._trail)
+
+    def _play(self, parsed: Parsed) -> tuple[str, dict[str, Any]]:
+        """Run the calls; the observation, and what ``info`` says about the turn."""
+        error = parsed.error or (None if parsed.calls else NOTHING)
+        if len(parsed.calls) > self.max_calls:
+            error = f"{len(parsed.calls)} calls in one action; at most {self.max_calls} are allowed"
+        if error is not None:
+            return f"Not understood: {error}. {self.syntax.hint}", {"error": error}
+        made: list[ToolCall] = []
+        told: dict[str, Any] = {"tool_calls": made}
+        for name, arguments in parsed.calls:
+            misfits, ran = self.tools.misfits, self.tools.ran
+            call = self.tools.call(name, arguments, gate=self.gate)
+            made.append(call)
+            if self.tools.misfits > misfits:
+                told.setdefault("error", call.error)
+            if self.tools.ran > ran:
+                self._remember(call)
+        self.calls += made
+        return "\n".join(map(self.syntax.render_result, made)), told
+
+    def _remember(self, call: ToolCall) -> None:
+        key = digest(call.name, json.dumps(call.arguments, sort_keys=True), call.result, call.error)
+        if self.syntax.tools[call.name].session is not None:
+            self._trail = digest(self._trail, key)
+        elif call.error is None:
+            self._known.add(key)
+
+    def _info(self, **told: Any) -> dict[str, Any]:
+        question = self.question
+        info: dict[str, Any] = {"task_id": question.id or self._task, "anchor": self.anchor, **told}
+        if question.answers:
+            info["answers"] = tuple(question.answers)
+        if question.evidence:
+            info["evidence"] = tuple(question.evidence)
+        return info
+
+
+def questions_of(tasks: Sequence[Question] | Mapping[str, Sequence[Question]], split: str) -> tuple[Question, ...]:
+    """The questions of a split.
+
+    Raises:
+        UsageError: there are none, or splits that were given by hand share a text.
+    """
+    if isinstance(tasks, Mapping):
+        others = {q.text for name, questions in tasks.items() if name != split for q in questions}
+        if shared := next((q.text for q in tasks[split] if q.text in others), None):
+            raise UsageError(f"the question {shared[:60]!r} is in {split!r} and in another split; splits must not meet")
+        chosen = tuple(tasks[split])
+    else:
+        texts = sorted({q.text for q in tasks}, key=lambda text: (digest(text), text))
+        held_out = set(texts[: max(1, len(texts) // 5)])
+        chosen = tuple(q for q in tasks if (q.text in held_out) == (split == "test"))
+    if not chosen:
+        raise UsageError(f"no tasks for split {split!r}; give more, or {{'train': [...], {split!r}: [...]}}")
+    return chosen
