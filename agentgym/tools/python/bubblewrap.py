@@ -1,0 +1,155 @@
+"""The embedded default: bubblewrap, no daemon, no image, no root needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from agentgym.errors import SandboxUnavailable
+from agentgym.tools.python.cage import Cage, ProcessTransport, command, last_line
+from agentgym.tools.python.protocol import Limits
+from agentgym.tools.python.sandbox import CageSandbox
+
+_NOBODY = "65534"
+
+_PROBE = """
+import json, os, sys, sysconfig
+import ctypes, hashlib, sqlite3, ssl, decimal, zlib, bz2, lzma, uuid
+libraries = {os.path.dirname(line.split()[-1]) for line in open("/proc/self/maps") if ".so" in line.split()[-1]}
+paths = sysconfig.get_paths()
+print(json.dumps({"executable": os.path.realpath(sys.executable), "version": sys.version.split()[0],
+    "folders": sorted(libraries | {paths["stdlib"], paths["platstdlib"]})}))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """A Python on this machine: its program, version, and the folders it cannot run without."""
+
+    executable: str
+    version: str
+    folders: tuple[str, ...]
+
+
+class BubblewrapSandbox(CageSandbox):
+    """Python code in bubblewrap: no network, a read-only root with the interpreter alone, nothing in the environment.
+
+    Args:
+        limits, parallel, cells: see :class:`~agentgym.tools.python.sandbox.CageSandbox`.
+        python: the interpreter; None: ``/usr/bin/python3``, else the one that runs this.
+        packages: folders with packages the code may import, bound read-only; they must fit that interpreter.
+
+    Raises:
+        SandboxUnavailable: bubblewrap is not installed, or the kernel does not let it work.
+    """
+
+    kind = "bubblewrap"
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        parallel: int | None = None,
+        cells: int = 256,
+        python: str | None = None,
+        packages: Sequence[str] = (),
+    ) -> None:
+        super().__init__(limits, parallel=parallel, cells=cells)
+        self.packages = tuple(str(Path(folder).resolve()) for folder in packages)
+        require_bubblewrap()
+        self._python = probe(python or default_python())
+        self.cage()
+
+    @property
+    def interpreter(self) -> str:
+        return " ".join(("Python", self._python.version, *self.packages))
+
+    def _start(self) -> Cage:
+        argv = [*_as_nobody(), require_bubblewrap(), *_walls(self._python, self.packages), "--"]
+        transport = ProcessTransport([*argv, *command(self._python.executable)], env={"PATH": os.defpath})
+        return Cage(
+            transport,
+            self.limits,
+            mode="namespaces",
+            home="/tmp",  # noqa: S108  # inside, a file system of the cell's own
+            slots=self.cells,
+            spares=self.parallel,
+            packages=self.packages,
+        )
+
+
+def require_bubblewrap() -> str:
+    """The path of ``bwrap``.
+
+    Raises:
+        SandboxUnavailable: it (or setpriv, for root) is missing; says how to get it.
+    """
+    if not sys.platform.startswith("linux"):
+        raise SandboxUnavailable(f"bubblewrap needs Linux, this is {sys.platform}; use the Docker sandbox")
+    found = shutil.which("bwrap")
+    if found is None:
+        raise SandboxUnavailable("bubblewrap is not installed; run: apt-get install bubblewrap (or use Docker)")
+    if os.geteuid() == 0 and shutil.which("setpriv") is None:
+        raise SandboxUnavailable("setpriv is not installed; run: apt-get install util-linux")
+    return found
+
+
+def default_python() -> str:
+    """An interpreter that an unprivileged user can read."""
+    return "/usr/bin/python3" if Path("/usr/bin/python3").exists() else os.path.realpath(sys.executable)
+
+
+@lru_cache
+def probe(python: str) -> Interpreter:
+    """Ask an interpreter what it needs.
+
+    Raises:
+        SandboxUnavailable: it does not run.
+    """
+    try:
+        done = subprocess.run([python, "-I", "-S", "-c", _PROBE], capture_output=True, timeout=60, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError) as error:
+        said = last_line(error.stderr or b"") if isinstance(error, subprocess.CalledProcessError) else str(error)
+        raise SandboxUnavailable(f"the interpreter {python!r} does not run: {said}; name another by python=...") from None
+    facts = json.loads(done.stdout)
+    return Interpreter(facts["executable"], facts["version"], tuple(facts["folders"]))
+
+
+def _as_nobody() -> list[str]:
+    """Root would be exempt from the process limit, inside too."""
+    if os.geteuid() != 0:
+        return []
+    return ["setpriv", "--reuid", _NOBODY, "--regid", _NOBODY, "--clear-groups", "--"]
+
+
+def _walls(python: Interpreter, packages: Sequence[str]) -> list[str]:
+    argv = ["--unshare-all", "--cap-drop", "ALL", "--new-session", "--die-with-parent", "--hostname", "sandbox"]
+    argv += ["--clearenv", "--setenv", "PYTHONHASHSEED", "0"]
+    for link in ("/bin", "/lib", "/lib32", "/lib64", "/sbin"):
+        if Path(link).is_symlink():
+            argv += ["--symlink", os.readlink(link), link]
+    loaders = [folder for folder in ("/lib64", "/usr/lib64") if not Path(folder).is_symlink()]
+    wanted = [*python.folders, *loaders, "/usr/share/zoneinfo", *packages]
+    for folder in _outermost(os.path.realpath(path) for path in wanted if Path(path).is_dir()):
+        argv += ["--ro-bind", folder, folder]
+    argv += ["--ro-bind", python.executable, python.executable]
+    for device in ("null", "full", "random", "urandom"):  # no /dev/zero: memory shared through it is in nobody's sum
+        argv += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
+    argv += ["--symlink", "/tmp", "/dev/shm", "--proc", "/proc", "--dir", "/tmp", "--chdir", "/"]  # noqa: S108
+    return [*argv, "--remount-ro", "/"]
+
+
+def _outermost(folders: object) -> list[str]:
+    """Each folder once, none inside another; nothing under a user's home by accident of a symbolic link."""
+    kept: list[str] = []
+    for folder in sorted(set(folders)):  # type: ignore[call-overload]
+        if not any(folder == other or folder.startswith(other + "/") for other in kept):
+            kept.append(folder)
+    return kept

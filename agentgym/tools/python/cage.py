@@ -1,0 +1,336 @@
+"""The host's end of a cage: starts the supervisor, sends calls, hands results to the threads that wait for them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import queue
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from agentgym.errors import SandboxUnavailable, ToolError
+from agentgym.tools.python.inside import frames
+from agentgym.tools.python.protocol import Failure, Limit, Limits, PythonError, Result
+
+#: Standard modules that a model's code often imports; loaded once, inherited by every worker.
+PRELOAD = (
+    "ast builtins bisect collections copy csv ctypes dataclasses datetime decimal enum fractions functools heapq io "
+    "itertools json linecache math operator random re site statistics string textwrap time traceback typing"
+).split()
+
+_PARTS = ("frames", "seccomp", "confine", "worker", "keeper", "supervisor")
+_PACKAGES = ("agentgym", "agentgym.tools", "agentgym.tools.python", "agentgym.tools.python.inside")
+_START_SECONDS = 60.0
+_GRACE = 20.0  #: seconds beyond ``Limits.wall`` after which a cage that does not answer is given up
+
+#: First program of the cage: reads the others from its standard input, so that no file of ours need be in the cage.
+_BOOT = """
+import os, sys, types
+def take(n):
+    data = b""
+    while len(data) < n:
+        more = os.read(0, n - len(data))
+        if not more: os._exit(3)
+        data += more
+    return data
+def text(): return take(int(take(8))).decode()
+import json
+sys.path[:] = [p for p in sys.path if p] + json.loads(text())
+for name in json.loads(text()):
+    module = sys.modules[name] = types.ModuleType(name)
+    module.__path__ = []
+for name, source in json.loads(text()):
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(compile(source, name, "exec"), module.__dict__)
+    parent, _, last = name.rpartition(".")
+    setattr(sys.modules[parent], last, module)
+sys.modules["agentgym.tools.python.inside.supervisor"].main(text())
+"""
+
+
+def command(python: str) -> list[str]:
+    """How the supervisor is started: no site-packages, no user files, nothing written."""
+    return [python, "-S", "-s", "-B", "-c", _BOOT]
+
+
+_Answer = tuple[int, bytes]  #: kind of frame, payload
+_HUNG_UP: _Answer = (frames.GONE, b"ended")
+
+
+class Transport(Protocol):
+    """A byte stream to and from a supervisor."""
+
+    def send(self, data: bytes) -> None:
+        """Write all of ``data``.
+
+        Raises:
+            OSError: the other end is gone.
+        """
+
+    def receive(self) -> bytes:
+        """Some bytes, as soon as there are any; empty when the other end is gone."""
+
+    def close(self) -> None:
+        """End the cage, with everything in it."""
+
+    def complaint(self) -> str:
+        """The last line it wrote to its standard error."""
+
+
+class ProcessTransport:
+    """A supervisor that is a child process."""
+
+    def __init__(self, argv: Sequence[str], env: dict[str, str] | None = None) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the process
+        self._process = subprocess.Popen(  # noqa: S603  # a list, no shell; no text from a model
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0, env=env
+        )
+
+    def send(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        frames.write_all(self._process.stdin.fileno(), data)
+
+    def receive(self) -> bytes:
+        assert self._process.stdout is not None
+        data: bytes = self._process.stdout.read(1 << 20)  # type: ignore[attr-defined,unused-ignore]
+        return data
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def complaint(self) -> str:
+        if self._errors.closed:
+            return ""
+        self._errors.seek(0)
+        return last_line(self._errors.read())
+
+    def release(self) -> None:
+        """Close what is left open on this side, once nobody reads any more."""
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._errors.close()
+
+
+def last_line(text: bytes) -> str:
+    """The last line that says something."""
+    lines = [line for line in text.decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""
+
+
+class Cage:
+    """One running supervisor, shared by many threads.
+
+    Args:
+        transport: the stream to it.
+        mode, home, slots, uid_base, packages: how cells are confined (see ``inside.confine``) and where they live.
+        spares: cells kept ready for stateless calls.
+
+    Raises:
+        SandboxUnavailable: it did not come up, or cannot run a first call.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        limits: Limits,
+        *,
+        mode: str,
+        home: str,
+        slots: int,
+        spares: int,
+        uid_base: int = 0,
+        packages: Sequence[str] = (),
+        preload: Sequence[str] = (),
+    ) -> None:
+        self.limits = limits
+        self._transport = transport
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, queue.SimpleQueue[_Answer]] = {}
+        self._alive = True
+        self._ready: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
+        self._waiting[0] = self._ready
+        config = {
+            "mode": mode,
+            "home": home,
+            "slots": slots,
+            "spares": spares,
+            "uid_base": uid_base,
+            "limits": asdict(limits),
+            "preload": [*PRELOAD, *preload],
+        }
+        self._reader = threading.Thread(target=self._read, name="agentgym-sandbox", daemon=True)
+        try:
+            self._transport.send(_boot_text(packages, config))
+            self._reader.start()
+            self._wait_ready()
+        except (OSError, queue.Empty):
+            complaint = self._transport.complaint()
+            self.close()
+            raise SandboxUnavailable(f"the sandbox did not start: {complaint or 'no answer'}") from None
+
+    def _wait_ready(self) -> None:
+        if self._ready.get(timeout=_START_SECONDS)[0] != frames.READY:
+            raise OSError("ended")
+        cell = self.open()
+        try:
+            first = self.call(cell, b"", "1", b"", (), one_shot=True)
+        except ToolError:
+            raise OSError("the first call failed") from None
+        if first.value != "1":
+            raise OSError(str(first.error))
+
+    @property
+    def alive(self) -> bool:
+        """Whether calls can be sent."""
+        return self._alive
+
+    def open(self) -> int:
+        """The number of a new cell; it costs nothing until its first call."""
+        return next(self._numbers)
+
+    def call(
+        self, cell: int, seed: bytes, code: str, stdin: bytes, files: Sequence[bytes], *, one_shot: bool
+    ) -> Result:
+        """Run one call in ``cell`` and wait for it. ``files``: names and contents in turn.
+
+        Raises:
+            ToolError: the cage broke, or every cell is taken.
+        """
+        answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
+        fields = frames.pack(seed, code.encode(errors="surrogatepass"), stdin, *files)
+        self._waiting[cell] = answers
+        try:
+            self._send(frames.frame(cell, frames.CALL, (b"1" if one_shot else b"0") + fields))
+            kind, answer = answers.get(timeout=self.limits.wall + _GRACE)
+        except (OSError, queue.Empty):
+            self.close()
+            raise ToolError("the sandbox stopped answering and was ended; call again to start a new one") from None
+        finally:
+            self._waiting.pop(cell, None)
+        if kind != frames.RESULT and answer == b"full":
+            raise ToolError("every cell of the sandbox is taken; close sessions, or open it with more cells")
+        if kind != frames.RESULT:
+            raise ToolError(f"the sandbox cell ended during the call {self._transport.complaint()}".rstrip())
+        return read_result(answer, self.limits, stateless=one_shot)
+
+    def end(self, cell: int) -> None:
+        """End a cell with everything in it."""
+        if self._alive:
+            try:
+                self._send(frames.frame(cell, frames.CLOSE))
+            except OSError:
+                self._alive = False
+
+    def close(self) -> None:
+        """End the cage."""
+        self._alive = False
+        self._transport.close()
+        if self._reader.is_alive() and self._reader is not threading.current_thread():
+            self._reader.join(10)
+        if isinstance(self._transport, ProcessTransport):
+            self._transport.release()
+
+    def _send(self, data: bytes) -> None:
+        if not self._alive:
+            raise OSError("closed")
+        with self._lock:
+            self._transport.send(data)
+
+    def _read(self) -> None:
+        incoming = frames.Frames()
+        try:
+            while data := self._transport.receive():
+                for cell, kind, payload in incoming.feed(data):
+                    if (waiter := self._waiting.get(cell)) is not None:
+                        waiter.put((kind, payload))
+        except (OSError, ValueError):
+            pass  # closed from this side, or nonsense from the other: over in both cases
+        self._alive = False
+        for waiter in list(self._waiting.values()):
+            waiter.put(_HUNG_UP)
+
+
+def _boot_text(packages: Sequence[str], config: dict[str, Any]) -> bytes:
+    folder = Path(frames.__file__).parent
+    sources = [(f"{_PACKAGES[-1]}.{part}", (folder / f"{part}.py").read_text("utf-8")) for part in _PARTS]
+    texts = [json.dumps(part).encode() for part in (list(packages), _PACKAGES, sources, config)]
+    return b"".join(b"%08d" % len(text) + text for text in texts)
+
+
+_KILLED_BY = {
+    Limit.WALL: (Failure.TIMEOUT, "killed after {0.wall:g} s"),
+    Limit.CPU: (Failure.CPU, "killed after {0.cpu:g} CPU s"),
+    Limit.MEMORY: (Failure.MEMORY, "killed: more than {0.memory} bytes of memory"),
+    Limit.OUTPUT: (Failure.OUTPUT, "killed: endless output"),
+}
+
+
+def read_result(answer: bytes, limits: Limits, *, stateless: bool) -> Result:
+    """What a keeper reported. The worker's own report inside it is hostile: anything odd about it is ``EXITED``.
+
+    Raises:
+        FrameError: the keeper's part is no such thing.
+    """
+    verdict, out, err, report = frames.unpack(answer, 4)
+    status, code, seconds, cpu, memory, bits, *written = frames.VERDICT.unpack(verdict)
+    value, error, claimed = None, None, 0
+    if status == frames.REPORTED:
+        value, error, claimed = _read_report(report, limits)
+    elif status == frames.EXITED:
+        how = f"signal {-code}" if code < 0 else f"exit status {code}"
+        error = PythonError(Failure.EXITED, message=f"the interpreter ended before the code did ({how})")
+    else:
+        error = next(
+            (
+                PythonError(kind, message=text.format(limits))
+                for limit, (kind, text) in _KILLED_BY.items()
+                if bits & _bit(limit)
+            ),
+            PythonError(Failure.EXITED, message="the session was closed during the call"),
+        )
+    return Result(
+        stdout=out.decode(errors="replace"),
+        stderr=err.decode(errors="replace"),
+        value=value,
+        error=error,
+        limits=tuple(limit for limit in Limit if (bits | claimed) & _bit(limit)),
+        written=(written[0], written[1]),
+        lost=status != frames.REPORTED and not stateless,
+        seconds=seconds if math.isfinite(seconds) else 0.0,
+        cpu_seconds=max(0.0, cpu),
+        memory=memory,
+    )
+
+
+def _bit(limit: Limit) -> int:
+    return 1 << list(Limit).index(limit)
+
+
+def _read_report(report: bytes, limits: Limits) -> tuple[str | None, PythonError | None, int]:
+    """(value, error, bits of limits) of a worker's report."""
+    try:
+        status, value, name, message, printed, bits = frames.unpack(report, 6)
+        claimed = bits[0] & ~(frames.WALL | frames.CPU)  # those are for the keeper to say
+    except (frames.FrameError, IndexError):
+        return None, PythonError(Failure.EXITED, message="the interpreter sent a report that makes no sense"), 0
+    if status == b"ok":
+        return None, None, claimed
+    if status == b"value":
+        cut = frames.OUTPUT if len(value) > limits.output else 0
+        return value[: limits.output].decode(errors="replace"), None, claimed | cut
+    texts = [field.decode(errors="replace") for field in (name[:200], message[:2000], printed[: limits.output + 16])]
+    kind = Failure.MEMORY if texts[0] == "MemoryError" else Failure.EXCEPTION
+    return None, PythonError(kind, *texts), claimed

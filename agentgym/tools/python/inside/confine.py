@@ -1,0 +1,257 @@
+"""Walls around one cell (a keeper, its worker, and what the worker starts).
+
+Three ways, chosen by the host:
+
+* ``"namespaces"`` (bubblewrap): every cell has its own user, process and mount namespace. The keeper is process 1 of
+  it, so the worker cannot signal it, and the kernel kills everything left when it ends.
+* ``"uids"`` (Docker): every cell has a user id of its own. The keeper's *effective* id is the worker's, its real and
+  saved ids are not: it may signal the worker, never the other way round.
+* ``"unsafe"``: no wall at all; limits and cleaning up still work against accidents.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import os
+import resource
+import signal
+import stat
+from dataclasses import dataclass
+
+from agentgym.tools.python.inside import seccomp
+
+UID_SPAN = 1000  #: at most this many cells in one container; keeper ids start this far above worker ids
+
+_NEWNS, _NEWUSER, _NEWPID = 0x20000, 0x10000000, 0x20000000
+_SYS_CLONE = {"x86_64": 56, "aarch64": 220}
+_SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
+_PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 4, 36, 38
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
+
+#: PyDLL keeps the interpreter lock during a call: a fork must not let go of it.
+libc = ctypes.PyDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Walls:
+    """How one cell is confined.
+
+    Attributes:
+        mode: ``"namespaces"``, ``"uids"`` or ``"unsafe"``.
+        uid: the worker's user id where ``mode`` is ``"uids"``.
+        home: the working directory, empty at first; with what it may hold.
+    """
+
+    mode: str
+    uid: int
+    home: str
+    limits: dict[str, float]
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what}: {os.strerror(code)}")
+
+
+def fork_cell(mode: str) -> int:
+    """Like ``os.fork``; in mode ``"namespaces"`` the child is process 1 of new namespaces.
+
+    Raises:
+        OSError: the kernel refuses namespaces inside namespaces.
+    """
+    if mode != "namespaces":
+        return os.fork()
+    api = ctypes.pythonapi
+    flags = _NEWNS | _NEWUSER | _NEWPID | signal.SIGCHLD
+    api.PyOS_BeforeFork()
+    pid = int(libc.syscall(_SYS_CLONE[os.uname().machine], flags, 0, 0, 0, 0))
+    if pid == 0:
+        api.PyOS_AfterFork_Child()
+    else:
+        api.PyOS_AfterFork_Parent()
+        if pid < 0:
+            _check(pid, "clone")
+    return pid
+
+
+def enter_keeper(walls: Walls, ids: tuple[int, int]) -> int:
+    """Confine the keeper itself; returns a descriptor of a /proc that shows the cell.
+
+    Args:
+        ids: user and group id before the fork; a new namespace maps them to themselves.
+    """
+    proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _check(libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "subreaper")
+    if walls.mode == "namespaces":
+        _map_ids(*ids)
+        _mount_own(walls)
+        _drop_capabilities()
+    elif walls.mode == "uids":
+        uid, own = walls.uid, walls.uid + UID_SPAN
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(own, uid, own)
+    else:
+        os.makedirs(walls.home, mode=0o700)
+    if walls.mode != "unsafe":
+        _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+        _check(libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
+    return proc
+
+
+def enter_worker(walls: Walls) -> None:
+    """Confine the process that will run the code; nothing can be taken back afterwards."""
+    os.setsid()
+    os.chdir(walls.home)
+    os.umask(0o077)
+    if walls.mode == "uids":
+        os.setresuid(walls.uid, walls.uid, walls.uid)
+    _set_rlimits(walls)
+    if walls.mode != "unsafe":
+        _check(libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "dumpable")  # lets the keeper measure shared pages
+        _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+        seccomp.install(libc)
+
+
+def signal_all(walls: Walls, proc: int, number: int) -> None:
+    """Signal every process of the cell but the keeper, in one step that a fork cannot slip through."""
+    if walls.mode == "unsafe":
+        for pid in descendants(proc):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        return
+    # kill(-1) reaches all that this process may signal: only ever from process 1 or under ids of the cell's own.
+    if walls.mode == "namespaces" and os.getpid() != 1:
+        raise RuntimeError("not in a process namespace of its own")
+    if walls.mode == "uids" and os.getresuid() != (walls.uid + UID_SPAN, walls.uid, walls.uid + UID_SPAN):
+        raise RuntimeError("not under the user id of the cell")
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, number)
+
+
+def reap_all(walls: Walls, proc: int) -> None:
+    """Kill every process of the cell but the keeper and wait until the last is gone."""
+    signal_all(walls, proc, signal.SIGKILL)
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG if walls.mode == "unsafe" else 0)
+        except ChildProcessError:
+            return
+        if pid == 0:  # only in mode "unsafe": somebody forked while the list was read
+            signal_all(walls, proc, signal.SIGKILL)
+            os.waitpid(-1, 0)
+
+
+def clear_home(walls: Walls) -> None:
+    """Empty the working directory where it outlives the cell. Call it only when no process of the cell is left."""
+    if walls.mode == "namespaces" or not os.path.isdir(walls.home):
+        return
+    os.chmod(walls.home, 0o700)
+    top = os.open(walls.home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        _flatten(top)
+    finally:
+        os.close(top)
+    if walls.mode == "unsafe":
+        os.rmdir(walls.home)
+
+
+def _flatten(top: int) -> None:
+    """Remove everything under ``top`` without recursion: a tree may be deeper than any stack or path allows."""
+    numbers = itertools.count()
+    while names := os.listdir(top):
+        for name in names:
+            if not stat.S_ISDIR(os.lstat(name, dir_fd=top).st_mode):
+                os.unlink(name, dir_fd=top)
+                continue
+            os.chmod(name, 0o700, dir_fd=top)
+            inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
+            try:
+                for entry in os.listdir(inner):
+                    if stat.S_ISDIR(os.lstat(entry, dir_fd=inner).st_mode):
+                        os.chmod(entry, 0o700, dir_fd=inner)  # a directory moves only if it is writable itself
+                        os.rename(entry, f".{os.getpid()}-{next(numbers)}", src_dir_fd=inner, dst_dir_fd=top)
+                    else:
+                        os.unlink(entry, dir_fd=inner)
+            finally:
+                os.close(inner)
+            os.rmdir(name, dir_fd=top)
+
+
+def descendants(proc: int) -> list[int]:
+    """Process ids, as ``proc`` counts them, of everything below this process."""
+    found: list[int] = []
+    todo = [int(os.readlink("self", dir_fd=proc))]
+    while todo:
+        children = _children(proc, todo.pop())
+        found += children
+        todo += children
+    return found
+
+
+def _children(proc: int, pid: int) -> list[int]:
+    """What the threads of ``pid`` have forked; nothing where it ended meanwhile."""
+    try:
+        threads = os.open(f"{pid}/task", os.O_RDONLY | os.O_DIRECTORY, dir_fd=proc)
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    try:
+        lists = [read_at(threads, f"{thread}/children") for thread in os.listdir(threads)]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    finally:
+        os.close(threads)
+    return [int(word) for words in lists for word in words.split()]
+
+
+def read_at(folder: int, name: str) -> bytes:
+    """The contents of a small file under an open directory."""
+    fd = os.open(name, os.O_RDONLY, dir_fd=folder)
+    try:
+        return os.read(fd, 65536)
+    finally:
+        os.close(fd)
+
+
+def _map_ids(uid: int, gid: int) -> None:
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        fd = os.open(f"/proc/self/{name}", os.O_WRONLY)
+        os.write(fd, text.encode())
+        os.close(fd)
+
+
+def _mount_own(walls: Walls) -> None:
+    size = f"size={int(walls.limits['disk'])},nr_inodes=16384,mode=0700"
+    _check(libc.mount(b"tmpfs", walls.home.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, size.encode()), "mount tmpfs")
+    hidden = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_RDONLY
+    _check(libc.mount(b"tmpfs", b"/proc", b"tmpfs", hidden, b"size=4k,mode=0555"), "hide /proc")
+
+
+def _drop_capabilities() -> None:
+    """Give up every capability; no_new_privs then keeps it so."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    nothing = (ctypes.c_uint32 * 6)()
+    _check(libc.syscall(_SYS_CAPSET[os.uname().machine], ctypes.byref(header), ctypes.byref(nothing)), "capset")
+
+
+def _set_rlimits(walls: Walls) -> None:
+    limits = walls.limits
+    # Where the keeper shares the worker's user id it counts as one of its processes.
+    processes = int(limits["processes"]) + (walls.mode == "namespaces")
+    wanted = {
+        resource.RLIMIT_DATA: int(limits["memory"]),
+        resource.RLIMIT_FSIZE: int(limits["file_size"]),
+        resource.RLIMIT_NOFILE: int(limits["open_files"]),
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+    }
+    if walls.mode != "unsafe":  # there it would count all processes of the user
+        wanted[resource.RLIMIT_NPROC] = processes
+    for which, value in wanted.items():
+        hard = resource.getrlimit(which)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(which, (value, value))

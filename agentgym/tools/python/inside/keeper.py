@@ -1,0 +1,262 @@
+"""Owns one worker: hands it calls, watches its limits, collects its output, and tells the host how each call ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+
+from agentgym.tools.python.inside import confine, frames, worker
+from agentgym.tools.python.inside.confine import Walls
+
+TICK = 0.02  #: seconds between two looks at memory, CPU time and processes
+DRAIN = 64  #: a call that writes this many times ``Limits.output`` is killed
+
+_CLOCK = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Usage:
+    """What the processes of a cell hold and have used."""
+
+    memory: int = 0
+    cpu: float = 0.0
+    tasks: int = 0
+
+
+@dataclass
+class Pipe:
+    """One captured stream: the first bytes are kept, all are counted."""
+
+    fd: int
+    room: int
+    kept: bytearray = field(default_factory=bytearray)
+    written: int = 0
+
+    def drain(self) -> bool:
+        """Read what is there; False at its end."""
+        while True:
+            try:
+                data = os.read(self.fd, 1 << 16)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            self.written += len(data)
+            self.kept += data[: self.room - len(self.kept)]
+            if len(data) < 4096:
+                return True
+
+    def start(self) -> None:
+        """Forget what came before this call."""
+        self.drain()
+        self.kept.clear()
+        self.written = 0
+
+
+class Keeper:
+    """One cell, from the inside of its walls."""
+
+    def __init__(self, link: socket.socket, walls: Walls, ids: tuple[int, int]) -> None:
+        for number in (signal.SIGINT, signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)  # process 1 of a namespace hears only what it handles
+        self.link, self.walls, self.limits = link, walls, walls.limits
+        self.proc = confine.enter_keeper(walls, ids)
+        confine.signal_all(walls, self.proc, signal.SIGKILL)  # whatever an earlier cell left in this place
+        if walls.mode == "uids":
+            confine.clear_home(walls)
+        self.pid, self.channel, self.out, self.err = self._start_worker()
+        self.pidfd = os.pidfd_open(self.pid)
+        self.cpu_before = 0.0
+        self.ended: tuple[int, float] | None = None  # exit code and CPU seconds of the worker, once it is gone
+
+    def _start_worker(self) -> tuple[int, socket.socket, Pipe, Pipe]:
+        mine, theirs = socket.socketpair()
+        (out_r, out_w), (err_r, err_w) = os.pipe(), os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                null = os.open("/dev/null", os.O_RDONLY)
+                for fd, number in ((null, 0), (out_w, 1), (err_w, 2)):
+                    os.dup2(fd, number)
+                confine.enter_worker(self.walls)
+                worker.run(theirs, int(self.limits["output"]))
+            finally:
+                os._exit(1)
+        theirs.close()
+        os.close(out_w)
+        os.close(err_w)
+        for fd in (out_r, err_r, mine.fileno()):
+            os.set_blocking(fd, False)
+        room = int(self.limits["output"])
+        return pid, mine, Pipe(out_r, room), Pipe(err_r, room)
+
+    def serve(self) -> None:
+        """Run calls until the supervisor hangs up or the worker is gone, then leave nothing behind."""
+        reading = frames.Frames()
+        awake = True
+        try:
+            while self.ended is None and (data := self.link.recv(1 << 20)):
+                for _, kind, payload in reading.feed(data):
+                    if kind != frames.CALL:
+                        return
+                    one_shot, call = payload[:1] == b"1", payload[1:]
+                    if not awake:
+                        self._discard()
+                        confine.signal_all(self.walls, self.proc, signal.SIGCONT)
+                    self.link.sendall(frames.frame(0, frames.RESULT, self._run(call, one_shot)))
+                    awake = False
+                    if one_shot or self.ended is not None:
+                        return
+        finally:
+            confine.reap_all(self.walls, self.proc)
+            confine.clear_home(self.walls)
+
+    def _discard(self) -> None:
+        """Drop what the frozen cell said after its last report."""
+        with contextlib.suppress(BlockingIOError):
+            while self.channel.recv(1 << 16):
+                continue
+
+    def _run(self, call: bytes, one_shot: bool) -> bytes:
+        self.out.start()
+        self.err.start()
+        watch = _Watch(self, frames.frame(0, frames.CALL, call))
+        report = watch.wait()
+        if one_shot or report is None:
+            self.end_worker()
+            usage = Usage(watch.peak.memory, self.ended[1] if self.ended else 0.0, watch.peak.tasks)
+        else:
+            confine.signal_all(self.walls, self.proc, signal.SIGSTOP)  # nothing runs between two calls
+            usage = self.usage()
+        for pipe in (self.out, self.err):
+            pipe.drain()
+            if pipe.written > pipe.room:
+                watch.limits |= frames.OUTPUT
+        cpu, self.cpu_before = usage.cpu - self.cpu_before, usage.cpu
+        status = frames.REPORTED if report is not None else frames.KILLED if watch.killed else frames.EXITED
+        code = self.ended[0] if self.ended else 0
+        peak = max(usage.memory, watch.peak.memory)
+        written = (self.out.written, self.err.written)
+        verdict = frames.VERDICT.pack(status, code, watch.seconds, cpu, peak, watch.limits, *written)
+        return frames.pack(verdict, bytes(self.out.kept), bytes(self.err.kept), report or b"")
+
+    def end_worker(self) -> None:
+        """Kill the whole cell and note how the worker ended."""
+        if self.ended is None:
+            confine.signal_all(self.walls, self.proc, signal.SIGKILL)
+            _, status, used = os.wait4(self.pid, 0)
+            self.ended = (os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime)
+            confine.reap_all(self.walls, self.proc)
+
+    def usage(self) -> Usage:
+        """Sum over the processes of the cell. Pages shared after a fork count once."""
+        total = Usage()
+        pids = confine.descendants(self.proc)
+        for pid in pids:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                memory, tasks = self._status(pid)
+                total.memory += memory
+                total.tasks += tasks
+                fields = confine.read_at(self.proc, f"{pid}/stat").rpartition(b")")[2].split()
+                total.cpu += sum(map(int, fields[11:15])) / _CLOCK
+        if len(pids) > 1 and total.memory > self.limits["memory"]:
+            total.memory = sum(self._proportional(pid) for pid in pids)
+        return total
+
+    def _status(self, pid: int) -> tuple[int, int]:
+        values = {}
+        for line in confine.read_at(self.proc, f"{pid}/status").splitlines():
+            name, _, rest = line.partition(b":")
+            values[name] = rest
+        held = sum(int(values.get(name, b"0").split()[0]) for name in (b"RssAnon", b"RssShmem"))
+        return held * 1024, int(values.get(b"Threads", b"1"))
+
+    def _proportional(self, pid: int) -> int:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for line in confine.read_at(self.proc, f"{pid}/smaps_rollup").splitlines():
+                if line.startswith(b"Pss_Anon:"):
+                    return int(line.split()[1]) * 1024
+        return 0
+
+
+class _Watch:
+    """One call, from sending it to its report or its end by a limit."""
+
+    def __init__(self, keeper: Keeper, message: bytes) -> None:
+        self.keeper, self.message = keeper, memoryview(message)
+        self.limits, self.killed = 0, False
+        self.peak = Usage()
+        self.reading = frames.Frames(8 * int(keeper.limits["output"]) + 65536)
+        self.began = time.monotonic()
+        self.seconds = 0.0
+
+    def wait(self) -> bytes | None:
+        """The worker's report; None where the call was killed or the worker ended without one."""
+        keeper, poll = self.keeper, select.poll()
+        channel = keeper.channel.fileno()
+        for fd in (keeper.out.fd, keeper.err.fd, keeper.pidfd, keeper.link.fileno()):
+            poll.register(fd, select.POLLIN)
+        poll.register(channel, select.POLLIN | select.POLLOUT)
+        report, gone, tick = None, False, self.began + TICK
+        while report is None and not gone and not self.killed:
+            due = min(tick, self.began + keeper.limits["wall"])
+            ready = dict(poll.poll(max(0.0, due - time.monotonic()) * 1000))
+            for pipe in (keeper.out, keeper.err):
+                if pipe.fd in ready and not pipe.drain():
+                    poll.unregister(pipe.fd)
+            if channel in ready:
+                if ready[channel] & select.POLLOUT:
+                    self._send(poll)
+                report, gone = self._receive()
+            gone = gone or keeper.pidfd in ready
+            if keeper.link.fileno() in ready:  # nobody waits for this call any more
+                self.killed = True
+            tick = self._look(tick)
+        self.seconds = time.monotonic() - self.began
+        return report
+
+    def _send(self, poll: select.poll) -> None:
+        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+            self.message = self.message[self.keeper.channel.send(self.message) :]
+        if not self.message:
+            poll.modify(self.keeper.channel.fileno(), select.POLLIN)
+
+    def _receive(self) -> tuple[bytes | None, bool]:
+        """(report, whether the worker stopped making sense)."""
+        try:
+            data = self.keeper.channel.recv(1 << 16)
+            complete = self.reading.feed(data)
+        except BlockingIOError:
+            return None, False
+        except (frames.FrameError, ConnectionResetError):
+            return None, True
+        return (complete[0][2], False) if complete else (None, not data)
+
+    def _look(self, tick: float) -> float:
+        """Compare with the limits; returns when to look again."""
+        keeper, limits, now = self.keeper, self.keeper.limits, time.monotonic()
+        if now - self.began >= limits["wall"]:
+            self._kill(frames.WALL)
+        if keeper.out.written + keeper.err.written > DRAIN * limits["output"]:
+            self._kill(frames.OUTPUT)
+        if now < tick:
+            return tick
+        usage = keeper.usage()
+        self.peak.memory = max(self.peak.memory, usage.memory)
+        if usage.memory > limits["memory"]:
+            self._kill(frames.MEMORY)
+        if usage.cpu - keeper.cpu_before >= limits["cpu"]:
+            self._kill(frames.CPU)
+        if usage.tasks >= limits["processes"]:
+            self.limits |= frames.PROCESSES
+        return time.monotonic() + TICK
+
+    def _kill(self, limit: int) -> None:
+        if not self.killed:
+            self.limits |= limit
+            self.killed = True

@@ -1,0 +1,56 @@
+"""Running model-written code with no protection at all, for those who insist."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+from agentgym.errors import SandboxUnavailable
+from agentgym.tools.python.cage import Cage, ProcessTransport, command
+from agentgym.tools.python.protocol import Limits
+from agentgym.tools.python.sandbox import CageSandbox
+
+
+class UnsafeLocalSandbox(CageSandbox):
+    """NO SANDBOX: the code runs as you, with your files, network and processes in reach.
+
+    The limits hold against accidents only. Every opening warns.
+
+    Args:
+        unsafe_local: must be True; there is no other way in.
+
+    Raises:
+        SandboxUnavailable: ``unsafe_local`` is not True.
+    """
+
+    kind = "unsafe-local"
+
+    def __init__(
+        self, limits: Limits | None = None, *, unsafe_local: bool, parallel: int | None = None, cells: int = 256
+    ) -> None:
+        if unsafe_local is not True:
+            raise SandboxUnavailable(
+                "the local runner protects nothing; install bubblewrap or Docker, or pass unsafe_local=True "
+                "(--unsafe-local-python) if a stranger's code may do all that you may do"
+            )
+        warnings.warn(
+            "unsafe_local: model-written Python runs without a sandbox, with all your rights", RuntimeWarning, stacklevel=2
+        )
+        super().__init__(limits, parallel=parallel, cells=cells)
+        self._folder = tempfile.TemporaryDirectory(prefix="agentgym-unsafe-")
+        self.cage()
+
+    @property
+    def interpreter(self) -> str:
+        return f"Python {sys.version.split()[0]}"
+
+    def _start(self) -> Cage:
+        home = str(Path(self._folder.name) / "{slot}")
+        transport = ProcessTransport(command(sys.executable), env={"PYTHONHASHSEED": "0"})
+        return Cage(transport, self.limits, mode="unsafe", home=home, slots=self.cells, spares=1)
+
+    def close(self) -> None:
+        super().close()
+        self._folder.cleanup()

@@ -1,0 +1,126 @@
+"""A live interpreter per episode, forked by playing its calls again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from agentgym.errors import ForkError, UsageError
+from agentgym.tools.python.cage import Cage
+from agentgym.tools.python.protocol import Result
+
+if TYPE_CHECKING:
+    from agentgym.tools.python.sandbox import CageSandbox
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One recorded call: what went in and what came out."""
+
+    code: str
+    stdin: str
+    files: tuple[tuple[str, str | bytes], ...]
+    result: Result
+
+
+class PythonSession:
+    """A session of a sandbox: variables, imports and files live on from call to call.
+
+    Between calls its processes are stopped, so nothing runs on. A call that kills the interpreter (a timeout,
+    ``os._exit``, too much memory) says so by ``Result.lost``; the next call starts in an empty one.
+
+    Forking replays: the copy plays every call since the interpreter was empty, and each must give the result it gave.
+    Copying the process itself would be faster and unsound: two copies would share files, children and the power to
+    stop each other.
+
+    Args:
+        sandbox: where it lives.
+        seed: given to ``random.seed`` before the first call, so that a replay draws the same numbers.
+    """
+
+    def __init__(self, sandbox: CageSandbox, *, seed: int | None = None) -> None:
+        self.sandbox = sandbox
+        self.seed = seed
+        self.calls: list[Call] = []
+        self._cage: Cage | None = None
+        self._cell = 0
+        self._closed = False
+
+    def run(self, code: str, *, stdin: str = "", files: Mapping[str, str | bytes] | None = None) -> Result:
+        """Run ``code`` in this interpreter; what earlier calls defined is there.
+
+        Raises:
+            UsageError: the session is closed, or an input is larger than the limits allow.
+            ToolError: the sandbox itself failed; the session's state is gone.
+        """
+        if self._closed:
+            raise UsageError("this session is closed; open a new one")
+        result = self._play(code, stdin, files or {})
+        if result.lost:
+            self._forget()
+        else:
+            self.calls.append(Call(code, stdin, tuple((files or {}).items()), result))
+        return result
+
+    def _play(self, code: str, stdin: str, files: Mapping[str, str | bytes]) -> Result:
+        cage, seed = self._cage, b""
+        if cage is None:
+            cage = self.sandbox.cage()
+            self._cell = cage.open()
+            seed = b"" if self.seed is None else str(self.seed).encode()
+        try:
+            result = self.sandbox.call(cage, self._cell, code, stdin, files, seed=seed)
+        except UsageError:
+            raise  # refused before it was sent
+        except BaseException:
+            cage.end(self._cell)
+            self._forget()
+            raise
+        self._cage = cage
+        return result
+
+    def _forget(self) -> None:
+        self._cage = None
+        self.calls.clear()
+
+    def fork(self) -> Self:
+        """A second session in the same state, made by replaying the recorded calls; nothing is shared.
+
+        Raises:
+            ForkError: a call gave another result than the first time (it read a clock, unseeded random numbers, or
+                the name of its working directory where cells have different ones).
+        """
+        if self._closed:
+            raise ForkError("cannot fork a closed session; fork it before close()")
+        twin = type(self)(self.sandbox, seed=self.seed)
+        try:
+            for number, call in enumerate(self.calls, 1):
+                result = twin.run(call.code, stdin=call.stdin, files=dict(call.files))
+                if result != call.result:
+                    raise ForkError(
+                        f"call {number} of {len(self.calls)} gave another result when it was replayed: "
+                        f"{_brief(call.result)} became {_brief(result)}; its code is not deterministic"
+                    )
+        except BaseException:
+            twin.close()
+            raise
+        return twin
+
+    def close(self) -> None:
+        """End the interpreter with everything it started. May be called twice."""
+        self._closed = True
+        if self._cage is not None:
+            self._cage.end(self._cell)
+        self._forget()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _brief(result: Result) -> str:
+    text = result.text()
+    return repr(text if len(text) <= 80 else text[:77] + "...")
