@@ -245,10 +245,10 @@ class Toolbox:
         tally = self.tally[name]
         try:
             checked = known.check(arguments)
-        except ToolError as error:
+        except Exception as error:
             self.misfits += 1
             tally.errors += 1
-            return ToolCall(name, shown, error=str(error))
+            return ToolCall(name, shown, error=explain(error))
         if gate is not None and (refusal := gate(ToolCall(name, shown, cost=known.price))) is not None:
             tally.errors += 1
             return ToolCall(name, shown, error=refusal)
