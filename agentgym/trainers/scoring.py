@@ -1,0 +1,283 @@
+"""Run a token tree through a Hugging Face causal language model: log-probability, entropy and value per scored token.
+
+The model computes one flat sequence of nodes, with :mod:`agentgym.trainers.attention` in place of its own attention.
+Logits exist only at nodes that predict something, and only a chunk of them at a time where the vocabulary is large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agentgym.errors import MissingExtra, UsageError
+from agentgym.trainers.attention import Plan, install
+from agentgym.trainers.tree import MicroBatch, Row, TokenTree
+
+try:
+    import torch
+    from torch import Tensor
+    from torch.utils.checkpoint import checkpoint
+except ImportError as error:
+    raise MissingExtra("torch", "train") from error
+
+
+class Scores(NamedTuple):
+    """What a model says about the scored tokens of a micro-batch, each [S] in the order of ``MicroBatch.scored``.
+
+    Attributes:
+        logprob: natural log of the token's probability given everything before it.
+        entropy: entropy in nats of the distribution it was drawn from; None unless asked for.
+        value: what ``values`` made of the hidden state that predicts it; None unless asked for.
+    """
+
+    logprob: Tensor
+    entropy: Tensor | None
+    value: Tensor | None
+
+
+class Scorer:
+    """A causal language model that scores micro-batches of a token tree.
+
+    On construction the model's attention is set to the tree's (ordinary calls and ``generate`` go on to SDPA as before)
+    and the model is probed: one whose logits are not its head applied to the decoder's output (soft-capped, scaled) is
+    run through its own ``forward``; one whose attention does not go through Transformers' attention interface is
+    refused.
+
+    Args:
+        model: a Transformers causal language model, or a PEFT model around one, with ``attn_implementation="sdpa"``.
+        chunk_logits: more logits than this in a micro-batch are computed in chunks, and again in backward.
+
+    Raises:
+        UsageError: the model cannot be scored as a tree; the message says why.
+    """
+
+    def __init__(self, model: Any, *, chunk_logits: int = 1 << 26) -> None:
+        self.model = _unwrapped(model)
+        self.chunk_logits = chunk_logits
+        self._head = self.model.get_output_embeddings()
+        self._decoder = self.model.get_decoder()
+        if self._head is None or self._decoder is self.model:
+            raise UsageError(f"{type(self.model).__name__} has no decoder and head apart; give a causal language model")
+        install(self.model)
+        self._direct = _logits_are_head_output(self.model, self._decoder, self._head)
+        _compare_with_rows(self)
+
+    def score(
+        self,
+        batch: MicroBatch,
+        *,
+        entropy: bool = False,
+        values: Callable[[Tensor], Tensor] | None = None,
+        temperature: float = 1.0,
+    ) -> Scores:
+        """Log-probabilities of a micro-batch's scored tokens, with gradient unless under ``torch.no_grad()``.
+
+        Args:
+            batch: from :meth:`TokenTree.batches`.
+            entropy: also the entropy of the full distribution (with gradient).
+            values: a value head: hidden states [P, H] -> [P] or [P, 1], read where the token is predicted.
+            temperature: logits are divided by it; > 0.
+
+        Returns:
+            One entry per scored token; equal tokens after equal prefixes share value and graph.
+
+        Raises:
+            UsageError: ``temperature`` <= 0.
+        """
+        if not temperature > 0:
+            raise UsageError(f"temperature={temperature} must be > 0; 1.0 scores the model's own distribution")
+        device = self._head.weight.device
+        parents, pair_parent, pair_token, pairs = (
+            torch.from_numpy(x).to(device) for x in (batch.parents, batch.pair_parent, batch.pair_token, batch.pairs)
+        )
+        hidden, logits = self._forward(batch, parents)
+        if logits is None:
+            logprob, entropies = self._in_chunks(hidden, pair_parent, pair_token, entropy, temperature)
+        else:
+            logprob, entropies = _token_logprobs(logits, pair_parent, pair_token, entropy, temperature)
+        parent = pair_parent[pairs]
+        return Scores(
+            logprob=logprob[pairs],
+            entropy=entropies[parent] if entropy else None,
+            value=None if values is None else values(hidden).reshape(len(parents))[parent],
+        )
+
+    def _forward(self, batch: MicroBatch, parents: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Hidden states that the head reads [P, H], and logits [P, V] where the model has to make them itself."""
+        device = self._decoder.get_input_embeddings().weight.device
+        inputs = {
+            "input_ids": torch.from_numpy(batch.tokens)[None].to(device),
+            "position_ids": torch.from_numpy(batch.positions)[None].to(device),
+            # a mask of four dimensions is handed on as it is, so that none is built; the attention below ignores it
+            "attention_mask": torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=device),
+            "use_cache": False,
+            "tree": Plan(batch, device),
+        }
+        if self._direct:
+            return self._decoder(**inputs).last_hidden_state[0].index_select(0, parents), None
+        with _Inputs(self._head) as seen:
+            logits = self.model(**inputs, logits_to_keep=parents).logits[0]
+        return seen.last[0], logits
+
+    def _in_chunks(
+        self, hidden: Tensor, pair_parent: Tensor, pair_token: Tensor, entropy: bool, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        def run(hidden: Tensor, parent: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
+            return _token_logprobs(self._head(hidden), parent, token, entropy, temperature)
+
+        step = max(1, self.chunk_logits // self._head.weight.shape[0])
+        if len(hidden) <= step:
+            return run(hidden, pair_parent, pair_token)
+        logprobs, entropies = [], []
+        for start in range(0, len(hidden), step):
+            stop = min(start + step, len(hidden))
+            low, high = torch.searchsorted(pair_parent, torch.tensor([start, stop], device=pair_parent.device)).tolist()
+            piece = (hidden[start:stop], pair_parent[low:high] - start, pair_token[low:high])
+            again = torch.is_grad_enabled() and hidden.requires_grad
+            logprob, ent = checkpoint(run, *piece, use_reentrant=False) if again else run(*piece)
+            logprobs.append(logprob)
+            entropies.append(ent)
+        return torch.cat(logprobs), torch.cat(entropies)
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """log softmax(logits)[parent, token] and the entropy of each row, keeping nothing of size P x V but the logits.
+
+    With p = softmax(z): d log p_t / dz_j = [j = t] - p_j and dH / dz_j = -p_j (log p_j + H).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, parent: Tensor, token: Tensor, entropy: bool) -> tuple[Tensor, Tensor]:
+        total = torch.logsumexp(logits, -1)
+        logprob = logits[parent, token] - total[parent]
+        entropies = torch.special.entr((logits - total[:, None]).exp_()).sum(-1) if entropy else total.new_empty(0)
+        ctx.save_for_backward(logits, total, parent, token, entropies)
+        ctx.entropy = entropy
+        return logprob, entropies
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        by_logprob, by_entropy = grads
+        logits, total, parent, token, entropies = ctx.saved_tensors
+        p = (logits - total[:, None]).exp_()
+        weight = torch.zeros_like(total).index_add_(0, parent, by_logprob)
+        if ctx.entropy:
+            grad = torch.special.entr(p).mul_(by_entropy[:, None])
+            grad.addcmul_(p, (weight + by_entropy * entropies)[:, None], value=-1.0)
+        else:
+            grad = p.mul_(-weight[:, None])
+        grad.index_put_((parent, token), by_logprob, accumulate=True)
+        return grad, None, None, None
+
+
+def _token_logprobs(
+    logits: Tensor, parent: Tensor, token: Tensor, entropy: bool, temperature: float
+) -> tuple[Tensor, Tensor]:
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    if temperature != 1.0:
+        logits = logits / temperature
+    logprob, entropies = _TokenLogprobs.apply(logits, parent, token, entropy)  # type: ignore[no-untyped-call]
+    return logprob, entropies
+
+
+def _unwrapped(model: Any) -> Any:
+    """The Transformers model inside a PEFT model, adapters included."""
+    configs = getattr(model, "peft_config", None)
+    if configs is None or not hasattr(model, "get_base_model"):
+        return model
+    for config in configs.values():
+        if config.is_prompt_learning:
+            raise UsageError(
+                f"{type(config).__name__} puts virtual tokens before every row; use LoRA or another adapter"
+            )
+    return model.get_base_model()
+
+
+class _Inputs:
+    """Remembers what a module was given last, and what it gave back."""
+
+    def __init__(self, module: torch.nn.Module, scale: float = 1.0) -> None:
+        self._module, self._scale = module, scale
+
+    def __enter__(self) -> _Inputs:
+        self._hooks = [
+            self._module.register_forward_pre_hook(lambda _, args: self._given(args[0])),
+            self._module.register_forward_hook(lambda _, __, output: self._made(output)),
+        ]
+        return self
+
+    def _given(self, hidden: Tensor) -> tuple[Tensor]:
+        self.last = hidden
+        return (hidden * self._scale,) if self._scale != 1.0 else (hidden,)
+
+    def _made(self, output: Tensor) -> None:
+        self.output = output
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _probe_rows(model: Any) -> list[Row]:
+    """Three branches of one prompt, and a row that another one continues."""
+    ids = (np.arange(1, 15) * 7919) % model.config.get_text_config().vocab_size
+    rows = [ids[:12], ids[[0, 1, 2, 3, 4, 12, 13, 5]], ids[[0, 1, 2, 3, 4, 13]], ids[:9]]
+    return [Row(row, np.arange(1, len(row))) for row in rows]
+
+
+def _logits_are_head_output(model: Any, decoder: Any, head: Any) -> bool:
+    """Whether ``model(...).logits`` is ``head(decoder(...))`` and nothing more, at logits of any size.
+
+    The head's input is enlarged until logits are near 100, where soft-capping shows even in an untrained model.
+    """
+    device = decoder.get_input_embeddings().weight.device
+    ids = torch.from_numpy(_probe_rows(model)[0].tokens)[None].to(device)
+    with torch.no_grad(), _Evaluating(model):
+        with _Inputs(head) as plain:
+            model(input_ids=ids, use_cache=False)
+        expected = decoder(input_ids=ids, use_cache=False).last_hidden_state
+        largest = float(plain.output.abs().max())
+        with _Inputs(head, 100.0 / largest if largest else 1.0) as large:
+            logits = model(input_ids=ids, use_cache=False).logits
+    return torch.equal(plain.last, expected) and torch.equal(large.output.to(logits.dtype), logits)
+
+
+def _compare_with_rows(scorer: Scorer) -> None:
+    """Raise unless a short tree's log-probabilities equal those of ordinary forward passes."""
+    model = scorer.model
+    rows = _probe_rows(model)
+    (batch,) = TokenTree.build(rows).batches()
+    device = scorer._head.weight.device
+    expected = []
+    with torch.no_grad(), _Evaluating(model):
+        for row in rows:
+            ids = torch.from_numpy(row.tokens).to(device)
+            logits = model(input_ids=ids[None], use_cache=False).logits[0].float()
+            expected.append(torch.log_softmax(logits[:-1], -1).gather(1, ids[1:, None])[:, 0])
+        got = scorer.score(batch).logprob.float()
+    error = float((torch.cat(expected) - got).abs().max())
+    limit = 1e-3 if model.dtype in (torch.float32, torch.float64) else 0.1
+    if not error <= limit:
+        raise UsageError(
+            f"{type(model).__name__}: log-probabilities of a tree and of its rows differ by {error:.3g} (limit "
+            f"{limit}); its attention does not follow Transformers' attention interface, so it cannot be trained here"
+        )
+
+
+class _Evaluating:
+    """A model in evaluation mode for a while."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._model = model
+
+    def __enter__(self) -> None:
+        self._training = [m for m in self._model.modules() if m.training]
+        self._model.eval()
+
+    def __exit__(self, *_: object) -> None:
+        for module in self._training:
+            module.training = True

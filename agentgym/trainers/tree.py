@@ -1,0 +1,371 @@
+"""The token tree: equal prefixes of training rows are computed once.
+
+A row is a token sequence with the positions whose log-probability is wanted. Rows are merged into a trie; a node is
+one distinct (position, prefix). Nodes are numbered depth first, so node q sees node k iff ``k <= q < exit[k]``;
+position ids are depths, not offsets. Token ``j`` of a row is predicted at the node of token ``j - 1``; what a row has
+after the last such node is never computed.
+
+The tree is laid out as *chains*: each chain is one root-to-leaf path and owns the nodes that no earlier chain has.
+Everything that works token by token (embeddings, projections, MLPs, norms) runs once per node on a flat sequence
+without padding; only attention looks at paths: own nodes as queries, the whole path as keys (:class:`Block`).
+No N x N mask exists, and sharing changes cost, never values: every result is defined on the rows.
+
+Needs numpy only; :mod:`agentgym.trainers.scoring` runs the tree through a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentgym.errors import UsageError
+
+Ints = NDArray[np.int64]
+
+#: Query-key pairs that cost about as much as one more attention call; more padding than this per path is not accepted.
+_CALL_PAIRS = 4096
+#: Lengths are rounded up to this; attention kernels are up to 1.6 times slower on odd lengths.
+_ALIGN = 8
+#: From this share of own nodes on, plain causal attention over the whole path is cheaper than a masked rectangle.
+_CAUSAL_SHARE = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One token sequence to score.
+
+    Attributes:
+        tokens: context and action ids, [L].
+        scored: ascending positions j, 1 <= j < L: the log-probability of ``tokens[j]`` given ``tokens[:j]`` is wanted.
+        keep_together: rows with one key land in one micro-batch (e.g. an episode's id, for ratios over a sequence).
+    """
+
+    tokens: NDArray[np.integer]
+    scored: NDArray[np.integer]
+    keep_together: Hashable | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Paths that go through attention together, padded to one shape.
+
+    Query ``i`` of path ``b`` sees key ``j`` iff ``j <= ancestors[b] + i``. Padding lies at the end of both, so no query
+    that counts ever sees a padded key.
+
+    Attributes:
+        queries: node of each query, [B, Q]; padded with node 0.
+        keys: node of each key, root first, [B, K]; padded with node 0.
+        ancestors: keys before the first query, [B]; all 0 where ``causal``.
+        causal: queries are keys, so attention is plain causal and needs no mask.
+    """
+
+    queries: Ints
+    keys: Ints
+    ancestors: Ints
+    causal: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MicroBatch:
+    """Part of a tree that goes through the model at once; node numbers are local, in depth-first order.
+
+    Attributes:
+        rows: the tree's rows whose scored tokens are here, ascending, [R].
+        scored: which of the tree's scored tokens these are, ascending, [S]; slices per-token columns.
+        tokens, positions: token id and depth of each node, [N].
+        blocks: what attends to what.
+        outputs: where each node's result lies among the blocks' flattened queries, [N].
+        parents: nodes that predict something, ascending, [P].
+        pair_parent, pair_token: distinct predictions: index into ``parents`` and token id, [U].
+        pairs: the prediction behind each scored token, [S].
+    """
+
+    rows: Ints
+    scored: Ints
+    tokens: Ints
+    positions: Ints
+    blocks: tuple[Block, ...]
+    outputs: Ints
+    parents: Ints
+    pair_parent: Ints
+    pair_token: Ints
+    pairs: Ints
+
+
+class TokenTree:
+    """Rows merged into a trie. Build it with :meth:`build`.
+
+    Attributes:
+        tokens, depth, exit: token id, position and end of subtree of each node, [N].
+        offsets: row r owns the scored tokens ``offsets[r]:offsets[r + 1]``, [R + 1].
+        target: token id of each scored token, in row order, [S].
+        parent: node that predicts each scored token, [S].
+        row_tokens: tokens that a computation row by row would put through the model.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.offsets, position, self.target, self._needed = _labels(rows)
+        self.row_tokens = int(self._needed.sum())
+        self._units = _units(rows)
+        self._chain, self._paths, sequences = _paths(rows, self._needed)
+        self.tokens, self.depth, self.exit = _nodes(self._paths, sequences)
+        self._local = np.empty(len(self.tokens), np.int64)  # a node's number in the micro-batch that is being made
+        self.parent = np.empty(len(self.target), np.int64)
+        for r, (start, stop) in enumerate(zip(self.offsets[:-1], self.offsets[1:], strict=True)):
+            if start < stop:
+                self.parent[start:stop] = self._paths[self._chain[r]][position[start:stop] - 1]
+
+    @classmethod
+    def build(cls, rows: Sequence[Row]) -> TokenTree:
+        """Merge rows. O(tokens) besides sorting the rows.
+
+        Raises:
+            UsageError: a scored position that is not in 1..L-1 or not ascending, or a negative token id.
+        """
+        return cls(rows)
+
+    @property
+    def sharing(self) -> float:
+        """Rows' tokens / tree tokens: how many times a node would be computed row by row; 1.0 for an empty tree."""
+        return self.row_tokens / len(self.tokens) if len(self.tokens) else 1.0
+
+    def path(self, row: int) -> Ints:
+        """The nodes of a row, root first, up to the one that predicts its last scored token."""
+        return self._paths[self._chain[row]][: self._needed[row]] if self._needed[row] else np.empty(0, np.int64)
+
+    def batches(self, max_tokens: int | None = None) -> list[MicroBatch]:
+        """Cut the tree into micro-batches of at most ``max_tokens`` nodes.
+
+        Every scored token is in exactly one of them. A prefix that two micro-batches need is computed in both. Rows
+        kept together are never parted: where they alone need more than ``max_tokens`` they get their own micro-batch.
+
+        Raises:
+            UsageError: ``max_tokens`` < 1.
+        """
+        if max_tokens is not None and max_tokens < 1:
+            raise UsageError(f"max_tokens={max_tokens}: a micro-batch needs at least 1 token; give None for no limit")
+        return [self._batch(rows) for rows in self._fill(max_tokens or len(self.tokens))]
+
+    def _fill(self, max_tokens: int) -> Iterator[list[int]]:
+        """Sets of rows, filled greedily in depth-first order so that neighbours share."""
+        units = [[r for r in unit if self._needed[r]] for unit in self._units]
+        units = sorted((u for u in units if u), key=lambda unit: min(int(self._chain[r]) for r in unit))
+        inside = np.zeros(len(self.tokens), bool)
+        rows: list[int] = []
+        used = 0
+        for unit in units:
+            added = self._add(unit, inside)
+            if rows and used + added > max_tokens:
+                yield rows
+                inside[:] = False
+                rows, used = [], 0
+                added = self._add(unit, inside)
+            rows += unit
+            used += added
+        if rows:
+            yield rows
+
+    def _add(self, rows: list[int], inside: NDArray[np.bool_]) -> int:
+        """Mark the rows' nodes and return how many were new; the part of a path inside is always its beginning."""
+        added = 0
+        for r in rows:
+            fresh = self.path(r)
+            fresh = fresh[np.count_nonzero(inside[fresh]) :]
+            inside[fresh] = True
+            added += len(fresh)
+        return added
+
+    def _batch(self, rows: list[int]) -> MicroBatch:
+        rows = sorted(rows)
+        scored = np.concatenate([np.arange(self.offsets[r], self.offsets[r + 1]) for r in rows])
+        longest: dict[int, int] = {}
+        for r in rows:
+            chain = int(self._chain[r])
+            longest[chain] = max(longest.get(chain, 0), int(self._needed[r]))
+        paths: list[tuple[Ints, int]] = []
+        before = np.empty(0, np.int64)
+        for chain, length in sorted(longest.items()):
+            path = self._paths[chain][:length]
+            ancestors = _common(path, before)
+            if ancestors < length:
+                paths.append((path, ancestors))
+                before = path
+        nodes = np.concatenate([path[ancestors:] for path, ancestors in paths])
+        self._local[nodes] = np.arange(len(nodes))
+        blocks, outputs = _blocks([(self._local[path], ancestors) for path, ancestors in paths], len(nodes))
+        # a prediction is keyed by its node and its token
+        width = int(self.target.max()) + 1
+        distinct, pairs = np.unique(self.parent[scored] * width + self.target[scored], return_inverse=True)
+        parents, pair_parent = np.unique(distinct // width, return_inverse=True)
+        return MicroBatch(
+            rows=np.asarray(rows, np.int64),
+            scored=scored,
+            tokens=self.tokens[nodes],
+            positions=self.depth[nodes],
+            blocks=blocks,
+            outputs=outputs,
+            parents=self._local[parents],
+            pair_parent=pair_parent,
+            pair_token=distinct % width,
+            pairs=pairs,
+        )
+
+
+def _labels(rows: Sequence[Row]) -> tuple[Ints, Ints, Ints, Ints]:
+    """Offsets [R+1], position [S] and token [S] of the scored tokens; how many tokens of each row are computed [R]."""
+    counts = np.fromiter((len(row.scored) for row in rows), np.int64, len(rows))
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    position = np.zeros(offsets[-1], np.int64)
+    target = np.zeros(offsets[-1], np.int64)
+    needed = np.zeros(len(rows), np.int64)
+    for r, row in enumerate(rows):
+        if not counts[r]:
+            continue
+        at = np.asarray(row.scored, np.int64)
+        if at[0] < 1 or at[-1] >= len(row.tokens) or (len(at) > 1 and (at[1:] <= at[:-1]).any()):
+            raise UsageError(
+                f"row {r}: scored positions {at.tolist()[:8]} must ascend within 1..{len(row.tokens) - 1}; "
+                "the first token has no context to be predicted from"
+            )
+        position[offsets[r] : offsets[r + 1]] = at
+        target[offsets[r] : offsets[r + 1]] = np.asarray(row.tokens)[at]
+        needed[r] = at[-1]
+    if len(target) and target.min() < 0:
+        raise UsageError(f"token id {target.min()} is negative; give vocabulary ids >= 0")
+    return offsets, position, target, needed
+
+
+def _units(rows: Sequence[Row]) -> list[list[int]]:
+    """Rows that must stay together, in order of first appearance."""
+    units: dict[tuple[bool, Hashable], list[int]] = {}
+    for r, row in enumerate(rows):
+        key = (False, r) if row.keep_together is None else (True, row.keep_together)
+        units.setdefault(key, []).append(r)
+    return list(units.values())
+
+
+def _paths(rows: Sequence[Row], needed: Ints) -> tuple[Ints, list[Ints], list[Ints]]:
+    """Each row's chain [R], and each chain's nodes and tokens, root first; chains in depth-first order.
+
+    Rows are sorted by their big-endian bytes, which is the order of their tokens, so equal prefixes are neighbours. A
+    row that begins the next one (or equals it) needs no chain of its own.
+    """
+    ids = [np.asarray(row.tokens[:n], np.int64) for row, n in zip(rows, needed, strict=True)]
+    if any(len(row) and row.min() < 0 for row in ids):
+        raise UsageError(
+            f"token id {min(int(row.min()) for row in ids if len(row))} is negative; give vocabulary ids >= 0"
+        )
+    keys = [row.astype(">u4").tobytes() for row in ids]
+    order = sorted((r for r in range(len(rows)) if needed[r]), key=keys.__getitem__)
+    host = np.zeros(len(rows), np.int64)
+    ends: list[int] = []  # the row at the end of each chain
+    shared: list[int] = []  # tokens that a chain shares with the one before
+    pending = 0
+    for this, after in zip(order, [*order[1:], None], strict=True):
+        host[this] = len(ends)
+        common = 0 if after is None else _common(ids[this], ids[after])
+        if common < needed[this]:
+            ends.append(this)
+            shared.append(pending)
+            pending = common
+    sequence = _longest_first(needed[ends], np.asarray(shared, np.int64))
+    rank = np.empty(len(ends), np.int64)
+    rank[sequence] = np.arange(len(ends))
+    sequences = [ids[ends[chain]] for chain in sequence]
+    paths: list[Ints] = []
+    count = 0
+    for c, row in enumerate(sequences):
+        # in depth-first order no earlier chain shares more than the one before
+        common = _common(row, sequences[c - 1]) if c else 0
+        fresh = np.arange(count, count + len(row) - common)
+        paths.append(np.concatenate([paths[-1][:common], fresh]) if common else fresh)
+        count += len(fresh)
+    return (rank[host] if ends else host), paths, sequences
+
+
+def _common(a: Ints, b: Ints) -> int:
+    """Length of the longest common prefix."""
+    n = min(len(a), len(b))
+    different = a[:n] != b[:n]
+    first = int(different.argmax()) if n else 0
+    return first if n and different[first] else n
+
+
+def _longest_first(lengths: Ints, shared: Ints) -> list[int]:
+    """Reorder sorted chains: still depth first, but of several branches the one with the longest chain comes first.
+
+    So an episode stays one chain, and what hangs off its turns are short chains beside it.
+    """
+    order: list[int] = []
+    todo = [(0, len(lengths))] if len(lengths) else []
+    while todo:
+        low, high = todo.pop()
+        if high - low == 1:
+            order.append(low)
+            continue
+        inner = shared[low + 1 : high]
+        cuts = [low, *(low + 1 + np.flatnonzero(inner == inner.min())).tolist(), high]
+        todo += sorted(pairwise(cuts), key=lambda span: int(lengths[span[0] : span[1]].max()))
+    return order
+
+
+def _nodes(paths: list[Ints], sequences: list[Ints]) -> tuple[Ints, Ints, Ints]:
+    """Token, depth and end of subtree of each node, [N]."""
+    count = int(paths[-1][-1]) + 1 if paths else 0
+    tokens, depth, end = (np.zeros(count, np.int64) for _ in range(3))
+    before = np.empty(0, np.int64)
+    for path, sequence in zip(paths, sequences, strict=True):
+        common = _common(path, before)
+        tokens[path[common:]] = sequence[common:]
+        depth[path[common:]] = np.arange(common, len(path))
+        end[before[common:]] = path[common]
+        before = path
+    end[before] = count
+    return tokens, depth, end
+
+
+def _blocks(paths: list[tuple[Ints, int]], count: int) -> tuple[tuple[Block, ...], Ints]:
+    """Group paths of similar shape; also where each node's result lies among all flattened queries, [count]."""
+
+    def shape(path: Ints, ancestors: int) -> tuple[bool, int, int]:
+        keys, own = len(path), len(path) - ancestors
+        causal = own >= _CAUSAL_SHARE * keys
+        return causal, _align(keys), _align(keys if causal else own)
+
+    shaped = sorted(((shape(*item), i) for i, item in enumerate(paths)), reverse=True)
+    groups: list[tuple[bool, int, int, list[int]]] = []
+    for (causal, keys, own), i in shaped:
+        if groups and groups[-1][0] == causal:
+            _, k, q, members = groups[-1]
+            wider = max(q, own)
+            padding = (len(members) + 1) * wider * k - len(members) * q * k - own * keys
+            if padding <= _CALL_PAIRS:
+                members.append(i)
+                groups[-1] = (causal, k, wider, members)
+                continue
+        groups.append((causal, keys, own, [i]))
+    outputs = np.empty(count, np.int64)
+    blocks: list[Block] = []
+    start = 0
+    for causal, k, q, members in groups:
+        keys_BK = np.zeros((len(members), k), np.int64)
+        queries_BQ = np.zeros((len(members), q), np.int64)
+        ancestors_B = np.zeros(len(members), np.int64)
+        for b, i in enumerate(members):
+            path, ancestors = paths[i]
+            first = 0 if causal else ancestors
+            keys_BK[b, : len(path)] = path
+            queries_BQ[b, : len(path) - first] = path[first:]
+            ancestors_B[b] = first
+            outputs[path[ancestors:]] = start + b * q + np.arange(ancestors, len(path)) - first
+        blocks.append(Block(queries_BQ, keys_BK, ancestors_B, causal))
+        start += len(members) * q
+    return tuple(blocks), outputs
+
+
+def _align(n: int) -> int:
+    return -(-n // _ALIGN) * _ALIGN
