@@ -151,6 +151,20 @@ def test_examine(start):
     )
 
 
+def test_a_lamp_that_is_lit_elsewhere_does_not_count(start):
+    env, _ = start("examine", "pen", "desklamp", BEDROOM, {"desklamp 1": "desk 1", "pen 1": "bed 1"})
+    check(
+        env,
+        """
+        go to desk 1 -> You arrive at desk 1. On the desk 1, you see a desklamp 1.
+        use desklamp 1 -> You turn on the desklamp 1.
+        go to bed 1 -> You arrive at bed 1. On the bed 1, you see a pen 1.
+        take pen 1 from bed 1 -> You pick up the pen 1 from the bed 1.
+        go to desk 1 -> You arrive at desk 1. On the desk 1, you see a desklamp 1.
+        """,
+    )
+
+
 def test_examine_with_the_lamp_lit_beforehand(start):
     env, _ = start("examine", "pen", "desklamp", BEDROOM, {"desklamp 1": "desk 1", "pen 1": "desk 1"})
     check(
@@ -190,6 +204,11 @@ def test_heat(start):
         examine microwave 1 -> The microwave 1 is open. In it, you see a egg 1.
         take egg 1 from microwave 1 -> You pick up the egg 1 from the microwave 1.
         close microwave 1 -> You close the microwave 1.
+        go to sinkbasin 1 -> You arrive at sinkbasin 1. In the sinkbasin 1, you see nothing.
+        move egg 1 to sinkbasin 1 -> You move the egg 1 to the sinkbasin 1.
+        examine egg 1 -> There is nothing special about the egg 1.
+        take egg 1 from sinkbasin 1 -> You pick up the egg 1 from the sinkbasin 1.
+        go to microwave 1 -> You arrive at microwave 1. The microwave 1 is closed.
         heat egg 1 with microwave 1 -> You heat the egg 1 using the microwave 1.
         go to sinkbasin 1 -> You arrive at sinkbasin 1. In the sinkbasin 1, you see nothing.
         clean egg 1 with sinkbasin 1 -> You clean the egg 1 using the sinkbasin 1.
@@ -288,6 +307,13 @@ def test_case_and_blanks_do_not_matter(start):
     assert "error" not in info
 
 
+def test_nothing_longer_than_200_characters_is_an_action():
+    env = HouseholdEnv()
+    env.reset(seed=0)
+    assert "error" not in env.step("look".ljust(200))[-1]
+    assert env.step("look".ljust(201))[-1]["error"].startswith("Not understood. An action starts with go, take,")
+
+
 def test_instructions_name_every_action():
     for form in ("go to R", "take O from R", "move O to R", "use L", "heat O with R", "inventory", "look"):
         assert form in HouseholdEnv.instructions
@@ -343,11 +369,13 @@ def test_expert_knows_only_what_was_seen(start):
     for where in ("cabinet 1", "cabinet 2"):
         env, _ = start("put", "plate", "fridge", KITCHEN, {"plate 1": where})
         actions = []
-        for _ in range(4):
+        for _ in range(5):
             actions.append(env.expert())
             env.step(actions[-1])
         firsts.append(actions)
-    assert firsts[0][:3] == firsts[1][:3] == ["go to countertop 1", "go to sinkbasin 1", "go to cabinet 1"]
+    before = ["go to countertop 1", "go to sinkbasin 1", "go to cabinet 1", "open cabinet 1"]
+    assert firsts[0] == [*before, "take plate 1 from cabinet 1"]
+    assert firsts[1] == [*before, "go to cabinet 2"]
 
 
 def test_truncated_at_the_limit_and_then_over():

@@ -82,9 +82,9 @@ def _treat_and_deliver(state: State) -> str:
 
 def _search(state: State, kind: str) -> str:
     """Look into the next place that was not seen yet."""
-    seen = state.seen
-    place = next(p for p in search_order(state.house, kind) if not seen >> p & 1)
-    return _way_into(state, place) or "look"
+    house, seen = state.house, state.seen
+    place = next(p for p in search_order(house, kind) if not seen >> p & 1)
+    return house.going[place] if state.at != place else "open " + house.place_names[place]
 
 
 def search_order(house: House, kind: str) -> list[int]:
