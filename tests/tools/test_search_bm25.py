@@ -113,11 +113,13 @@ FUZZED = Bm25Index.of(ANIMALS)
 
 
 def test_common_words_are_left_out_only_beside_rarer_ones() -> None:
-    corpus = [Passage(str(i), "", f"the town number{i}") for i in range(20)]
+    corpus = [Passage(str(i), "", f"the town number{i}") for i in range(2100)]
     index = Bm25Index.of(corpus, common=0.1)
     assert ids(index.search("the number7", k=5)) == ["7"]
     assert ids(index.search("the town", k=2)) == ["0", "1"]
     assert len(Bm25Index.of(corpus, common=1.0).search("the number7", k=5)) == 5
+    # In a small corpus no word is common.
+    assert len(Bm25Index.of(corpus[:100], common=0.1).search("the number7", k=5)) == 5
 
 
 def test_common_must_be_a_share() -> None:

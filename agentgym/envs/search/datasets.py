@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from agentgym.env import SPLITS
-from agentgym.envs.search.questions import Question
 from agentgym.envs.search.scoring import tokens
+from agentgym.envs.tool_env import Question
 from agentgym.errors import MissingExtra, UsageError
 from agentgym.tools.search import Passage
 from agentgym.tools.search.corpus import read_jsonl
@@ -87,7 +87,7 @@ def _question(record: Mapping[str, Any], where: str) -> Question:
     name = next(
         (record[field] for field in ("id", "_id", "qid", "question_id") if record.get(field) is not None), where
     )
-    return Question(str(name), text.strip(), answers, tuple(dict.fromkeys(_evidence(record))))
+    return Question(text.strip(), answers, tuple(dict.fromkeys(_evidence(record))), str(name))
 
 
 def _answers(record: Mapping[str, Any]) -> Iterator[str]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from agentgym.envs.search.world import GENERATIONS, TYPE, TYPES, World
+from agentgym.envs.tool_env import Question
 from agentgym.errors import UnknownName, UsageError
 
 KINDS = ("chain", "comparison", "count")
@@ -30,22 +30,10 @@ class Fact(NamedTuple):
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One question.
-
-    Attributes:
-        id: unique among the questions of its source.
-        answers: everything that is accepted; the usual name first.
-        evidence: ids of the documents that support the answer.
-        facts: the facts the answer follows from, each after those it builds on; empty where they are not known.
-    """
-
-    id: str
-    text: str
-    answers: tuple[str, ...]
-    evidence: tuple[str, ...] = ()
-    facts: tuple[Fact, ...] = ()
+def made(name: str, text: str, answers: Sequence[str], facts: Sequence[Fact]) -> Question:
+    """The question that these facts answer; ``data["facts"]`` holds them, each after those it builds on."""
+    evidence = tuple(dict.fromkeys(fact.subject for fact in facts))
+    return Question(text, tuple(answers), evidence, name, {"facts": [list(fact) for fact in facts]})
 
 
 class Path(NamedTuple):
@@ -88,7 +76,7 @@ class Sheet:
         facts, _, answers = self._follow(path, entity)
         who = "Who" if path.end == TYPE["person"] else "What"
         text = f"{who} is {_phrase(path.relations, facts[0].subject)}?"
-        return Question(name, text, answers, tuple(fact.subject for fact in facts), facts)
+        return made(name, text, answers, facts)
 
     def _counted(self, name: str, path: Path, entity: int) -> Question:
         facts, end, _ = self._follow(path, entity)
@@ -96,8 +84,7 @@ class Sheet:
         size = len(self._world.members(end))
         last = Fact(self._world.name(end), relation, NUMBER_WORDS[size])
         text = f"How many {relation} does {_phrase(path.relations, self._world.name(entity))} have?"
-        facts = (*facts, last)
-        return Question(name, text, (NUMBER_WORDS[size], str(size)), tuple(fact.subject for fact in facts), facts)
+        return made(name, text, (NUMBER_WORDS[size], str(size)), (*facts, last))
 
     def _compared(self, name: str, path: Path, entity: int) -> Question:
         """The entity and the next one of its type that ends elsewhere, in another year."""
@@ -120,8 +107,7 @@ class Sheet:
         else:
             text = f"What is the earlier {year}, that of {sides[0]} or that of {sides[1]}?"
             answers = (str(world.years[first]),)
-        chain = (*facts, dated[0], *more, dated[1])
-        return Question(name, text, answers, tuple(dict.fromkeys(fact.subject for fact in chain)), chain)
+        return made(name, text, answers, (*facts, dated[0], *more, dated[1]))
 
     def _others(self, path: Path, entity: int) -> Iterator[int]:
         """The other entities of the path's first type, those that follow this one first."""

@@ -23,6 +23,8 @@ MANIFEST = "agentgym-index.json"
 FORMAT = 1
 MAX_QUERY_CHARACTERS = 4_000
 MAX_QUERY_WORDS = 64
+#: A word in no more documents than this is never too common; small corpora lose nothing.
+MIN_COMMON = 2_000
 # The writer starts a new segment when this is full; it is a limit, not an allocation.
 WRITER_BYTES = 512_000_000
 # Documents with equal scores are put in corpus order; so many more than k are looked at.
@@ -36,7 +38,7 @@ class Bm25Index:
 
     Args:
         common: words in more than this share of the documents, in (0, 1], do not take part in a query that has rarer
-            ones.
+            ones; a word in at most 2,000 documents always does.
     """
 
     def __init__(self, index: Any, analyzer: str, passages: Sequence[Passage] | None, *, common: float = 0.1) -> None:
@@ -49,7 +51,7 @@ class Bm25Index:
         self._searcher = index.searcher()
         self._analyzer = _analyzer(analyzer)
         self._passages = passages
-        self._limit = max(1, int(common * self._searcher.num_docs))
+        self._limit = max(MIN_COMMON, int(common * self._searcher.num_docs))
 
     @classmethod
     def of(cls, passages: Sequence[Passage], *, analyzer: str = "plain", common: float = 0.1) -> Self:

@@ -1,0 +1,217 @@
+"""``agentgym/Search-v0``: questions that are answered by searching."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from agentgym.env import digest
+from agentgym.envs.search.datasets import context_passages, read_questions
+from agentgym.envs.search.expert import next_move
+from agentgym.envs.search.questions import Catalogue
+from agentgym.envs.search.scoring import exact_match, f1
+from agentgym.envs.search.world import shared_world
+from agentgym.envs.tool_env import Question, Score, ToolEnv
+from agentgym.errors import UnknownName, UsageError
+from agentgym.tools.search import Bm25Index, Retriever, SearchR1Client, fetch_tool, open_index, search_tool
+from agentgym.tools.search.corpus import read_corpus
+from agentgym.tools.search.tools import shows
+
+INSTRUCTIONS = "Answer the question with the help of searches. Give the answer alone, in as few words as possible."
+REWARDS = {"em": exact_match, "f1": f1}
+#: Seconds after which a call of any retriever but the embedded one is given up; HTTP clients give up earlier.
+SLOW_TIMEOUT = 30.0
+
+
+class SearchEnv(ToolEnv):
+    """Search an encyclopedia, several times if need be, and answer.
+
+    Two kinds of tasks: questions about an invented world, which nobody can answer from memory (the default), or a file
+    of questions of one's own. Over the invented world the splits share no person, place, work, organisation or event,
+    and ``unseen`` asks for one hop more.
+
+    The last turn's reward is the score of the answer (exact match or F1, the best over all accepted answers), plus
+    ``format_reward`` if every action of an answered episode was understood, plus ``evidence_reward`` times the share of
+    the supporting documents that the tools showed (``info["evidence_recall"]``). ``info["success"]`` is exact match.
+
+    Args:
+        split: ``"train"``, ``"test"`` or ``"unseen"``.
+        hops: documents that the answer's line of reasoning passes through, 1 to 4, or several such numbers; default 2.
+        kinds: ``"chain"``, ``"comparison"``, ``"count"``; default chains only.
+        documents: how many the invented world has, 400 to 1,000,000; default 1000.
+        world: seed of the invented world; default 0.
+        questions: a JSON-lines file or ``hf:NAME`` (see :mod:`agentgym.envs.search.datasets`) instead of the world's.
+        corpus: what is searched instead: a JSON-lines file, a folder made by ``agentgym index``, the URL of a Search-R1
+            server, or a retriever. Left out with ``questions``: the passages that these bring along.
+        k: passages a search shows.
+        characters: length at which a passage is cut.
+        fetch: whether there is a tool that opens a document by its id.
+        reward: ``"em"`` or ``"f1"``.
+        format_reward: see above.
+        evidence_reward: see above.
+        syntax: how calls are written.
+        max_turns: actions before the episode is truncated.
+    """
+
+    splits = ("train", "test", "unseen")
+
+    def __init__(
+        self,
+        *,
+        split: str = "train",
+        hops: int | Sequence[int] | None = None,
+        kinds: str | Sequence[str] | None = None,
+        documents: int | None = None,
+        world: int | None = None,
+        questions: str | None = None,
+        corpus: str | Path | Retriever | None = None,
+        k: int = 2,
+        characters: int = 300,
+        fetch: bool = False,
+        reward: Literal["em", "f1"] = "em",
+        format_reward: float = 0.0,
+        evidence_reward: float = 0.0,
+        syntax: str = "tags",
+        max_turns: int = 6,
+    ) -> None:
+        if split not in self.splits:
+            raise UnknownName("split", split, self.splits)
+        if reward not in REWARDS:
+            raise UnknownName("reward", reward, REWARDS)
+        if questions is None:
+            size, seed = 1000 if documents is None else documents, 0 if world is None else world
+            made, index = shared_world(size, seed)
+            tasks: Catalogue | tuple[Question, ...] = Catalogue(
+                made, split, hops=_several(hops, 2), kinds=_several(kinds, "chain")
+            )
+            source: tuple[object, ...] = ("world", size, seed)
+            retriever: Retriever = index if corpus is None else open_corpus(corpus)
+        else:
+            given = {"hops": hops, "kinds": kinds, "documents": documents, "world": world}
+            if said := [name for name, value in given.items() if value is not None]:
+                raise UsageError(f"{', '.join(said)} belong to the invented world; leave them out with questions=")
+            tasks = read_questions(questions, split)
+            source = ("questions", questions)
+            retriever = open_corpus(corpus) if corpus is not None else _own_index(questions)
+        self.tasks = tasks
+        timeout = None if isinstance(retriever, Bm25Index) else SLOW_TIMEOUT
+        tools = [search_tool(retriever, k=k, characters=characters, timeout=timeout)]
+        if fetch:
+            tools.append(fetch_tool(retriever, timeout=timeout))
+        super().__init__(
+            tools,
+            lambda rng, _: tasks[int(rng.integers(len(tasks)))],
+            self._score,
+            syntax=syntax,
+            max_turns=max_turns,
+            instructions=INSTRUCTIONS,
+            split=split,
+        )
+        self.num_tasks = len(tasks)
+        self._measure = REWARDS[reward]
+        self._weights = (format_reward, evidence_reward)
+        self._data = digest(source, k, characters, reward, format_reward, evidence_reward, *_parts(retriever))
+        self._misread = 0
+
+    def pick(self, options: Mapping[str, Any]) -> Question:
+        self._misread = 0
+        task = options.get("task")
+        if task is None:
+            return super().pick({name: value for name, value in options.items() if name != "task"})
+        if unknown := sorted(set(options) - {"task"}):
+            raise UsageError(f"unknown reset option {unknown[0]!r}; 'task' is the only one")
+        if isinstance(task, bool) or not isinstance(task, (int, np.integer)) or not 0 <= task < len(self.tasks):
+            raise UsageError(f"task must be a number from 0 to {len(self.tasks) - 1}, got {task!r}")
+        return self.tasks[int(task)]
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = super().step(action)
+        self._misread += "error" in info
+        if terminated or truncated:
+            info["evidence_recall"] = self.evidence_recall
+        return observation, reward, terminated, truncated, info
+
+    def score(self, answer: str | None) -> Score:
+        for_format, for_evidence = self._weights
+        found = for_evidence * self.evidence_recall if for_evidence else 0.0
+        if answer is None:
+            return Score(found, False)
+        value = self._score(answer, self.question)
+        return value._replace(reward=value.reward + found + (for_format if not self._misread else 0.0))
+
+    def _score(self, answer: str, question: Question) -> Score:
+        return Score(self._measure(answer, question.answers), bool(exact_match(answer, question.answers)))
+
+    @property
+    def evidence_recall(self) -> float:
+        """Share of the supporting documents that the tools have shown so far; 1 where none is named."""
+        results = [call.result for call in self.calls if call.error is None]
+        found = [any(shows(result, document) for result in results) for document in self.question.evidence]
+        return sum(found) / len(found) if found else 1.0
+
+    def expert(self) -> str | None:
+        """The next search, named by what the question and the results so far say, or the answer at their end; see
+        :func:`agentgym.envs.search.expert.next_move`."""
+        move = next_move(self.question, self.calls, can_fetch="fetch" in self.syntax.tools)
+        if move is None:
+            return None
+        return self.syntax.render(answer=move) if isinstance(move, str) else self.syntax.render([move])
+
+    @property
+    def anchor(self) -> str:
+        """Digest of the task and the set of results seen: how a search was worded is no part of it."""
+        return digest(self._task, sorted({call.result for call in self.calls if call.error is None}))
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(super().fingerprint, self._data)
+
+
+def open_corpus(corpus: str | Path | Retriever) -> Retriever:
+    """A retriever from what a user names: a JSON-lines file, an index folder, a server's URL, or a retriever.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if not isinstance(corpus, (str, Path)):
+        if not isinstance(corpus, Retriever):
+            raise UsageError(f"a corpus has search(query, k) and fetch(id); {type(corpus).__name__} has not")
+        return corpus
+    if str(corpus).startswith(("http://", "https://")):
+        return _shared_client(str(corpus))
+    path = Path(corpus)
+    if path.is_dir():
+        return _shared_index(str(path), path.stat().st_mtime_ns)
+    if not path.is_file():
+        raise UsageError(f"no corpus {str(corpus)!r}; give a JSON-lines file, an index folder or a server's URL")
+    return _shared_index(str(path), path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _shared_client(url: str) -> SearchR1Client:
+    return SearchR1Client(url)
+
+
+@functools.lru_cache(maxsize=8)
+def _shared_index(path: str, changed: int) -> Bm25Index:
+    """``changed`` is when: a file that was written anew is read anew."""
+    return open_index(path) if Path(path).is_dir() else Bm25Index.of(list(read_corpus(path)))
+
+
+@functools.lru_cache(maxsize=8)
+def _own_index(questions: str) -> Bm25Index:
+    return Bm25Index.of(context_passages(questions))
+
+
+def _parts(retriever: Retriever) -> tuple[object, ...]:
+    """What is known of a corpus without reading all of it."""
+    return (len(retriever),) if isinstance(retriever, Bm25Index) else (type(retriever).__name__,)
+
+
+def _several(value: Any, default: Any) -> list[Any]:
+    chosen = default if value is None else value
+    return [chosen] if isinstance(chosen, (int, str)) else list(chosen)
