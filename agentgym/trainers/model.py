@@ -93,7 +93,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 2048) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
-    words = Regex(r" ?\p{L}+(?: \d{1,2}(?!\d))?| ?\d| ?[^\s\p{L}\d]|\s")
+    words = Regex(r" ?\p{L}+| ?\d| ?[^\s\p{L}\d]|\s")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(words, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )

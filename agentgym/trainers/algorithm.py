@@ -1,0 +1,246 @@
+"""An algorithm is one value per stage; a recipe is a named function that returns one.
+
+``@recipe`` registers a function: its signature and docstring are its command-line options and its page. GRPO is the
+default in every slot, so a recipe names only what its paper changes.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from importlib import import_module
+from typing import Any, Literal, TypeVar, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from agentgym.errors import UnknownName, UsageError, nearest
+from agentgym.rollout import Branching, Independent
+from agentgym.trainers.aggregate import seq_mean_token_mean
+from agentgym.trainers.contexts import Context, full_history
+from agentgym.trainers.credit import chain, outcome, standardize
+from agentgym.trainers.rewards import paid
+from agentgym.trainers.sampling import Selection, TaskSampling, everything, uniform
+from agentgym.trainers.surrogate import surrogate
+from agentgym.trainers.turns import Part
+
+Aggregate = Callable[[Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One value for each stage of the learning flow; the defaults are GRPO.
+
+    Attributes:
+        sampling: which tasks.
+        select: which groups of a rollout are learned from; says how often to roll out again for more.
+        branching: makes the rule of how the episodes of a group come about; called once per rollout.
+        context: what the policy sees; None: the run's own choice (full history).
+        reward: rewards of turns as learning sees them, ``(turns, reward) -> reward``.
+        credit: reward -> advantage of each turn.
+        weights: factors >= 0 per action token, ``(turns, tokens) -> weight``; multiplied.
+        surrogate: loss per token.
+        penalties: further loss per token.
+        aggregate: coefficients that make losses per token one number.
+        sequence: what ratios and means over a sequence count as one: an episode or a turn.
+        control: parameters over time: name of a slot's schedule -> function of the update.
+    """
+
+    sampling: TaskSampling = field(default_factory=uniform)
+    select: Selection = field(default_factory=everything)
+    branching: Callable[[], Branching] = Independent
+    context: Context | None = None
+    reward: Part = field(default_factory=paid)
+    credit: Part = field(default_factory=lambda: chain(outcome(), standardize()))
+    weights: tuple[Any, ...] = ()
+    surrogate: Any = field(default_factory=surrogate)
+    penalties: tuple[Any, ...] = ()
+    aggregate: Aggregate = seq_mean_token_mean
+    sequence: Literal["episode", "turn"] = "episode"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Everything the parts read beyond the basics; only this is computed."""
+        parts = (self.reward, self.credit, self.surrogate, *self.weights, *self.penalties)
+        return frozenset().union(*(getattr(part, "needs", frozenset()) for part in parts))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A registered function that makes an :class:`Algorithm`."""
+
+    name: str
+    build: Callable[..., Algorithm]
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring."""
+        return self.docstring.splitlines()[0]
+
+    @property
+    def docstring(self) -> str:
+        """The page: idea, formula, paper, parameters."""
+        return inspect.getdoc(self.build) or ""
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """What can be set."""
+        return inspect.signature(self.build).parameters
+
+    def __call__(self, **given: Any) -> Algorithm:
+        """Build it with checked parameters.
+
+        Raises:
+            UsageError: an unknown parameter (the nearest is offered) or a value of the wrong type or range.
+        """
+        return self.build(**self.resolve(**given))
+
+    def resolve(self, **given: Any) -> dict[str, Any]:
+        """All parameters with their final values."""
+        hints = get_type_hints(self.build, include_extras=True)
+        for name in given:
+            if name not in self.parameters:
+                raise UsageError(f"recipe {self.name} has no parameter {name!r}{nearest(name, self.parameters)}")
+        return {
+            name: _checked(f"{self.name}: {name}", hints[name], given.get(name, parameter.default))
+            for name, parameter in self.parameters.items()
+        }
+
+
+_recipes: dict[str, Recipe] = {}
+F = TypeVar("F", bound=Callable[..., Algorithm])
+
+
+def recipe(function: F) -> F:
+    """Register a recipe under the function's name.
+
+    Raises:
+        UsageError: no docstring, a parameter without annotation or default, or a name that is taken.
+    """
+    name = function.__name__
+    if not function.__doc__:
+        raise UsageError(f"recipe {name!r} needs a docstring: idea, formula, paper, parameters")
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.annotation is parameter.empty or parameter.default is parameter.empty:
+            raise UsageError(f"recipe {name!r}: parameter {parameter.name!r} needs a type and a default")
+    known = _recipes.get(name)
+    if known is not None and known.build.__module__ != function.__module__:
+        raise UsageError(f"recipe {name!r} is already registered by {known.build.__module__}")
+    _recipes[name] = Recipe(name, function)
+    return function
+
+
+def recipe_names() -> list[str]:
+    """Every recipe's name, sorted; imports the files in ``agentgym.trainers.recipes``."""
+    package = import_module("agentgym.trainers.recipes")
+    for module in pkgutil.iter_modules(package.__path__):
+        import_module(f"{package.__name__}.{module.name}")
+    return sorted(_recipes)
+
+
+def get_recipe(name: str) -> Recipe:
+    """A recipe by name.
+
+    Raises:
+        UnknownName: not registered.
+    """
+    if name not in recipe_names():
+        raise UnknownName("recipe", name, _recipes)
+    return _recipes[name]
+
+
+SLOTS = {
+    "sampling": "sampling",
+    "select": "sampling",
+    "context": "contexts",
+    "branching": "branching",
+    "reward": "rewards",
+    "credit": "credit",
+    "weights": "weights",
+    "surrogate": "surrogate",
+    "penalties": "penalties",
+    "aggregate": "aggregate",
+}
+
+
+def with_part(algorithm: Algorithm, slot: str, expression: str) -> Algorithm:
+    """The algorithm with one slot replaced by name: ``aggregate=token_mean``, ``penalties=kl(0.01)``.
+
+    The expression is a name of the stage's file, or a call of one, possibly nested, with literal arguments. It is
+    parsed, never evaluated.
+
+    Raises:
+        UsageError: unknown slot or part, wrong arguments, or anything but names, calls and literals.
+    """
+    if slot not in SLOTS:
+        raise UnknownName("slot", slot, SLOTS)
+    module = import_module(f"agentgym.trainers.{SLOTS[slot]}")
+    try:
+        tree = ast.parse(expression.strip(), mode="eval").body
+    except SyntaxError as error:
+        raise UsageError(f"--with {slot}={expression!r} is not a part like name(argument=1)") from error
+    value = _built(tree, module, slot)
+    if slot in ("weights", "penalties") and not isinstance(value, tuple):
+        value = (value,)
+    if slot == "branching":
+        return replace(algorithm, branching=lambda: value)
+    return replace(algorithm, **{slot: value})
+
+
+def slots(algorithm: Algorithm) -> dict[str, str]:
+    """Each slot as text, for run.yaml."""
+    return {f.name: _shown(getattr(algorithm, f.name)) for f in fields(algorithm)}
+
+
+def _built(node: ast.expr, module: Any, slot: str) -> Any:
+    if isinstance(node, ast.Tuple):
+        return tuple(_built(e, module, slot) for e in node.elts)
+    if isinstance(node, ast.Name):
+        part = _part(node.id, module, slot)
+        return part if slot == "aggregate" or not _makes(part) else part()
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        part = _part(node.func.id, module, slot)
+        try:
+            return part(
+                *(_built(a, module, slot) for a in node.args),
+                **{str(k.arg): _built(k.value, module, slot) for k in node.keywords},
+            )
+        except TypeError as error:
+            raise UsageError(f"--with {slot}: {node.func.id}: {error}") from error
+    try:
+        return ast.literal_eval(node)
+    except ValueError as error:
+        raise UsageError(f"--with {slot}: {ast.unparse(node)} is neither a part nor a literal") from error
+
+
+def _part(name: str, module: Any, slot: str) -> Any:
+    known = {
+        n for n, v in vars(module).items() if callable(v) and not n.startswith("_") and v.__module__ == module.__name__
+    }
+    if name not in known:
+        raise UnknownName(f"{slot} part", name, known)
+    return getattr(module, name)
+
+
+def _makes(part: Any) -> bool:
+    """Whether a part is made by calling it without arguments."""
+    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+               for p in inspect.signature(part).parameters.values())
+
+
+def _checked(where: str, hint: Any, value: Any) -> Any:
+    try:
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{where}: {first['msg'].lower()} (got {value!r})") from error
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(_shown, value)) + ")"
+    if inspect.isfunction(value):
+        return value.__qualname__.split(".")[0]
+    return repr(value) if not isinstance(value, type) else value.__name__
