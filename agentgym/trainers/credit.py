@@ -94,8 +94,8 @@ def standardize(
 ) -> Part:
     """Minus the mean of its set; divided by the set's standard deviation if ``scale``: A = (x − μ) / (σ + ε).
 
-    GRPO (arXiv 2402.03300, eq. 3) is ``chain(outcome(), standardize())``, Dr. GRPO (2503.20783) has ``scale=False``,
-    GiGPO's step term (2505.10978, eq. 7) is ``by="anchor"``.
+    GRPO (arXiv 2402.03300) is ``chain(outcome(), standardize())``, Dr. GRPO (2503.20783) has ``scale=False``,
+    GiGPO's step term (2505.10978) is ``by="anchor"``.
 
     Args:
         by: sets are keyed by (group, this): a column, or a function of the table that returns one id per turn.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, wraps
 from itertools import count
-from typing import Any, NamedTuple, ParamSpec
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,7 @@ from agentgym.records import Episode, Turn
 Floats = NDArray[np.float64]
 Codes = NDArray[np.intp]
 P = ParamSpec("P")
+N = TypeVar("N")
 
 REQUIRED = ("group", "episode", "turn", "reward")
 IDS = ("group", "episode", "anchor", "parent")  # any hashables; None means "not known"
@@ -260,13 +261,17 @@ class Part:
         return self.name
 
 
-def named(factory: Callable[P, Part]) -> Callable[P, Part]:
-    """Decorate a function that makes a part, so that the part is named after the call: ``to_go(0.95)``."""
+def named(factory: Callable[P, N]) -> Callable[P, N]:
+    """Decorate a function that makes a part, so that the part is named after the call: ``to_go(0.95)``.
+
+    What it makes is a dataclass with a field ``name``.
+    """
 
     @wraps(factory)
-    def make(*args: P.args, **kwargs: P.kwargs) -> Part:
+    def make(*args: P.args, **kwargs: P.kwargs) -> N:
         shown = [_shown(value) for value in args] + [f"{key}={_shown(value)}" for key, value in kwargs.items()]
-        return replace(factory(*args, **kwargs), name=f"{factory.__name__}({', '.join(shown)})")
+        made: Any = factory(*args, **kwargs)
+        return cast("N", replace(made, name=f"{factory.__name__}({', '.join(shown)})"))
 
     return make
 

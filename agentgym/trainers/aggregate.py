@@ -1,0 +1,99 @@
+"""Aggregate: from loss per token to the loss.
+
+Every common mean of token losses is linear in them, so an aggregator is a pure function ``(weight, sequence) ->
+coefficient`` on flat tensors [tokens], computed **once on the global batch**; the loss is Σ coefficient · loss over all
+tokens. Any split into micro-batches therefore adds up to exactly the same gradient. ::
+
+    coefficient = token_mean(tokens.weight, tokens.sequence)
+    for part in micro_batches:
+        (coefficient[part.index] * objective(part.tokens)).sum().backward()
+
+A token counts if its weight is positive, a sequence if one of its tokens counts: masked tokens change nothing. Weights
+multiply the loss and stay out of the denominators. With an empty mask all coefficients are 0. Means over
+groups instead of sequences are the same functions with the group's number as ``sequence``.
+
+**Bias** as in ``credit``: whether leave-one-out credit, one sequence an episode, keeps the direction of the policy
+gradient when the policy decides how long episodes are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentgym.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def token_mean(weight: Tensor, sequence: Tensor) -> Tensor:
+    """w / (number of tokens): all tokens of the batch weigh the same. DAPO, Lite PPO.
+
+    Bias:
+        ``token_mean``: biased: the batch's number of tokens depends on its actions
+    """
+    counted = _counted(weight, sequence)
+    return weight / counted.sum().clamp(min=1.0)
+
+
+def seq_mean_token_mean(weight: Tensor, sequence: Tensor) -> Tensor:
+    """w / (number of sequences · tokens of its sequence): GRPO, GSPO.
+
+    Bias:
+        ``seq_mean_token_mean``: biased: a good short episode is pushed more than a good long one, a bad long one less
+    """
+    counted = _counted(weight, sequence)
+    return weight / (_sequences(counted, sequence) * _length(counted, sequence))
+
+
+def seq_mean_token_sum(weight: Tensor, sequence: Tensor) -> Tensor:
+    """w / (number of sequences): REINFORCE, RLOO.
+
+    Bias:
+        ``seq_mean_token_sum``: unbiased
+    """
+    return weight / _sequences(_counted(weight, sequence), sequence)
+
+
+def seq_mean_token_sum_norm(weight: Tensor, sequence: Tensor, *, max_length: int) -> Tensor:
+    """w / (number of sequences · ``max_length``), a constant: Dr. GRPO (2503.20783).
+
+    Bias:
+        ``seq_mean_token_sum_norm``: unbiased, times 1 / max_length
+    """
+    if max_length < 1:
+        raise UsageError(f"max_length must be at least 1, got {max_length!r}")
+    return seq_mean_token_sum(weight, sequence) / max_length
+
+
+def seq_sum_token_mean(weight: Tensor, sequence: Tensor) -> Tensor:
+    """w / (tokens of its sequence), summed over sequences: DCPO (2509.02333).
+
+    Bias:
+        ``seq_sum_token_mean``: biased: as seq_mean_token_mean
+    """
+    return weight / _length(_counted(weight, sequence), sequence)
+
+
+def _counted(weight: Tensor, sequence: Tensor) -> Tensor:
+    """1 where a token counts, else 0."""
+    if weight.ndim != 1 or weight.shape != sequence.shape:
+        raise UsageError(f"weight and sequence are flat and equally long, got {weight.shape} and {sequence.shape}")
+    if bool((~(weight >= 0)).any()) or bool(weight.isinf().any()):
+        raise UsageError("weights must be finite and >= 0")
+    return (weight > 0).to(weight.dtype)
+
+
+def _by_sequence(counted: Tensor, sequence: Tensor) -> Tensor:
+    total = int(sequence.max()) + 1 if len(sequence) else 0
+    return counted.new_zeros(total).index_add(0, sequence, counted)
+
+
+def _length(counted: Tensor, sequence: Tensor) -> Tensor:
+    """Tokens that count in each token's sequence, at least 1 [tokens]."""
+    return _by_sequence(counted, sequence).clamp(min=1.0)[sequence]
+
+
+def _sequences(counted: Tensor, sequence: Tensor) -> Tensor:
+    """Sequences that count, at least 1 []."""
+    return (_by_sequence(counted, sequence) > 0).sum().clamp(min=1).to(counted.dtype)

@@ -1,0 +1,266 @@
+"""Surrogate: loss per token = shape(ratio, bound, advantage), to be minimised. Any ratio goes with any bound and shape.
+
+====================  =========================================================================
+PPO, GRPO             ``surrogate()``
+DAPO                  ``surrogate(bound=fixed(0.2, 0.28))``
+GSPO                  ``surrogate(sequence_ratio(), fixed(3e-4, 4e-4))``
+CISPO                 ``surrogate(bound=absolute(0.0, 5.0), shape=stop_gradient_clip())``
+GMPO                  ``surrogate(geometric_mean(), absolute(), unclipped())``
+SAPO                  ``surrogate(bound=absolute(), shape=smooth_gate())``
+DCPO                  ``surrogate(bound=by_probability(), shape=min_clip(dual=10.0))``
+AEPO                  ``surrogate(bound=fixed(0.2, 0.28), shape=gradient_preserving_clip())``
+REINFORCE, RLOO       ``surrogate(one(), absolute(), unclipped())``
+LUFFY (off-policy)    ``surrogate(shaped(), absolute(), unclipped())``
+====================  =========================================================================
+
+On fresh samples (ratio 1) each of them but the last has the gradient of REINFORCE, −A ∇log π. A is the advantage, ρ the
+ratio, sg(·) stops the gradient. Log-ratios are kept within ±20.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from agentgym.errors import UsageError
+from agentgym.trainers.tokens import DEMONSTRATION, LOG_LIMIT, OFF_POLICY, ON_POLICY, Term, Tokens
+from agentgym.trainers.turns import named
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Bounds(NamedTuple):
+    """Where the ratio is clipped: numbers, or one per token."""
+
+    low: Tensor | float
+    high: Tensor | float
+
+    def clip(self, ratio: Tensor) -> Tensor:
+        """The ratio brought inside; no gradient where it was outside."""
+        return ratio.clamp(min=self.low).clamp(max=self.high)
+
+
+Ratio: TypeAlias = "Callable[[Tokens], Tensor]"
+Bound: TypeAlias = "Callable[[Tokens], Bounds]"
+Shape: TypeAlias = "Callable[[Tokens, Tensor, Bounds], Tensor]"
+Loss: TypeAlias = "Callable[[Tokens], Tensor]"
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """``(tokens) -> loss [tokens]``, made of a ratio, a bound and a shape."""
+
+    ratio: Ratio
+    bound: Bound
+    shape: Shape
+    name: str = "surrogate"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Optional tensors of :class:`Tokens` that it reads."""
+        return _needs(self.ratio, self.bound, self.shape)
+
+    def __call__(self, tokens: Tokens) -> Tensor:
+        return self.shape(tokens, self.ratio(tokens), self.bound(tokens))
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+@named
+def surrogate(ratio: Ratio | None = None, bound: Bound | None = None, shape: Shape | None = None) -> Surrogate:
+    """Join a ratio, a bound and a shape; where not given PPO's ``token_ratio()``, ``fixed()`` and ``min_clip()``."""
+    return Surrogate(ratio or token_ratio(), bound or fixed(), shape or min_clip())
+
+
+@named
+def by_source(on: Loss, off: Loss | None = None, demonstration: Loss | None = None) -> Term[[Tokens], Tensor]:
+    """Another surrogate for each source of tokens; a source without one has loss 0 (``penalties.likelihood`` may act).
+
+    A sequence has one source. Off-policy tokens whose ``old`` is not how they were sampled take ``shaped()``.
+    """
+    rules = {ON_POLICY: on, OFF_POLICY: off, DEMONSTRATION: demonstration}
+
+    def apply(tokens: Tokens) -> Tensor:
+        loss = tokens.logprob * 0.0  # keeps a graph when nothing is added
+        for source, rule in rules.items():
+            index = (tokens.require("source") == source).nonzero().flatten()
+            if rule is not None and len(index):
+                loss = loss.index_add(0, index, rule(tokens.select(index)))
+        return loss
+
+    return Term(apply, _needs(on, off, demonstration) | {"source"})
+
+
+# --- ratios -----------------------------------------------------------------------------------------------------------
+
+
+@named
+def token_ratio() -> Term[[Tokens], Tensor]:
+    """ρₜ = π(aₜ) / π_old(aₜ)."""
+    return Term(lambda tokens: tokens.log_ratio.exp())
+
+
+@named
+def sequence_ratio(cap: float = 10.0) -> Term[[Tokens], Tensor]:
+    """s = (Π ρₜ)^(1/n) over the sequence's n tokens, as sg(s)·π(aₜ)/sg(π(aₜ)); GSPO (2507.18071).
+
+    So each token has the value s, clips as its sequence does, keeps its own advantage, and the sum of gradients over a
+    sequence is that of n·s. For n = 1 it is :func:`token_ratio`. log s is kept below ``cap``.
+    """
+
+    def apply(tokens: Tokens) -> Tensor:
+        mean = tokens.mean_by_sequence(tokens.log_ratio.detach()).clamp(max=cap)
+        return mean.exp()[tokens.sequence] * _one(tokens)
+
+    return Term(apply)
+
+
+@named
+def geometric_mean(low: float = 0.4, high: float = 0.4) -> Term[[Tokens], Tensor]:
+    """exp(mean of log ρₜ), each log ρₜ clipped on the harmful side only first; GMPO (2507.20673).
+
+    Harmful is log ρₜ > ``high`` where A > 0 and log ρₜ < −``low`` where A < 0; such a token has no gradient. It is
+    bounded already, so it goes with ``absolute()`` and ``unclipped()``.
+    """
+
+    def apply(tokens: Tokens) -> Tensor:
+        log_ratio = tokens.log_ratio
+        clipped = log_ratio.clamp(max=high).where(tokens.advantage > 0, log_ratio.clamp(min=-low))
+        return tokens.mean_by_sequence(clipped).exp()[tokens.sequence]
+
+    return Term(apply)
+
+
+@named
+def one() -> Term[[Tokens], Tensor]:
+    """π/sg(π): the value is 1 and the gradient ∇log π, whatever ``old`` was; REINFORCE."""
+    return Term(_one)
+
+
+@named
+def shaped(constant: float = 0.1) -> Term[[Tokens], Tensor]:
+    """p/(p + c) of the current probability p, without a denominator of its own; LUFFY (2504.14945).
+
+    Its gradient by log p is c·p/(p + c)²: unlikely tokens (p near c) learn most.
+    """
+    if constant <= 0:
+        raise UsageError(f"constant must be positive, got {constant!r}")
+    return Term(lambda tokens: (tokens.logprob - math.log(constant)).sigmoid())
+
+
+def _one(tokens: Tokens) -> Tensor:
+    return (tokens.logprob - tokens.logprob.detach()).exp()
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------------
+
+
+@named
+def fixed(low: float = 0.2, high: float = 0.2) -> Term[[Tokens], Bounds]:
+    """[1 − low, 1 + high]; PPO .2/.2, DAPO .2/.28, GSPO 3e-4/4e-4."""
+    if not (0.0 <= low <= 1.0 and high >= 0.0):
+        raise UsageError(
+            f"fixed(low, high) clips to [1 - low, 1 + high]: 0 <= low <= 1 and high >= 0, got {low}, {high}"
+        )
+    return Term(lambda tokens: Bounds(1.0 - low, 1.0 + high))
+
+
+@named
+def absolute(low: float = 0.0, high: float = math.inf) -> Term[[Tokens], Bounds]:
+    """[low, high] themselves; without arguments no bound at all."""
+    if not 0.0 <= low <= high:
+        raise UsageError(f"absolute(low, high) needs 0 <= low <= high, got {low}, {high}")
+    return Term(lambda tokens: Bounds(low, high))
+
+
+@named
+def by_probability(low: float = 0.16, high: float = 0.2, cap: float = 10.0) -> Term[[Tokens], Bounds]:
+    """Wider for tokens that were unlikely, q = π_old(aₜ); DCPO (2509.02333).
+
+    [½(1 + √max(1 − 4·low/q, 0)), min(cap, ½(1 + √(1 + 4·high/q)))]
+    """
+
+    def apply(tokens: Tokens) -> Bounds:
+        inverse = (-tokens.old).clamp(max=LOG_LIMIT).exp()  # 1/q
+        lower = 0.5 * (1.0 + (1.0 - 4.0 * low * inverse).clamp(min=0.0).sqrt())
+        upper = 0.5 * (1.0 + (1.0 + 4.0 * high * inverse).sqrt())
+        return Bounds(lower, upper.clamp(max=cap))
+
+    return Term(apply)
+
+
+# --- shapes -----------------------------------------------------------------------------------------------------------
+
+
+@named
+def min_clip(dual: float | None = None) -> Term[[Tokens, Tensor, Bounds], Tensor]:
+    """PPO (1707.06347, eq. 7): max(−Aρ, −A·clip(ρ)); no gradient where clipping made the objective worse.
+
+    ``dual`` (1912.09729; 3 is usual, > 1): where A < 0 the loss stops at −A·dual, so a token that became far more
+    likely cannot dominate. That is also the two-sided clip with δ = ``dual``.
+    """
+    if dual is not None and dual <= 1.0:
+        raise UsageError(f"dual bounds the ratio from above and must exceed 1, got {dual!r}")
+
+    def apply(tokens: Tokens, ratio: Tensor, bounds: Bounds) -> Tensor:
+        gain = -tokens.advantage
+        loss = (gain * ratio).maximum(gain * bounds.clip(ratio))
+        if dual is None:
+            return loss
+        return loss.minimum(gain * dual).where(tokens.advantage < 0, loss)
+
+    return Term(apply)
+
+
+@named
+def stop_gradient_clip() -> Term[[Tokens, Tensor, Bounds], Tensor]:
+    """CISPO (2506.13585): −sg(clip(ρ))·A·log π; every token keeps a gradient, of bounded weight."""
+
+    def apply(tokens: Tokens, ratio: Tensor, bounds: Bounds) -> Tensor:
+        return -bounds.clip(ratio.detach()) * tokens.advantage * tokens.logprob
+
+    return Term(apply)
+
+
+@named
+def gradient_preserving_clip() -> Term[[Tokens, Tensor, Bounds], Tensor]:
+    """AEPO (entropy-balanced agent RL, 2510.14545): a gain above the bound keeps the bound as its gradient's factor.
+
+    −A·ρ̃ with ρ̃ = high·ρ/sg(ρ) where A > 0 and ρ > high; low (no gradient) where A < 0 and ρ < low; else ρ.
+    """
+
+    def apply(tokens: Tokens, ratio: Tensor, bounds: Bounds) -> Tensor:
+        same = ratio.detach()
+        above = (tokens.advantage > 0) & (same > bounds.high)
+        held = bounds.clip(same) * ratio / same.where(above, same.new_ones(()))  # 1: no division by 0 where not used
+        kept = ratio.clamp(min=bounds.low).where(tokens.advantage < 0, ratio)
+        return -tokens.advantage * held.where(above, kept)
+
+    return Term(apply)
+
+
+@named
+def smooth_gate(positive: float = 1.0, negative: float = 1.05) -> Term[[Tokens, Tensor, Bounds], Tensor]:
+    """SAPO (2511.20347): −A·(4/τ)·σ(τ(ρ − 1)), τ by the sign of A; slope 1 at ρ = 1, fading smoothly. Uses no bound."""
+
+    def apply(tokens: Tokens, ratio: Tensor, bounds: Bounds) -> Tensor:
+        sharp = tokens.advantage.new_full((), positive).where(
+            tokens.advantage > 0, tokens.advantage.new_tensor(negative)
+        )
+        return -tokens.advantage * (4.0 / sharp) * (sharp * (ratio - 1.0)).sigmoid()
+
+    return Term(apply)
+
+
+@named
+def unclipped() -> Term[[Tokens, Tensor, Bounds], Tensor]:
+    """−A·ρ. No bound is used."""
+    return Term(lambda tokens, ratio, bounds: -tokens.advantage * ratio)
+
+
+def _needs(*rules: object) -> frozenset[str]:
+    return frozenset[str]().union(*(getattr(rule, "needs", frozenset()) for rule in rules))

@@ -1,0 +1,100 @@
+"""Weights: how much a turn or a token counts, >= 0; 0 leaves it out of the loss and of every denominator.
+
+A turn weight is a part ``(turns, advantage) -> factor`` on float64 [turns]; a token weight is a function ``(tokens) ->
+factor`` [tokens]. Both are computed once, on the global batch and from the policy that sampled, before micro-batches
+are cut; factors are multiplied. Weights change *what* is optimised, so each says how.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from agentgym.errors import UsageError
+from agentgym.trainers.tokens import Term, Tokens
+from agentgym.trainers.turns import Floats, Part, TurnTable, named
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@named
+def product(*parts: Callable[[TurnTable, Floats], Floats]) -> Part:
+    """The product of turn weights; all 1 without parts. Refuses a negative factor."""
+
+    def apply(turns: TurnTable, advantage: Floats) -> Floats:
+        factor = np.ones(len(turns))
+        for part in parts:
+            given = part(turns, advantage)
+            if (given < 0).any():
+                row = int(np.argmin(given))
+                raise UsageError(f"weights are >= 0; {part!r} gives {given[row]} to turn {row}")
+            factor = factor * given
+        return factor
+
+    return Part(apply, frozenset[str]().union(*(getattr(part, "needs", ()) for part in parts)), parts)
+
+
+@named
+def mask_truncated() -> Part:
+    """0 on every turn of a truncated episode: DAPO's over-long filtering (2503.14476).
+
+    The policy then hears nothing about running into a limit. It is no longer the gradient of the expected reward.
+    """
+    return Part(lambda turns, advantage: 1.0 - turns.truncated, frozenset({"truncated"}))
+
+
+@named
+def drop_zero() -> Part:
+    """0 where the advantage is 0: those turns leave the denominators of token and sequence means.
+
+    With an aggregator whose denominators are constants it changes nothing.
+    """
+    return Part(lambda turns, advantage: (advantage != 0.0).astype(np.float64))
+
+
+@named
+def difficulty(temperature: float = 2.0, column: str = "success") -> Part:
+    """Harder tasks weigh more: λ_q = n · softmax_q(−p_q / T) over the n groups with some advantage; DGPO (2601.20614).
+
+    p_q is the mean of ``column`` (in [0, 1]) over the group's episodes. As released, p_q = 0 (all failed, so the
+    advantages came from something else) counts as 1. Groups without any advantage get 0.
+    """
+    if temperature <= 0:
+        raise UsageError(f"temperature must be positive, got {temperature!r}")
+
+    def apply(turns: TurnTable, advantage: Floats) -> Floats:
+        groups, first = turns.groups, turns.first
+        total = np.bincount(groups.code[first], weights=turns.column(column)[first], minlength=groups.total)
+        rate = total / np.bincount(groups.code[first], minlength=groups.total)
+        used = np.bincount(groups.code, weights=np.abs(advantage), minlength=groups.total) > 0
+        if not used.any():
+            return np.zeros(len(turns))
+        ease = np.where(rate == 0.0, 1.0, rate)
+        hardness = np.where(used, np.exp((ease[used].min() - ease) / temperature), 0.0)
+        return np.asarray((hardness * used.sum() / hardness.sum())[groups.code])
+
+    return Part(apply, frozenset({column}))
+
+
+@named
+def top_entropy(share: float = 0.2) -> Term[[Tokens], Tensor]:
+    """1 on the ``share`` of the batch's tokens with the highest entropy, 0 on the others (2506.01939).
+
+    Masked tokens do not take part. Tokens as uncertain as the last one that is kept are kept too.
+    """
+    if not 0.0 < share <= 1.0:
+        raise UsageError(f"share must lie in (0, 1], got {share!r}")
+
+    def apply(tokens: Tokens) -> Tensor:
+        entropy, counted = tokens.require("entropy").detach(), tokens.weight > 0
+        number = int(counted.sum())
+        if number == 0:
+            return tokens.weight.new_zeros(len(tokens))
+        least = entropy[counted].topk(math.ceil(share * number)).values[-1]
+        return ((entropy >= least) & counted).to(tokens.weight.dtype)
+
+    return Term(apply, frozenset({"entropy"}))

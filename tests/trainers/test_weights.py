@@ -1,0 +1,181 @@
+"""Weights, rewards and control: each value by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from agentgym.errors import UsageError
+from agentgym.trainers.control import AdaptiveKL, Controller, constant, cosine, linear, warm_up
+from agentgym.trainers.credit import chain, outcome, to_go
+from agentgym.trainers.rewards import format_penalty, kl, overlong, paid
+from agentgym.trainers.tokens import Tokens
+from agentgym.trainers.turns import Part, TurnTable
+from agentgym.trainers.weights import difficulty, drop_zero, mask_truncated, product, top_entropy
+
+
+def table(**columns):
+    base = {"group": [0, 0, 0], "episode": ["a", "a", "b"], "turn": [0, 1, 0], "reward": [0.0, 1.0, 0.5]}
+    return TurnTable.from_columns(**{**base, **columns})
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+def test_mask_truncated_and_drop_zero():
+    turns = table(truncated=[False, False, True])
+    advantage = np.array([0.0, 1.0, -1.0])
+    assert mask_truncated()(turns, advantage).tolist() == [1.0, 1.0, 0.0]
+    assert drop_zero()(turns, advantage).tolist() == [0.0, 1.0, 1.0]
+    both = product(mask_truncated(), drop_zero())
+    assert both(turns, advantage).tolist() == [0.0, 1.0, 0.0]
+    assert both.needs == {"truncated"}
+    assert product()(turns, advantage).tolist() == [1.0] * 3
+
+
+def test_a_negative_weight_is_refused():
+    with pytest.raises(UsageError, match=r"weights are >= 0; minus gives -1.0 to turn 2"):
+        product(Part(lambda turns, a: a, name="minus"))(table(), [0.0, 1.0, -1.0])
+
+
+def two_groups(success, **columns):
+    n = len(success)
+    return TurnTable.from_columns(
+        group=[0] * 4 + [1] * (n - 4), episode=range(n), turn=[0] * n, reward=[0.0] * n, success=success, **columns
+    )
+
+
+def test_difficulty_weighs_hard_tasks_more():
+    turns = two_groups([1, 0, 0, 0, 1, 1, 1, 0])  # rates .25 and .75
+    found = difficulty(2.0)(turns, np.ones(8))
+    assert_allclose(found, [1.1244] * 4 + [0.8756] * 4, atol=1e-4)
+    assert_allclose(found[0] + found[4], 2.0)
+
+
+def test_difficulty_leaves_groups_without_advantage_out():
+    turns = two_groups([1, 0, 0, 0, 1, 1, 1, 1])
+    assert difficulty()(turns, np.array([1.0] * 4 + [0.0] * 4)).tolist() == [1.0] * 4 + [0.0] * 4
+    assert not difficulty()(turns, np.zeros(8)).any()
+
+
+def test_difficulty_of_a_group_that_never_succeeds_is_the_least():
+    found = difficulty(0.01)(two_groups([0, 0, 0, 0, 1, 1, 1, 0]), np.ones(8))
+    assert found[0] < 1e-9 < found[4]
+
+
+def test_difficulty_counts_an_episode_once():
+    turns = table(success=[True, True, False])  # two episodes, one solved: rate .5 whatever their lengths
+    other = TurnTable.from_columns(group=[1], episode=["c"], turn=[0], reward=[0.0], success=[True])
+    columns = {name: [*turns.column(name), *other.column(name)] for name in turns.columns}
+    found = difficulty(1.0)(TurnTable.from_columns(**columns), np.ones(4))
+    assert_allclose(found[0] / found[3], math.exp(0.5))
+
+
+def token_batch(entropy, weight):
+    n = len(entropy)
+    ids = torch.zeros(n, dtype=torch.int64)
+    zero = torch.zeros(n)
+    return Tokens(zero, zero, zero, torch.tensor(weight), ids, ids, entropy=torch.tensor(entropy))
+
+
+def test_top_entropy_keeps_the_most_uncertain_of_the_tokens_that_count():
+    batch = token_batch([0.1, 0.9, 0.5, 9.0, 0.7, 0.2], [1.0, 1.0, 1.0, 0.0, 1.0, 1.0])
+    assert top_entropy(0.4)(batch).tolist() == [0, 1, 0, 0, 1, 0]
+    assert top_entropy(0.41)(batch).tolist() == [0, 1, 1, 0, 1, 0]
+    assert top_entropy(1.0)(batch).tolist() == [1, 1, 1, 0, 1, 1]
+    assert top_entropy().needs == {"entropy"}
+
+
+def test_top_entropy_keeps_ties_and_survives_an_empty_mask():
+    assert top_entropy(0.25)(token_batch([1.0, 2.0, 2.0, 0.0], [1.0] * 4)).tolist() == [0, 1, 1, 0]
+    assert top_entropy()(token_batch([1.0, 2.0], [0.0, 0.0])).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("make", [lambda: top_entropy(0.0), lambda: difficulty(0.0)])
+def test_weights_out_of_range_are_refused(make):
+    with pytest.raises(UsageError, match=r"share must lie in|temperature must be positive"):
+        make()
+
+
+# --- rewards ----------------------------------------------------------------------------------------------------------
+
+
+def test_paid_is_what_was_paid():
+    turns = table()
+    assert paid()(turns, turns.reward).tolist() == [0.0, 1.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("length", "cost"), [(0, 0), (60, 0), (70, 0.5), (80, 1.0), (95, 1.75), (100, 2.0), (120, 2.0)]
+)
+def test_overlong_costs_more_and_more_inside_the_buffer(length, cost):
+    turns = table(tokens=[length - length // 3, length // 3, 0])
+    found = overlong(100, 40, factor=2.0)(turns, turns.reward)
+    assert_allclose(found, [0.0, 1.0 - cost, 0.5])
+
+
+def test_overlong_measures_any_column():
+    turns = table(tool_calls=[3, 3, 1])
+    assert overlong(4, 4, column="tool_calls")(turns, turns.reward).tolist() == [0.0, 0.0, 0.25]
+    with pytest.raises(UsageError, match="0 < buffer <= limit, got limit=3, buffer=4"):
+        overlong(3, 4)
+
+
+def test_penalties_in_the_reward_are_carried_back_by_credit():
+    turns = table(valid=[True, False, True], kl=[0.0, 2.0, 1.0])
+    rule = chain(format_penalty(0.5), kl(0.1), to_go(1.0))
+    assert_allclose(rule(turns, turns.reward), [0.3, 0.3, 0.4])
+    assert rule.needs == {"valid", "kl"}
+    assert chain(paid(), outcome())(turns, turns.reward).tolist() == [1.0, 1.0, 0.5]
+
+
+# --- control ----------------------------------------------------------------------------------------------------------
+
+
+def test_schedules_by_hand():
+    assert constant(0.3)(1000) == 0.3
+    assert [linear(1.0, 0.0, 4)(u) for u in (0, 1, 4, 9)] == [1.0, 0.75, 0.0, 0.0]
+    assert [cosine(2.0, 0.0, 4)(u) for u in (0, 2, 4, 9)] == pytest.approx([2.0, 1.0, 0.0, 0.0])
+    assert cosine(2.0, 0.0, 4)(1) == pytest.approx(1 + math.cos(math.pi / 4))
+    rising = warm_up(3, linear(1.0, 0.0, 4))
+    assert [rising(u) for u in range(6)] == pytest.approx([0.25, 0.5, 0.75, 1.0, 0.75, 0.5])
+    assert repr(rising) == "warm_up(3, linear(1.0, 0.0, 4))"
+
+
+def test_schedules_are_controllers_without_a_state():
+    schedule = constant(1.0)
+    assert isinstance(schedule, Controller)
+    schedule.observe({"kl": 3.0})
+    assert schedule.state_dict() == {}
+    schedule.load_state_dict({})
+    with pytest.raises(UsageError, match=r"constant\(1.0\) has no state, got .*another controller"):
+        schedule.load_state_dict({"coefficient": 1.0})
+    with pytest.raises(UsageError, match="counted from 0, got -1"):
+        schedule(-1)
+    with pytest.raises(UsageError, match="updates must be at least 1, got 0"):
+        linear(0.0, 1.0, 0)
+
+
+def test_adaptive_kl_follows_its_target():
+    controller = AdaptiveKL(0.1, target=2.0, horizon=100.0)
+    assert isinstance(controller, Controller)
+    controller.observe({"kl": 2.2, "episodes": 10})  # error .1: times 1 + .1 * 10/100
+    assert controller(1) == pytest.approx(0.1 * 1.01)
+    controller.observe({"kl": 50.0, "episodes": 50})  # error cut at .2
+    assert controller(2) == pytest.approx(0.1 * 1.01 * 1.1)
+    again = AdaptiveKL(9.9, target=2.0, horizon=100.0)
+    again.load_state_dict(controller.state_dict())
+    controller.observe({"kl": 0.0, "episodes": 50})
+    again.observe({"kl": 0.0, "episodes": 50})
+    assert again(3) == controller(3) == pytest.approx(0.1 * 1.01 * 1.1 * 0.9)
+
+
+def test_adaptive_kl_wants_its_metrics_and_sane_options():
+    with pytest.raises(UsageError, match=r"reads the metric 'episodes'; this update has kl"):
+        AdaptiveKL(0.1, 1.0).observe({"kl": 1.0})
+    with pytest.raises(UsageError, match="target > 0"):
+        AdaptiveKL(0.1, 0.0)
