@@ -288,6 +288,29 @@ def test_a_turn_without_an_anchor_is_compared_with_none():
     assert standardize(by="anchor", scale=False)(turns, turns.reward).tolist() == [0.0, 0.0, -0.5, 0.5]
 
 
+def test_sets_of_ones_own_make_room_for_other_algorithms():
+    """IGPO's separate normalisation and its published vectors: gains of inner turns, outcomes of last turns."""
+
+    def kind(wanted):
+        def ids(turns):
+            last = set(turns.last.tolist())
+            return ["kept" if (row in last) == (wanted == "last") else None for row in range(len(turns))]
+
+        return ids
+
+    turns = table(
+        group=[0] * 9,
+        episode=list("aaaabbbcc"),
+        turn=[0, 1, 2, 3, 0, 1, 2, 0, 1],
+        reward=[0.2, -0.1, 0.3, 1.0, 0.0, 0.4, 0.0, 0.1, 0.5],
+    )
+    separate = total(standardize(by=kind("inner"), ddof=0), standardize(by=kind("last"), ddof=0))
+    full = [0.93197, 0.63921, 2.10305, 1.22474, -0.63921, 0.2391, -1.22474, -0.29277, 0.0]
+    half = [-0.06648, -0.7185, 1.49068, 1.22474, -0.45257, 0.85147, -1.22474, -0.29277, 0.0]
+    assert_allclose(chain(separate, to_go(1.0))(turns, turns.reward), full, atol=1e-4)
+    assert_allclose(chain(separate, to_go(0.5))(turns, turns.reward), half, atol=1e-4)
+
+
 # --- similar anchors --------------------------------------------------------------------------------------------------
 
 

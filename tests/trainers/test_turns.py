@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -191,3 +193,10 @@ def test_a_part_says_what_it_is():
     part = Part(lambda turns, values: values + 1, name="plus one")
     assert repr(part) == "plus one"
     assert part(TurnTable.from_columns(**BASE), [1, 2, 3]).tolist() == [2.0, 3.0, 4.0]
+
+
+def test_no_stage_file_imports_torch():
+    stages = "turns anchors credit rewards weights tokens surrogate penalties aggregate control"
+    code = "import sys\n" + "\n".join(f"import agentgym.trainers.{name}" for name in stages.split())
+    code += "\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
