@@ -82,6 +82,9 @@ class JsonClient:
             except httpx.TransportError as error:
                 problem = f"cannot be reached ({error})"
                 continue
+            except httpx.DecodingError as error:
+                problem = f"sent a broken answer ({error})"
+                continue
             if status in RETRIED:
                 problem = f"answered with status {status}"
                 continue
@@ -113,7 +116,7 @@ class JsonClient:
             raise ToolError(f"the search server refused the request with status {status}: {_start_of(raw)}")
         try:
             return json.loads(raw)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ToolError(f"the search server sent something that is not JSON: {_start_of(raw)}") from error
 
 
