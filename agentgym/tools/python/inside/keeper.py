@@ -72,7 +72,7 @@ class Keeper:
         self.pid, self.channel, self.out, self.err = self._start_worker()
         self.pidfd = os.pidfd_open(self.pid)
         self.cpu_before = 0.0
-        self.ended: tuple[int, float] | None = None  # exit code and CPU seconds of the worker, once it is gone
+        self.ended, self.exit_code = False, 0
 
     def _start_worker(self) -> tuple[int, socket.socket, Pipe, Pipe]:
         mine, theirs = socket.socketpair()
@@ -100,7 +100,7 @@ class Keeper:
         reading = frames.Frames()
         awake = True
         try:
-            while self.ended is None and (data := self.link.recv(1 << 20)):
+            while not self.ended and (data := self.link.recv(1 << 20)):
                 for _, kind, payload in reading.feed(data):
                     if kind != frames.CALL:
                         return
@@ -110,7 +110,7 @@ class Keeper:
                         confine.signal_all(self.walls, self.proc, signal.SIGCONT)
                     self.link.sendall(frames.frame(0, frames.RESULT, self._run(call, one_shot)))
                     awake = False
-                    if one_shot or self.ended is not None:
+                    if one_shot or self.ended:
                         return
         finally:
             confine.reap_all(self.walls, self.proc)
@@ -127,31 +127,37 @@ class Keeper:
         self.err.start()
         watch = _Watch(self, frames.frame(0, frames.CALL, call))
         report = watch.wait()
-        if one_shot or report is None:
-            self.end_worker()
-            usage = Usage(watch.peak.memory, self.ended[1] if self.ended else 0.0, watch.peak.tasks)
-        else:
-            confine.signal_all(self.walls, self.proc, signal.SIGSTOP)  # nothing runs between two calls
-            usage = self.usage()
+        cpu = max(watch.peak.cpu, self._worker_cpu())
+        if report is None:
+            cpu = max(cpu, self._end_worker())
+        else:  # nothing runs on after a report
+            confine.signal_all(self.walls, self.proc, signal.SIGKILL if one_shot else signal.SIGSTOP)
         for pipe in (self.out, self.err):
             pipe.drain()
             if pipe.written > pipe.room:
                 watch.limits |= frames.OUTPUT
-        cpu, self.cpu_before = usage.cpu - self.cpu_before, usage.cpu
+        cpu, self.cpu_before = cpu - self.cpu_before, cpu
         status = frames.REPORTED if report is not None else frames.KILLED if watch.killed else frames.EXITED
-        code = self.ended[0] if self.ended else 0
-        peak = max(usage.memory, watch.peak.memory)
         written = (self.out.written, self.err.written)
-        verdict = frames.VERDICT.pack(status, code, watch.seconds, cpu, peak, watch.limits, *written)
+        verdict = frames.VERDICT.pack(
+            status, self.exit_code, watch.seconds, cpu, watch.peak.memory, watch.limits, *written
+        )
         return frames.pack(verdict, bytes(self.out.kept), bytes(self.err.kept), report or b"")
 
-    def end_worker(self) -> None:
-        """Kill the whole cell and note how the worker ended."""
-        if self.ended is None:
-            confine.signal_all(self.walls, self.proc, signal.SIGKILL)
-            _, status, used = os.wait4(self.pid, 0)
-            self.ended = (os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime)
-            confine.reap_all(self.walls, self.proc)
+    def _worker_cpu(self) -> float:
+        """CPU seconds of all threads of the worker, exact where /proc counts in hundredths."""
+        try:
+            return time.clock_gettime((~self.pid << 3) | 2)  # clock_getcpuclockid(3)
+        except OSError:
+            return 0.0
+
+    def _end_worker(self) -> float:
+        """Kill the whole cell and note how the worker ended; its CPU seconds with those of its children."""
+        confine.signal_all(self.walls, self.proc, signal.SIGKILL)
+        _, status, used = os.wait4(self.pid, 0)
+        self.ended, self.exit_code = True, os.waitstatus_to_exitcode(status)
+        confine.reap_all(self.walls, self.proc)
+        return used.ru_utime + used.ru_stime
 
     def usage(self) -> Usage:
         """Sum over the processes of the cell. Pages shared after a fork count once."""
@@ -248,6 +254,7 @@ class _Watch:
             return tick
         usage = keeper.usage()
         self.peak.memory = max(self.peak.memory, usage.memory)
+        self.peak.cpu = usage.cpu
         if usage.memory > limits["memory"]:
             self._kill(frames.MEMORY)
         if usage.cpu - keeper.cpu_before >= limits["cpu"]:

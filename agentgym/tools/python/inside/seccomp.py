@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import struct
+from functools import lru_cache
 
 # name: number on (x86_64, aarch64); None where the architecture has no such call
 _DENIED: dict[str, tuple[int | None, int]] = {
@@ -101,18 +102,29 @@ def program(machine: str) -> bytes:
     return b"".join(ops)
 
 
+class _Program(ctypes.Structure):
+    """``struct sock_fprog``."""
+
+    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+
+
+@lru_cache
+def _ready() -> tuple[_Program, ctypes.Array[ctypes.c_char]]:
+    code = program(os.uname().machine)
+    ops = ctypes.create_string_buffer(code, len(code))
+    return _Program(len(code) // 8, ctypes.cast(ops, ctypes.c_void_p)), ops
+
+
+def prepare() -> None:
+    """Build the program once, before forking."""
+    _ready()
+
+
 def install(libc: ctypes.CDLL) -> None:
     """Put the filter on this process for good. ``no_new_privs`` must be set already.
 
     Raises:
         OSError: the kernel refuses.
     """
-    code = program(os.uname().machine)
-    ops = ctypes.create_string_buffer(code, len(code))
-
-    class SockFprog(ctypes.Structure):
-        _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
-
-    prog = SockFprog(len(code) // 8, ctypes.cast(ops, ctypes.c_void_p))
-    if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(prog), 0, 0):
+    if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(_ready()[0]), 0, 0):
         raise OSError(ctypes.get_errno(), "seccomp: " + os.strerror(ctypes.get_errno()))

@@ -9,10 +9,11 @@ import os
 import selectors
 import signal
 import socket
+import sys
 import traceback
 from typing import Any
 
-from agentgym.tools.python.inside import confine, frames
+from agentgym.tools.python.inside import confine, frames, seccomp
 from agentgym.tools.python.inside.confine import Walls
 from agentgym.tools.python.inside.keeper import Keeper
 
@@ -29,6 +30,10 @@ def main(config_text: str) -> None:
     for name in config["preload"]:
         with contextlib.suppress(ImportError):
             __import__(name)
+    seccomp.prepare()
+    os.environ.clear()
+    # The code must not find these files by import; the list keeps them alive.
+    hidden = [sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "agentgym"]
     gc.collect()
     gc.freeze()
     mine, theirs = socket.socketpair()
@@ -37,6 +42,7 @@ def main(config_text: str) -> None:
         _zygote(theirs, config)
     theirs.close()
     _Router(config, mine).run()
+    hidden.clear()
     os._exit(0)
 
 
