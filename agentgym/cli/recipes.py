@@ -1,0 +1,33 @@
+"""``agentgym recipes``: what an agent can be trained with."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agentgym.cli._console import print_table
+
+if TYPE_CHECKING:
+    from agentgym.trainers.algorithm import Recipe
+
+
+def command(name: Annotated[str | None, typer.Argument(help="Show the page of this recipe.")] = None) -> None:
+    """List the training recipes, or show the page of one."""
+    from agentgym.trainers.algorithm import get_recipe, recipe_names
+
+    if name is None:
+        print_table(("recipe", "what it is"), ((known, get_recipe(known).summary) for known in recipe_names()))
+    else:
+        _show_page(get_recipe(name))
+
+
+def _show_page(recipe: Recipe) -> None:
+    print(f"{recipe.name}\n\n{recipe.docstring}\n")
+    parameters = recipe.parameters.values()
+    if parameters:
+        rows = [(p.name, inspect.formatannotation(p.annotation), repr(p.default)) for p in parameters]
+        print_table(("parameter", "type", "default"), rows)
+        print()
+    print(" ".join(["agentgym train ENV --recipe", recipe.name, *(f"{p.name}=..." for p in parameters)]))
