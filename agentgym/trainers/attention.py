@@ -61,8 +61,7 @@ class _BlockPlan:
             hidden = key > seen_by
             if window is not None:
                 hidden |= key <= seen_by - window
-                # a padded query sees something, or its softmax is not a number
-                hidden &= hidden.any(-1, keepdim=True) & ~hidden.all(-1, keepdim=True)
+                hidden &= ~hidden.all(-1, keepdim=True)  # the softmax of a padded query that sees nothing is nan
             mask = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
             self._masks[window, dtype] = mask[:, None]
         return self._masks[window, dtype]

@@ -34,7 +34,7 @@ _ALIGN = 8
 _CAUSAL_SHARE = 0.7
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Row:
     """One token sequence to score.
 
@@ -265,14 +265,14 @@ def _paths(rows: Sequence[Row], needed: Ints) -> tuple[Ints, list[Ints], list[In
     ends: list[int] = []  # the row at the end of each chain
     shared: list[int] = []  # tokens that a chain shares with the one before
     pending = 0
-    for this, after in zip(order, [*order[1:], None], strict=True):
+    for i, this in enumerate(order):
         host[this] = len(ends)
-        common = 0 if after is None else _common(ids[this], ids[after])
+        common = _common(ids[this], ids[order[i + 1]]) if i + 1 < len(order) else 0
         if common < needed[this]:
             ends.append(this)
             shared.append(pending)
             pending = common
-    sequence = _longest_first(needed[ends], np.asarray(shared, np.int64))
+    sequence = _longest_first(needed[np.asarray(ends, np.int64)], np.asarray(shared, np.int64))
     rank = np.empty(len(ends), np.int64)
     rank[sequence] = np.arange(len(ends))
     sequences = [ids[ends[chain]] for chain in sequence]
@@ -309,7 +309,7 @@ def _longest_first(lengths: Ints, shared: Ints) -> list[int]:
             continue
         inner = shared[low + 1 : high]
         cuts = [low, *(low + 1 + np.flatnonzero(inner == inner.min())).tolist(), high]
-        todo += sorted(pairwise(cuts), key=lambda span: int(lengths[span[0] : span[1]].max()))
+        todo += sorted(pairwise(cuts), key=lambda span: (int(lengths[span[0] : span[1]].max()), -span[0]))
     return order
 
 
