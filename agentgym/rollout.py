@@ -129,6 +129,7 @@ class Rollout:
 
     Attributes:
         policy_calls: requests submitted so far.
+        num_tasks: how many tasks the environment has, where they are finitely many.
     """
 
     def __init__(
@@ -155,6 +156,7 @@ class Rollout:
         base = first.unwrapped
         self.env_id = first.spec.id if first.spec else type(base).__name__
         self._fingerprint = str(getattr(base, "fingerprint", ""))
+        self.num_tasks: int | None = getattr(base, "num_tasks", None)
         self._instructions = str(getattr(base, "instructions", ""))
         if threads is None:
             threads = slots if getattr(base, "waits", False) else 0

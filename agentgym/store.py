@@ -399,6 +399,11 @@ class RunFolder:
         found = sorted((self.path / "checkpoints").glob("update-[0-9]*"))
         return {int(path.name.removeprefix("update-")): path for path in found}
 
+    def prune(self, keep: int) -> None:
+        """Delete all but the newest ``keep`` checkpoints."""
+        for path in list(self.checkpoints().values())[:-keep]:
+            shutil.rmtree(path)
+
     def latest_checkpoint(self) -> tuple[int, Path]:
         """The newest whole checkpoint.
 

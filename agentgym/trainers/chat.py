@@ -28,7 +28,9 @@ class Chat:
 
     def __init__(self, tokenizer: Any) -> None:
         if not getattr(tokenizer, "chat_template", None):
-            raise UsageError("the tokenizer has no chat_template; set tokenizer.chat_template and save it with the model")
+            raise UsageError(
+                "the tokenizer has no chat_template; set tokenizer.chat_template and save it with the model"
+            )
         self.tokenizer = tokenizer
         turns = [_message("user", _USER), _message("assistant", _ACTION)]
         played = self._render([*turns, _message("user", _NEXT)], prompt=True)
@@ -40,7 +42,9 @@ class Chat:
         end = self._encode(self._between)
         self.end = end[0] if end and end[0] in self.special_ids else tokenizer.eos_token_id
         if self.end is None:
-            raise UsageError("the chat template ends an action with no special token and the tokenizer has no eos_token")
+            raise UsageError(
+                "the chat template ends an action with no special token and the tokenizer has no eos_token"
+            )
         self._between_ended = end[1:] if end and end[0] == self.end else end
         self._between_cut = end if end and end[0] == self.end else [self.end, *end]
         self._suffix = lru_cache(maxsize=65536)(self._suffix_ids)

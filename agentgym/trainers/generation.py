@@ -213,7 +213,9 @@ class Engine:
         begin = np.array(starts)
         width, read = int(lengths.max()), int((begin + lengths).max())
         self._store.reserve(max(reserve_slots, max(slots) + 1), read)
-        offset = np.arange(width) - (width - lengths[:, None])  # aligned right: every row's last token is in the last column
+        offset = np.arange(width) - (
+            width - lengths[:, None]
+        )  # aligned right: every row's last token is in the last column
         valid = offset >= 0
         ids = np.zeros((len(slots), width), np.int64)
         ids[valid] = np.concatenate([np.asarray(t, np.int64) for t in tokens])

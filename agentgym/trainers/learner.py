@@ -115,10 +115,15 @@ class Learner:
         if self.reference is not None:
             self.reference.model.load_state_dict(state["reference"])
 
-    def update(self, episodes: Sequence[Episode]) -> Update:
-        """Learn from the episodes (failed ones left out); whole groups."""
+    def update(self, episodes: Sequence[Episode], *, lr: float | None = None) -> Update:
+        """Learn from the episodes (failed ones left out); whole groups.
+
+        Args:
+            lr: learning rate of this update; None: that of :class:`Optimisation`.
+        """
         episodes = [e for e in episodes if not e.failed and e.turns]
         self.updates += 1
+        self._set_lr(self.how.lr if lr is None else lr)
         if not episodes:
             return Update({"turns": 0.0}, {})
         whole = rows_of(episodes)
@@ -221,10 +226,12 @@ class Learner:
         norm = nn.utils.clip_grad_norm_(self.parameters, self.how.max_grad_norm)
         totals.step(float(norm), batch.tree)
         if torch.isfinite(norm):
-            ready = min(1.0, self.updates / self.how.warmup) if self.how.warmup else 1.0
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.how.lr * ready
             self.optimizer.step()
+
+    def _set_lr(self, lr: float) -> None:
+        ready = min(1.0, self.updates / self.how.warmup) if self.how.warmup else 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * ready
 
     def _weights(self, batch: _Batch) -> Tensor:
         weight = torch.from_numpy(batch.turn_weight).float()
@@ -270,18 +277,19 @@ def _value_head(model: Any) -> nn.Linear:
 class _Totals:
     """Adds up an update's figures over micro-batches and steps.
 
-    ``loss`` sums over micro-batches, means over steps; ``kl_old`` is the k3 estimate of KL(sampled ‖ now); ``clipped``
+    ``loss`` sums over micro-batches, means over steps; ``nll`` is the mean of −log π over action tokens; ``kl_old`` is the k3 estimate of KL(sampled ‖ now); ``clipped``
     the share of action tokens whose ratio left [0.8, 1.2]; ``grad_norm`` before clipping; ``sharing`` rows' tokens /
     tree tokens.
     """
 
     def __init__(self) -> None:
-        self.loss = self.kl = self.outside = self.grad_norm = 0.0
+        self.loss = self.nll = self.kl = self.outside = self.grad_norm = 0.0
         self.tokens = self.steps = self.row_tokens = self.tree_tokens = 0
 
     def add(self, tokens: Tokens, loss: Tensor) -> None:
         log_ratio = tokens.log_ratio.detach()
         self.loss += float(loss.detach())
+        self.nll -= float(tokens.logprob.detach().sum())
         self.kl += float((log_ratio.exp() - 1 - log_ratio).sum())
         self.outside += float(((log_ratio.exp() - 1).abs() > 0.2).sum())
         self.tokens += len(tokens)
@@ -297,6 +305,7 @@ class _Totals:
         return {
             "loss": self.loss / steps,
             "grad_norm": self.grad_norm / steps,
+            "nll": self.nll / tokens,
             "kl_old": self.kl / tokens,
             "clipped": self.outside / tokens,
             "action_tokens": self.tokens,

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from agentgym.errors import UsageError
+from agentgym.errors import MissingExtra, UsageError
 from agentgym.policy import Reply, Request
 from agentgym.records import Sample, StopReason, Turn, Usage
 from agentgym.trainers.chat import Chat
@@ -237,3 +237,16 @@ def sampled_ids(turns: Iterable[Turn]) -> list[int]:
         if turn.sample is not None:
             ids[turn.sample.keep :] = [*turn.sample.context, *turn.sample.action]
     return ids
+
+
+def with_lora(model: Any, rank: int) -> Any:
+    """The model with trainable low-rank adapters on all its linear layers and everything else frozen (peft).
+
+    Raises:
+        MissingExtra: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise MissingExtra("peft", "lora") from error
+    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"))

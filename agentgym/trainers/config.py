@@ -1,0 +1,80 @@
+"""Everything that decides a training run, checked before anything starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from agentgym.errors import UsageError, nearest
+
+
+class TrainConfig(BaseModel):
+    """The options of ``agentgym train``; ``key=value`` on the command line sets them, ``run.yaml`` records them.
+
+    What is drawn at random hangs off ``seed``; two runs with equal configurations give equal files on one machine.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    env: str = Field(description="id of the environment")
+    env_options: dict[str, Any] = Field({}, description="arguments of the environment: env.NAME=VALUE")
+    recipe: str = Field("grpo", description="name of the algorithm; see `agentgym recipes`")
+    parameters: dict[str, Any] = Field({}, description="parameters of the recipe")
+    replaced: dict[str, str] = Field({}, description="slots replaced by name: --with slot=part")
+
+    model: str = Field("tiny", description="a local folder, a hub name, or 'tiny'")
+    tiny: dict[str, Any] = Field({}, description="size of the tiny model: tiny.layers, tiny.hidden, tiny.heads ...")
+    lora: PositiveInt | None = Field(None, description="train LoRA adapters of this rank instead of all weights")
+    device: str = Field("cpu", description="where the model runs")
+    instructions: bool | None = Field(None, description="show the environment's instructions; default: unless tiny")
+
+    updates: int = Field(100, ge=0, description="policy updates")
+    groups: PositiveInt = Field(16, description="tasks per update")
+    group_size: PositiveInt = Field(8, description="episodes per task")
+    max_turns: PositiveInt | None = Field(None, description="cut episodes here, beside the environment's own limit")
+    max_new_tokens: PositiveInt = Field(32, description="length limit of an action")
+    max_context: PositiveInt | None = Field(None, description="an episode whose context outgrows this is cut")
+    slots: PositiveInt = Field(128, description="episodes running at the same time")
+    temperature: PositiveFloat = Field(1.0, description="of sampling, and of the log-probabilities")
+
+    lr: PositiveFloat = Field(3e-4, description="learning rate")
+    lr_end: float = Field(1.0, ge=0, description="the learning rate falls linearly to this share of itself")
+    weight_decay: float = Field(0.0, ge=0)
+    epochs: PositiveInt = Field(1, description="passes over an update's episodes")
+    minibatches: PositiveInt = Field(1, description="optimiser steps per pass")
+    max_tokens: PositiveInt = Field(8192, description="tree tokens per micro-batch; bounds memory")
+    max_grad_norm: PositiveFloat = Field(1.0)
+
+    warm_start: int = Field(0, ge=0, description="expert episodes to imitate first")
+    warm_start_epochs: PositiveInt = Field(15, description="passes over them")
+    warm_start_lr: PositiveFloat = Field(2e-3)
+    warm_start_batch: PositiveInt = Field(16, description="episodes per optimiser step")
+    warm_start_noise: float = Field(0.0, ge=0, lt=1, description="share of random actions in them; not imitated")
+
+    eval_every: int = Field(10, ge=0, description="updates between evaluations; 0: only at the start and the end")
+    eval_episodes: PositiveInt = Field(100)
+    eval_split: str = Field("test")
+    eval_temperature: float = Field(1.0, ge=0, description="0 is greedy")
+    stop_at: float | None = Field(None, description="stop once training success was at least this in three updates running")
+
+    seed: int = 0
+    threads: PositiveInt | None = Field(None, description="CPU threads; default: torch's choice")
+    checkpoint_every: PositiveInt = Field(10, description="updates between checkpoints")
+    keep_checkpoints: PositiveInt = Field(2, description="older ones are deleted")
+
+    @classmethod
+    def checked(cls, values: dict[str, Any]) -> TrainConfig:
+        """Validate.
+
+        Raises:
+            UsageError: one line that names the option, the rule and the value.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            if first["type"] == "extra_forbidden":
+                raise UsageError(f"unknown option {name!r}{nearest(name, cls.model_fields)}") from error
+            raise UsageError(f"{name}: {first['msg'].lower()} (got {first['input']!r})") from error

@@ -1,0 +1,51 @@
+"""The warm start: learn to write what an expert wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agentgym import draws
+from agentgym.records import Episode
+from agentgym.trainers.aggregate import token_mean
+from agentgym.trainers.algorithm import Algorithm
+from agentgym.trainers.config import TrainConfig
+from agentgym.trainers.demonstrations import tokenised
+from agentgym.trainers.learner import Learner, Optimisation
+from agentgym.trainers.model import ModelPolicy
+from agentgym.trainers.surrogate import one, surrogate, unclipped
+from agentgym.trainers.turns import Part
+
+
+def likelihood() -> Algorithm:
+    """Maximum likelihood as an algorithm: every demonstrated turn has advantage 1, whatever it was paid."""
+    ones = Part(lambda turns, credit: np.ones(len(turns)), name="one_each")
+    return Algorithm(credit=ones, surrogate=surrogate(ratio=one(), shape=unclipped()), aggregate=token_mean)
+
+
+def imitate(
+    model: Any, policy: ModelPolicy, episodes: Sequence[Episode], config: TrainConfig, instructions: bool
+) -> Iterator[dict[str, float]]:
+    """Train the model on the episodes' actions; yields figures after each pass.
+
+    The learning rate rises over the first 20 steps and falls to zero.
+    """
+    how = Optimisation(lr=config.warm_start_lr, weight_decay=0.01, betas=(0.9, 0.98), max_tokens=config.max_tokens, warmup=20)
+    learner = Learner(model, likelihood(), how)
+    data = [tokenised(e, policy.chat, policy.context) for e in episodes if e.success is not False and not e.failed]
+    size = config.warm_start_batch
+    steps = config.warm_start_epochs * -(-len(data) // size)
+    step = 0
+    for epoch in range(config.warm_start_epochs):
+        order = np.argsort([draws.key(config.seed, "warm start", epoch, i) for i in range(len(data))])
+        loss = []
+        for start in range(0, len(data), size):
+            lr = config.warm_start_lr * (1 - step / steps)
+            done = learner.update([data[i] for i in order[start : start + size]], lr=lr)
+            loss.append(done.metrics["nll"])
+            step += 1
+        policy.engine.forget()
+        yield {"epoch": epoch + 1, "loss": float(np.mean(loss)), "episodes": len(data)}

@@ -1,0 +1,1 @@
+"""Named algorithms, one short file a paper. Importing a file registers its recipe."""

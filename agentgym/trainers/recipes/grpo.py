@@ -1,0 +1,35 @@
+"""Group-relative policy optimisation."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from agentgym.trainers.aggregate import seq_mean_token_mean
+from agentgym.trainers.algorithm import Algorithm, recipe
+from agentgym.trainers.credit import chain, outcome, standardize
+from agentgym.trainers.penalties import kl as kl_penalty
+from agentgym.trainers.surrogate import fixed, min_clip, surrogate
+
+
+@recipe
+def grpo(
+    clip: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+    kl: Annotated[float, Field(ge=0)] = 0.0,
+) -> Algorithm:
+    """Each episode's reward against the mean and spread of its group; every turn gets the same credit.
+
+    Aᵢ = (Rᵢ − mean R) / (std R + 1e-6), std unbiased, in the group of episodes of one task. Clipped surrogate, mean over
+    an episode's action tokens, then over episodes. DeepSeekMath, 2402.03300, eq. 3.
+
+    Args:
+        clip: ε of the clipped ratio.
+        kl: coefficient of the k3 penalty towards the first weights; the paper's is 0.04.
+    """
+    return Algorithm(
+        credit=chain(outcome(), standardize()),
+        surrogate=surrogate(bound=fixed(clip, clip), shape=min_clip()),
+        penalties=(kl_penalty(kl),) if kl else (),
+        aggregate=seq_mean_token_mean,
+    )

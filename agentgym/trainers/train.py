@@ -1,0 +1,318 @@
+"""A training run: warm start, then rollout and update in turn, evaluated, recorded, and resumable to the byte."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from agentgym import draws
+from agentgym.errors import StoreError, UsageError
+from agentgym.policy import ExpertPolicy
+from agentgym.records import Episode, Task
+from agentgym.registry import make, takes_split
+from agentgym.rollout import Group, Rollout
+from agentgym.store import EpisodeWriter, JsonLines, RunFolder
+from agentgym.trainers.algorithm import Algorithm, get_recipe, slots, with_part
+from agentgym.trainers.config import TrainConfig
+from agentgym.trainers.contexts import full_history
+from agentgym.trainers.imitation import imitate
+from agentgym.trainers.learner import Learner, Optimisation
+from agentgym.trainers.model import ModelPolicy, load, tiny, with_lora
+
+_STATE = "trainer.pt"
+
+
+class Progress(Protocol):
+    """Is told what happens; the command line draws it."""
+
+    def __call__(self, stage: str, figures: Mapping[str, float]) -> None:
+        """``stage``: ``warm start``, ``update`` or ``evaluation``."""
+
+
+def silent(stage: str, figures: Mapping[str, float]) -> None:
+    """Show nothing."""
+
+
+class Training:
+    """One run folder being written. :meth:`start` makes a new one, :meth:`resume` continues one exactly.
+
+    Args:
+        folder: the run folder; its ``run.yaml`` is the configuration.
+        progress: told what happens.
+    """
+
+    def __init__(self, folder: RunFolder, progress: Progress = silent) -> None:
+        self.folder, self.progress = folder, progress
+        self.config = config = TrainConfig.checked({k: v for k, v in folder.config.items() if k in TrainConfig.model_fields})
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        self.algorithm = build_algorithm(config)
+        self.key = draws.key("train", config.seed)
+        self.timings = JsonLines(folder.path / "timings.jsonl")
+        self.update = 0
+        self._recent: list[float] = []
+
+    @classmethod
+    def start(cls, config: TrainConfig, path: str | Path, progress: Progress = silent) -> Training:
+        """Make the run folder; everything that can be refused is refused before it exists."""
+        algorithm = build_algorithm(config)
+        env = environment(config, "train")()
+        resolved = config.model_dump() | {
+            "parameters": get_recipe(config.recipe).resolve(**config.parameters),
+            "algorithm": slots(algorithm),
+            "fingerprint": str(getattr(env.unwrapped, "fingerprint", "")),
+            "versions": {p: version(p) for p in ("agentgym", "torch", "transformers", "gymnasium", "numpy")}
+            | {"python": platform.python_version()},
+        }
+        env.close()
+        return cls(RunFolder.create(path, resolved), progress)
+
+    @classmethod
+    def resume(cls, path: str | Path, progress: Progress = silent) -> Training:
+        """Continue a run from its newest checkpoint; what was written after that is cut off and made again."""
+        return cls(RunFolder(path), progress)
+
+    def run(self) -> None:
+        """Train to the end; returns at once if it is there already."""
+        writer, learner, policy = self._restored()
+        with writer, Rollout(
+            environment(self.config, "train"),
+            policy,
+            slots=self.config.slots,
+            max_turns=self.config.max_turns,
+            branching=self.algorithm.branching(),
+            run_key=self.key,
+        ) as rollout:
+            while self.update < self.config.updates and not self._good_enough():
+                self._one(rollout, learner, policy, writer)
+                last = self.update == self.config.updates or self._good_enough()
+                if last or (self.config.eval_every and self.update % self.config.eval_every == 0):
+                    self._evaluate(policy)
+                if last or self.update % self.config.checkpoint_every == 0:
+                    self._save(learner, policy, writer)
+
+    # One update -------------------------------------------------------------------------------------------------------
+
+    def _one(self, rollout: Rollout, learner: Learner, policy: ModelPolicy, writer: EpisodeWriter) -> None:
+        began = time.perf_counter()
+        calls, generated = rollout.policy_calls, policy.engine.generated
+        self.update += 1
+        episodes, kept = self._played(rollout)
+        rolled_out = time.perf_counter()
+        share = 1 - (1 - self.config.lr_end) * (self.update - 1) / max(1, self.config.updates)
+        done = learner.update(kept, lr=self.config.lr * share)
+        policy.updated()
+        ended = time.perf_counter()
+        useful = sum(len(e.turns) for e in episodes)
+        metrics = {"update": self.update} | summary(episodes) | {
+            "kept_episodes": len(kept),
+            "calls_per_turn": (rollout.policy_calls - calls) / max(1, useful),
+            "generated_tokens": policy.engine.generated - generated,
+        } | done.metrics
+        self._recent = [*self._recent[-2:], metrics["success"]]
+        for episode in episodes:
+            writer.append(episode)
+        for episode_id, credit in done.credits.items():
+            self.folder.credits.append({"update": self.update, "episode": episode_id, "credit": credit})
+        self.folder.metrics.append(metrics)
+        seconds = {"rollout_seconds": rolled_out - began, "update_seconds": ended - rolled_out}
+        self.timings.append({"update": self.update} | seconds)
+        self.progress("update", metrics | seconds)
+
+    def _played(self, rollout: Rollout) -> tuple[list[Episode], list[Episode]]:
+        """All episodes of this update, and those that are learned from; rolls out again while groups are missing."""
+        select, episodes, kept = self.algorithm.select, [], []
+        num_tasks = _num_tasks(self.config)
+        for attempt in range(select.rollouts):
+            key = draws.key(self.key, "attempt", attempt) if attempt else self.key
+            tasks = self.algorithm.sampling(key, self.update, self.config.groups, num_tasks)
+            first = attempt * self.config.groups
+            groups = [Group(f"{self.update}.{first + i}", t, self.config.group_size) for i, t in enumerate(tasks)]
+            played = _in_order(rollout.play(groups))
+            episodes += played
+            for group in groups:
+                members = [e for e in played if e.group == group.id and not e.failed]
+                if len(kept) < self.config.groups and members and select.keep(members):
+                    kept.append(members)
+            if len(kept) == self.config.groups:
+                break
+        if episodes and all(e.failed for e in episodes):
+            raise UsageError(f"every episode of update {self.update} failed; the first one: {episodes[0].failure}")
+        return episodes, [e for group in kept for e in group]
+
+    def _good_enough(self) -> bool:
+        target = self.config.stop_at
+        return target is not None and len(self._recent) == 3 and min(self._recent) >= target
+
+    def _evaluate(self, policy: ModelPolicy) -> None:
+        began = time.perf_counter()
+        engine = policy.engine
+        trained, engine.temperature = engine.temperature, self.config.eval_temperature
+        with Rollout(
+            environment(self.config, self.config.eval_split),
+            policy,
+            slots=self.config.slots,
+            max_turns=self.config.max_turns,
+            run_key=draws.key(self.key, "eval", self.update),
+        ) as rollout:
+            count = rollout.num_tasks or self.config.eval_episodes
+            chosen = range(min(count, self.config.eval_episodes))
+            finite = rollout.num_tasks is not None
+            tasks = [Task(i, {"task": i}) if finite else Task(i) for i in chosen]
+            episodes = list(rollout.play(Group(f"eval.{self.update}.{i}", t) for i, t in enumerate(tasks)))
+        engine.temperature = trained
+        figures = {f"eval_{name}": value for name, value in summary(episodes).items()}
+        self.folder.metrics.append({"update": self.update, "event": "eval", "split": self.config.eval_split} | figures)
+        self.timings.append({"update": self.update, "eval_seconds": time.perf_counter() - began})
+        self.progress("evaluation", {"update": self.update} | figures)
+
+    # Beginning and continuing -----------------------------------------------------------------------------------------
+
+    def _restored(self) -> tuple[EpisodeWriter, Learner, ModelPolicy]:
+        try:
+            update, path = self.folder.latest_checkpoint()
+        except StoreError:
+            return self._fresh()
+        model, tokenizer = load(str(path), device=self.config.device)
+        if self.config.lora:
+            raise UsageError("resuming LoRA runs loads the adapter folder; see trainers.model.with_lora")
+        state = torch.load(path / _STATE, weights_only=True)
+        learner = self._learner(model)
+        learner.load_state_dict(state["learner"])
+        policy = self._policy(model, tokenizer)
+        policy.version = update
+        self.update, self._recent = update, list(state["recent"])
+        for lines in (self.folder.metrics, self.folder.credits, self.timings):
+            lines.cut(update)
+        return self.folder.writer(at=state["episodes"]), learner, policy
+
+    def _fresh(self) -> tuple[EpisodeWriter, Learner, ModelPolicy]:
+        for lines in (self.folder.metrics, self.folder.credits, self.timings):
+            lines.cut(-1)
+        demonstrations = self._demonstrations()
+        model, tokenizer = self._model(demonstrations)
+        policy = self._policy(model, tokenizer)
+        if self.config.warm_start:
+            for metrics in imitate(model, policy, demonstrations, self.config, self._instructions()):
+                self.progress("warm start", metrics)
+        learner = self._learner(model)
+        writer = self.folder.writer(at=0)
+        self._evaluate(policy)
+        self._save(learner, policy, writer)
+        return writer, learner, policy
+
+    def _demonstrations(self) -> list[Episode]:
+        """Expert episodes for the warm start; the tiny model's tokenizer is trained on their text even without one."""
+        wanted = self.config.warm_start or (200 if self.config.model == "tiny" else 0)
+        if not wanted:
+            return []
+        with Rollout(environment(self.config, "train"), ExpertPolicy(self.config.warm_start_noise)) as rollout:
+            tasks = self.algorithm.sampling(draws.key(self.key, "warm start"), 0, wanted, rollout.num_tasks)
+            episodes = _in_order(rollout.play(Group(f"warm.{i}", task) for i, task in enumerate(tasks)))
+        if all(e.failed for e in episodes):
+            raise UsageError(f"no expert episode could be played: {episodes[0].failure}")
+        return episodes
+
+    def _model(self, demonstrations: Iterable[Episode]) -> tuple[Any, Any]:
+        config = self.config
+        if config.model != "tiny":
+            model, tokenizer = load(config.model, device=config.device)
+        else:
+            texts = [text for e in demonstrations for t in e.turns for text in (t.observation, t.action)]
+            model, tokenizer = tiny(texts, seed=config.seed, **config.tiny)
+            model.to(config.device)
+        return (with_lora(model, config.lora) if config.lora else model), tokenizer
+
+    def _policy(self, model: Any, tokenizer: Any) -> ModelPolicy:
+        return ModelPolicy(
+            model,
+            tokenizer,
+            context=self.algorithm.context or full_history(instructions=self._instructions()),
+            temperature=self.config.temperature,
+            max_new_tokens=self.config.max_new_tokens,
+            max_context=self.config.max_context,
+            entropies=bool(self.algorithm.needs & {"entropy"}),
+        )
+
+    def _learner(self, model: Any) -> Learner:
+        names = ("lr", "weight_decay", "epochs", "minibatches", "max_tokens", "max_grad_norm", "temperature")
+        return Learner(model, self.algorithm, Optimisation(**{n: getattr(self.config, n) for n in names}))
+
+    def _instructions(self) -> bool:
+        given = self.config.instructions
+        return self.config.model != "tiny" if given is None else given
+
+    def _save(self, learner: Learner, policy: ModelPolicy, writer: EpisodeWriter) -> None:
+        with self.folder.checkpoint(self.update) as path:
+            policy.model.save_pretrained(path)
+            policy.tokenizer.save_pretrained(path)
+            state = {"learner": learner.state_dict(), "episodes": writer.flush(), "recent": self._recent}
+            torch.save(state, path / _STATE)
+        self.folder.prune(self.config.keep_checkpoints)
+
+
+def build_algorithm(config: TrainConfig) -> Algorithm:
+    """The recipe with its parameters and replaced slots."""
+    algorithm = get_recipe(config.recipe)(**config.parameters)
+    for slot, part in config.replaced.items():
+        algorithm = with_part(algorithm, slot, part)
+    return algorithm
+
+
+def environment(config: TrainConfig, split: str) -> Callable[[], gym.Env[str, str]]:
+    """Makes environments of a split."""
+    options = dict(config.env_options)
+    if takes_split(config.env):
+        options["split"] = split
+    return functools.partial(make, config.env, **options)
+
+
+def summary(episodes: list[Episode]) -> dict[str, float]:
+    """Means over episodes that did not fail.
+
+    ``reward``: sum of rewards; ``success``: share that the environment called solved (of those with a positive reward
+    where it does not say); ``turns``, ``tool_calls``; ``errors``: share of turns that the environment did not understand;
+    ``truncated``; ``failed``: share of all episodes that failed.
+    """
+    good = [e for e in episodes if not e.failed]
+    turns = max(1, sum(len(e.turns) for e in good))
+    mean: Callable[[list[float]], float] = lambda values: float(np.mean(values)) if values else 0.0  # noqa: E731
+    return {
+        "episodes": len(episodes),
+        "reward": mean([e.reward for e in good]),
+        "success": mean([float(e.success if e.success is not None else e.reward > 0) for e in good]),
+        "episode_turns": mean([len(e.turns) for e in good]),
+        "tool_calls": mean([e.tool_calls for e in good]),
+        "errors": sum(t.error is not None for e in good for t in e.turns) / turns,
+        "truncated": mean([float(e.truncated) for e in good]),
+        "failed": (len(episodes) - len(good)) / max(1, len(episodes)),
+    }
+
+
+def _num_tasks(config: TrainConfig) -> int | None:
+    env = environment(config, "train")()
+    env.close()
+    number: int | None = getattr(env.unwrapped, "num_tasks", None)
+    return number
+
+
+def _in_order(episodes: Iterable[Episode]) -> list[Episode]:
+    """Episodes by group and member, so that nothing depends on which finished first."""
+    found = list(episodes)
+    order = {group: i for i, group in enumerate(dict.fromkeys(sorted((e.group for e in found), key=_natural)))}
+    return sorted(found, key=lambda e: (order[e.group], e.member))
+
+
+def _natural(text: str) -> list[int | str]:
+    return [int(part) if part.isdigit() else part for part in text.split(".")]
