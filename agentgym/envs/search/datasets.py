@@ -27,7 +27,6 @@ TEST_SHARE = 0.2
 SPLIT_NAMES = {"train": "train", "dev": "test", "validation": "test", "test": "test", "unseen": "unseen"}
 
 
-@functools.lru_cache(maxsize=8)
 def read_questions(source: str, split: str) -> tuple[Question, ...]:
     """The questions of one split.
 
@@ -41,6 +40,17 @@ def read_questions(source: str, split: str) -> tuple[Question, ...]:
     Raises:
         UsageError: no such file, a record without question or answer, or no question in the split.
     """
+    return _read(source, split, changed(source))
+
+
+def changed(source: str) -> int:
+    """When a file was written, so that what was read of it is kept until then; 0 for a dataset of a hub."""
+    path = Path(source)
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+@functools.lru_cache(maxsize=8)
+def _read(source: str, split: str, changed: int) -> tuple[Question, ...]:
     found = [_question(record, where) for where, record in records(source) if _side(record) == split]
     if not found:
         raise UsageError(
@@ -73,7 +83,7 @@ def context_passages(source: str) -> list[Passage]:
             name = _passage_id(title, text)
             found.setdefault(name, Passage(name, title, text))
     if not found:
-        raise UsageError(f"the questions of {source!r} bring no passages; give corpus= or retriever=")
+        raise UsageError(f"the questions of {source!r} bring no passages; give corpus=")
     return list(found.values())
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from agentgym.env import digest
-from agentgym.envs.search.datasets import context_passages, read_questions
+from agentgym.envs.search.datasets import changed, context_passages, read_questions
 from agentgym.envs.search.expert import next_move
 from agentgym.envs.search.questions import Catalogue
 from agentgym.envs.search.scoring import exact_match, f1
@@ -96,7 +96,7 @@ class SearchEnv(ToolEnv):
                 raise UsageError(f"{', '.join(said)} belong to the invented world; leave them out with questions=")
             tasks = read_questions(questions, split)
             source = ("questions", questions)
-            retriever = open_corpus(corpus) if corpus is not None else _own_index(questions)
+            retriever = open_corpus(corpus) if corpus is not None else _own_index(questions, changed(questions))
         self.tasks = tasks
         timeout = None if isinstance(retriever, Bm25Index) else SLOW_TIMEOUT
         tools = [search_tool(retriever, k=k, characters=characters, timeout=timeout)]
@@ -119,11 +119,11 @@ class SearchEnv(ToolEnv):
 
     def pick(self, options: Mapping[str, Any]) -> Question:
         self._misread = 0
-        task = options.get("task")
-        if task is None:
-            return super().pick({name: value for name, value in options.items() if name != "task"})
         if unknown := sorted(set(options) - {"task"}):
             raise UsageError(f"unknown reset option {unknown[0]!r}; 'task' is the only one")
+        task = options.get("task")
+        if task is None:
+            return super().pick({})
         if isinstance(task, bool) or not isinstance(task, (int, np.integer)) or not 0 <= task < len(self.tasks):
             raise UsageError(f"task must be a number from 0 to {len(self.tasks) - 1}, got {task!r}")
         return self.tasks[int(task)]
@@ -197,13 +197,13 @@ def _shared_client(url: str) -> SearchR1Client:
 
 
 @functools.lru_cache(maxsize=8)
-def _shared_index(path: str, changed: int) -> Bm25Index:
-    """``changed`` is when: a file that was written anew is read anew."""
+def _shared_index(path: str, when: int) -> Bm25Index:
+    """``when`` it was written: a file that was written anew is read anew."""
     return open_index(path) if Path(path).is_dir() else Bm25Index.of(list(read_corpus(path)))
 
 
 @functools.lru_cache(maxsize=8)
-def _own_index(questions: str) -> Bm25Index:
+def _own_index(questions: str, when: int) -> Bm25Index:
     return Bm25Index.of(context_passages(questions))
 
 
