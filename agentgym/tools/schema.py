@@ -99,8 +99,6 @@ def read_docstring(text: str) -> tuple[str, dict[str, str]]:
 
 def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
     target = function.__func__ if isinstance(function, types.MethodType) else function
-    if not inspect.isroutine(target):
-        target = type(target).__call__
     try:
         return get_type_hints(target, include_extras=True)
     except NameError as error:
@@ -111,7 +109,7 @@ def _annotation(
     parameter: inspect.Parameter, hints: Mapping[str, Any], entries: Mapping[str, str], tool: str
 ) -> Any:  # a type form
     if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-        raise UsageError(f"tool {tool!r}: parameter {parameter} cannot be given by name; spell the parameters out")
+        raise UsageError(f"tool {tool!r}: parameter {parameter.name!r} cannot be given by name; spell the parameters out")
     if parameter.name not in hints:
         raise UsageError(f"tool {tool!r}: parameter {parameter.name!r} has no annotation; write {parameter.name}: TYPE")
     hint = hints[parameter.name]

@@ -30,7 +30,7 @@ from agentgym.errors import ToolError, UnknownName, UsageError
 from agentgym.records import ToolCall
 from agentgym.tools.loop import background, in_thread
 from agentgym.tools.plain import mend, shorten, without_paths
-from agentgym.tools.schema import NAME, Arguments, read_function
+from agentgym.tools.schema import NAME, read_function
 
 #: Calls of one tool that may outlive their timeout at the same time; a thread cannot be killed, only waited for.
 MAX_STUCK = 32
@@ -149,7 +149,9 @@ def tool(
 
     def make(target: Callable[..., Any]) -> Tool:
         title = name if name is not None else getattr(target, "__name__", type(target).__name__)
-        known: Arguments = read_function(target, title, skip_first=session is not None)
+        if not inspect.isroutine(target):
+            target = getattr(target, "__call__", target)  # noqa: B004 (an object's method, which has a docstring)
+        known = read_function(target, title, skip_first=session is not None)
         return Tool(title, known.description, known.parameters, known.check, target, timeout, price, session)
 
     return make if function is None else make(function)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from agentgym.errors import UsageError
 from agentgym.records import ToolCall
-from agentgym.tools.plain import mend
+from agentgym.tools.plain import mend, shorten
 from agentgym.tools.tool import Tool
 
 MAX_DEPTH = 64  #: of JSON arguments
@@ -239,15 +239,21 @@ def write_body(
 
     Args:
         unsafe: whether plain text would be mistaken for syntax.
+
+    Raises:
+        UsageError: the first argument is not a parameter of the tool, so that the object would be read as plain text.
     """
-    text = next(iter(arguments.values()), "")
+    text: str = next(iter(arguments.values()), "")
     if isinstance(text, str) and not unsafe(text) and not any(m in text for m in (*THINKING, *markers)):
         try:
             if read_body(tool, text) == arguments:
                 return text
         except UnreadableError:  # it only looks like an object
             pass
-    return encode(dict(arguments), markers)
+    text = encode(dict(arguments), markers)
+    if (read := read_body(tool, text)) != arguments:
+        raise UsageError(f"arguments {shorten(text)} would be read as {shorten(repr(read))}; use the tool's parameters")
+    return text
 
 
 def one_line(tool: Tool) -> str:

@@ -4,7 +4,8 @@
 
     {"content": "...", "tool_calls": [{"type": "function", "function": {"name": "search", "arguments": "{...}"}}]}
 
-A message without tool calls is the final answer, as these endpoints mean it.
+A message without tool calls is the final answer, as these endpoints mean it. The message begins with one of these keys,
+``role`` or ``reasoning_content``; anything else is content.
 """
 
 from __future__ import annotations

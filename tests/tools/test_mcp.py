@@ -1,0 +1,190 @@
+"""MCP servers' tools, against real server processes over stdio and streamable HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from agentgym.envs.tool_env import Question, ToolEnv
+from agentgym.errors import UnknownName, UsageError
+from agentgym.tools.mcp import McpTools, _checker, mcp_tools
+from agentgym.tools.tool import Tool, Toolbox
+
+pytest.importorskip("mcp", reason="needs the extra mcp")
+SERVER = str(Path(__file__).with_name("mcp_server.py"))
+COMMAND = [sys.executable, SERVER]
+
+
+@pytest.fixture(scope="module")
+def http() -> Iterator[Callable[[], tuple[str, subprocess.Popen[bytes]]]]:
+    """Starts HTTP servers: URL and process."""
+    started = []
+
+    def start() -> tuple[str, subprocess.Popen[bytes]]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        process = subprocess.Popen([*COMMAND, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        started.append(process)
+        while True:
+            assert process.poll() is None, "the test server ended"
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                return f"http://127.0.0.1:{port}/mcp", process
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module", params=["stdio", "http"])
+def tools(request: pytest.FixtureRequest) -> Iterator[McpTools]:
+    if request.param == "stdio":
+        with mcp_tools(COMMAND, env={"AGENTGYM_TEST": "given"}, price=0.5) as tools:
+            yield tools
+    else:
+        url, _ = request.getfixturevalue("http")()
+        with mcp_tools(url, headers={"X-Test": "1"}, price=0.5) as tools:
+            yield tools
+
+
+@pytest.fixture
+def box(tools: McpTools) -> Toolbox:
+    return Toolbox(tools)
+
+
+def test_the_server_describes_its_tools(tools: McpTools) -> None:
+    assert [t.name for t in tools] == ["add", "text_echo", "environment", "picture", "wait", "fail", "pid", "die"]
+    add = tools[0]
+    assert isinstance(add, Tool)
+    assert (add.description, add.first, add.price, add.timeout, add.waits) == ("Add two numbers.", "a", 0.5, 30.0, True)
+    assert add.parameters["required"] == ["a"]
+    assert add.parameters["properties"]["b"]["default"] == 1
+    assert [t.name for t in tools[1:3]] == ["text_echo", "environment"]
+
+
+def test_calls(box: Toolbox) -> None:
+    assert [box.call("add", {"a": 1}).result, box.call("add", {"a": 1, "b": 5}).result] == ["2", "6"]
+    assert box.call("text_echo", {"text": "é\n<x>"}).result == "é\n<x>"
+    assert box.call("picture", {}).result == "look:\n[image image/png]"
+    assert box.call("fail", {}).error == "Error executing tool fail: no luck today"
+    assert box.cost == 2.5
+
+
+def test_wrong_arguments_name_the_field(box: Toolbox) -> None:
+    assert box.call("add", {"a": "one"}).error == "argument 'a': 'one' is not of type 'integer'"
+    assert box.call("add", {"b": 1}).error == "arguments: 'a' is a required property"
+    assert box.call("add", [1]).error == "arguments must be an object"
+    assert (box.misfits, box.ran) == (3, 0)
+
+
+def test_many_threads_share_a_connection(box: Toolbox) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        calls = list(pool.map(lambda n: box.open().call("add", {"a": n, "b": n}), range(40)))
+    assert [c.result for c in calls] == [str(2 * n) for n in range(40)]
+
+
+def test_only_some_with_a_prefix_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTGYM_SECRET", "s3cret")
+    with mcp_tools(COMMAND, only=["environment"], prefix="sums_", env={"AGENTGYM_TEST": "given"}) as tools:
+        assert [t.name for t in tools] == ["sums_environment"]
+        box = Toolbox(tools)
+        assert box.call("sums_environment", {"name": "AGENTGYM_TEST"}).result == "given"
+        assert box.call("sums_environment", {"name": "AGENTGYM_SECRET"}).result == "none"  # not inherited
+
+
+def test_a_slow_call_is_given_up_and_the_next_one_works() -> None:
+    with mcp_tools(COMMAND, timeout=2.0) as tools:
+        box = Toolbox(tools)
+        assert box.call("wait", {"seconds": 0}).result == "done"
+        assert box.call("wait", {"seconds": 600}).error == "wait timed out after 2 s"
+        assert box.call("add", {"a": 1}).result == "2"
+
+
+def test_a_dead_local_server_is_told() -> None:
+    with mcp_tools(COMMAND) as tools:
+        box = Toolbox(tools)
+        assert box.call("die", {}).error == "the MCP server 'Sums' is gone"
+        assert box.call("add", {"a": 1}).error == "the MCP server 'Sums' is gone"
+
+
+def test_a_dead_http_server_is_told(http: Callable[[], tuple[str, subprocess.Popen[bytes]]]) -> None:
+    url, process = http()
+    with mcp_tools(url) as tools:
+        box = Toolbox(tools)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for _ in range(2):
+            assert box.call("add", {"a": 1}).error == "the MCP server 'Sums' is gone"
+
+
+def test_a_hanging_server_is_given_up(http: Callable[[], tuple[str, subprocess.Popen[bytes]]]) -> None:
+    url, process = http()
+    with mcp_tools(url, timeout=0.5) as tools:
+        os.kill(process.pid, signal.SIGSTOP)
+        assert Toolbox(tools).call("add", {"a": 1}).error == "add timed out after 0.5 s"
+        os.kill(process.pid, signal.SIGCONT)
+
+
+def test_closing_ends_a_local_server_and_its_tools() -> None:
+    tools = mcp_tools(COMMAND)
+    box = Toolbox(tools)
+    pid = int(box.call("pid", {}).result)
+    tools.close()
+    tools.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert box.call("add", {"a": 1}).error == "the connection to the MCP server 'Sums' was closed"
+
+
+def test_what_cannot_be_reached() -> None:
+    with pytest.raises(UsageError, match=r"cannot connect to the MCP server \['/nonexistent/x'\]: FileNotFoundError"):
+        mcp_tools(["/nonexistent/x"])
+    with pytest.raises(UsageError, match="Connection closed; it wrote: sorry"):
+        mcp_tools([sys.executable, "-c", "raise SystemExit('sorry')"])
+    with pytest.raises(UsageError, match=r"cannot connect to the MCP server 'http://127.0.0.1:9/mcp': ConnectError"):
+        mcp_tools("http://127.0.0.1:9/mcp")
+
+
+def test_options_that_do_not_fit() -> None:
+    with pytest.raises(UsageError, match=r"'server.py' is no http\(s\) URL; give a command as a list"):
+        mcp_tools("server.py")
+    with pytest.raises(UsageError, match="an empty command cannot be started"):
+        mcp_tools([])
+    with pytest.raises(UsageError, match="headers= is for a URL"):
+        mcp_tools(COMMAND, headers={"a": "b"})
+    with pytest.raises(UsageError, match="env= is for a server that is started"):
+        mcp_tools("http://127.0.0.1:9/mcp", env={"a": "b"})
+    with pytest.raises(UnknownName, match="unknown MCP tool 'ad'; did you mean 'add'"):
+        mcp_tools(COMMAND, only=["ad"])
+
+
+def test_a_schema_never_fetches_and_never_breaks_a_call() -> None:
+    with pytest.raises(UsageError, match=r"server, tool x: broken schema: 'nothing' is not valid"):
+        _checker({"type": "nothing"}, "server, tool x")
+    check = _checker({"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:9/schema"}}}, "x")
+    box = Toolbox([Tool("x", "X.", {"type": "object"}, check, lambda **_: "")])
+    error = box.call("x", {"a": 1}).error
+    assert error is not None
+    assert "Unresolvable" in error
+
+
+def test_in_an_environment() -> None:
+    with mcp_tools(COMMAND, only=["add"]) as tools:
+        env = ToolEnv(tools, {"train": [Question("20 + 22?", ["42"])]}, lambda a, q: a in q.answers, syntax="tags")
+        assert env.waits
+        env.reset()
+        assert env.step('<add>{"a": 20, "b": 22}</add>')[0] == "<result>\n42\n</result>"
+        assert env.step("<answer>42</answer>")[1] == 1.0
