@@ -216,12 +216,24 @@ def test_masked_tokens_change_nothing(rule):
 
 @pytest.mark.parametrize("rule", ALL, ids=repr)
 def test_extreme_log_ratios_stay_finite(rule):
-    batch = tokens([1.0] * 4, [1.0, -1.0, 1.0, -1.0], old=[-500.0, -500.0, -1e-9, -1e-9])
-    moved = torch.tensor([-1e-9, -1e-9, -500.0, -500.0]).requires_grad_()
-    batch = Tokens(moved, batch.old, batch.advantage, batch.weight, batch.sequence, batch.turn)
+    logprob = torch.tensor([-1e-9, -1e-9, -500.0, -500.0], dtype=torch.float32, requires_grad=True)
+    batch = single_precision(logprob, logprob.detach().flip(0), [1.0, -1.0, 1.0, -1.0])
     loss, gradient = loss_and_gradient(rule, batch)
     assert torch.isfinite(loss).all()
     assert torch.isfinite(gradient).all()
+
+
+def test_a_ratio_of_zero_has_no_nan_in_its_gradient():
+    logprob = torch.tensor([-500.0, -500.0], dtype=torch.float32, requires_grad=True)
+    rule = surrogate(shaped(), fixed(), gradient_preserving_clip())
+    _, gradient = loss_and_gradient(rule, single_precision(logprob, logprob.detach(), [1.0, -1.0]))
+    assert gradient.tolist() == [0.0, 0.0]
+
+
+def single_precision(logprob, old, advantages):
+    n = len(logprob)
+    advantage = torch.tensor(advantages, dtype=torch.float32)
+    return Tokens(logprob, old, advantage, torch.ones(n, dtype=torch.float32), torch.arange(n), torch.arange(n))
 
 
 def test_by_source_gives_each_token_its_rule():

@@ -86,6 +86,13 @@ def test_factorise_takes_arrays(column):
     assert code[0] == code[2] != code[1]
 
 
+def test_factorise_gives_each_none_its_own_number():
+    sets = factorise("id", np.array([None, "a", None, "a"], dtype=object))
+    assert sets.total == 3
+    assert sets.code[1] == sets.code[3]
+    assert sorted(set(sets.code.tolist())) == [0, 1, 2]
+
+
 def test_reverse_scan_of_runs():
     # runs of 3, 1 and 2 elements
     found = reverse_scan(np.array([1.0, 1, 1, 5, 2, 4]), np.array([2, 1, 0, 0, 1, 0]), 0.5)
