@@ -12,6 +12,7 @@ Promises, each with a test in ``tests/core/test_rollout.py``:
 8. Inline environments are stepped in a fixed order, and every random draw is keyed by lineage (run key, group, root or
    branch, turn), so a run is reproducible, and the draws do not depend on timing.
 9. A group of size G ends with G episodes, however many of them were forked.
+10. An environment with a method ``charge`` is told what each reply used, before the action is played.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
 import gymnasium as gym
@@ -77,6 +78,7 @@ class Running:
     key: int  #: lineage key; turn t draws from ``draws.key(key, t)``
     env: gym.Env[str, str]
     task: Task
+    charge: Callable[[Usage], None] | None = None  #: where the environment wants to know what a reply used
     turns: list[Turn] = field(default_factory=list)
     observation: str = ""
     anchor: str | None = None
@@ -129,6 +131,7 @@ class Rollout:
 
     Attributes:
         policy_calls: requests submitted so far.
+        instructions: what the environment tells a model that never saw it.
         num_tasks: how many tasks the environment has, where they are finitely many.
     """
 
@@ -157,7 +160,7 @@ class Rollout:
         self.env_id = first.spec.id if first.spec else type(base).__name__
         self._fingerprint = str(getattr(base, "fingerprint", ""))
         self.num_tasks: int | None = getattr(base, "num_tasks", None)
-        self._instructions = str(getattr(base, "instructions", ""))
+        self.instructions = str(getattr(base, "instructions", ""))
         if threads is None:
             threads = slots if getattr(base, "waits", False) else 0
         self._pool = ThreadPoolExecutor(threads, "agentgym-env") if threads else None
@@ -223,7 +226,7 @@ class Rollout:
         self._call(_RESET, episode, lambda: env.reset(seed=task.seed, options=options))
 
     def _new(self, state: GroupState, env: gym.Env[str, str], key: int, task: Task) -> Running:
-        episode = Running(f"{state.group.id}/{state.members}", state, state.members, key, env, task)
+        episode = Running(f"{state.group.id}/{state.members}", state, state.members, key, env, task, _charge_of(env))
         state.members += 1
         self._running += 1
         return episode
@@ -261,7 +264,7 @@ class Rollout:
             episode.observation,
             info,  # type: ignore[arg-type]
             episode.turns,
-            self._instructions,
+            self.instructions,
             episode.env,
             episode.copied_from,
         )
@@ -287,6 +290,8 @@ class Rollout:
             self._branch(episode, reply)
         env, action = episode.env, reply.action
         episode.reply = reply
+        if episode.charge is not None:
+            episode.charge(replace(reply.usage, model_seconds=episode.model_seconds))
         self._call(_STEP, episode, lambda: env.step(action))
 
     def _branch(self, episode: Running, reply: Reply) -> None:
@@ -431,6 +436,16 @@ class Rollout:
             self._act(episode, future.result(), when)
         else:
             self._after(kind, episode, *future.result())
+
+
+def _charge_of(env: gym.Env[str, str]) -> Callable[[Usage], None] | None:
+    """The method ``charge`` of the outermost wrapper that has one (:class:`agentgym.budget.BudgetedEnv`)."""
+    while True:
+        if (charge := getattr(env, "charge", None)) is not None:
+            return charge  # type: ignore[no-any-return]
+        if not isinstance(env, gym.Wrapper):
+            return None
+        env = env.env
 
 
 def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
