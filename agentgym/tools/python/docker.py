@@ -200,6 +200,7 @@ class ContainerTransport:
                 if error.status_code not in (404, 409):  # gone, or going, by itself
                     raise
             self._attached.close()
+            self._socket.close()
 
     def complaint(self) -> str:
         return last_line(self._errors)

@@ -1,6 +1,7 @@
 """What a sandbox is: limits in, typed results out.
 
-Everything a result says about time, killed calls and cut output is measured outside the process that runs the code.
+What a result says about time, killed calls and cut output is measured outside the process that runs the code; a limit
+that the code survived (a MemoryError, a full disk) is as its interpreter told it.
 ``stdout``, ``stderr``, ``value`` and the text of an exception are the code's own words: hostile code can make them up.
 A judge therefore runs a program and compares its output outside; it never asks the program whether it was right.
 """

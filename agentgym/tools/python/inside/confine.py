@@ -109,6 +109,7 @@ def enter_worker(walls: Walls) -> None:
     os.umask(0o077)
     if walls.mode == "uids":
         os.setresuid(walls.uid, walls.uid, walls.uid)
+        os.nice(15)  # in one cgroup the keeper must get the processor before a crowd of workers
     _set_rlimits(walls)
     if walls.mode != "unsafe":
         _check(libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "dumpable")  # lets the keeper measure shared pages
