@@ -41,7 +41,7 @@ class Bm25Index:
             ones; a word in at most 2,000 documents always does.
     """
 
-    def __init__(self, index: Any, analyzer: str, passages: Sequence[Passage] | None, *, common: float = 0.1) -> None:
+    def __init__(self, index: Any, analyzer: str, passages: Sequence[Passage] | None, *, common: float = 0.5) -> None:
         if not 0.0 < common <= 1.0:
             raise UsageError(f"common must be in (0, 1], got {common!r}; 1 keeps every word of a query")
         import tantivy
@@ -54,7 +54,7 @@ class Bm25Index:
         self._limit = max(MIN_COMMON, int(common * self._searcher.num_docs))
 
     @classmethod
-    def of(cls, passages: Sequence[Passage], *, analyzer: str = "plain", common: float = 0.1) -> Self:
+    def of(cls, passages: Sequence[Passage], *, analyzer: str = "plain", common: float = 0.5) -> Self:
         """An index in memory. It holds no texts: ``passages[i]`` is asked for them, so it may make them on the fly."""
         index = _new_index(analyzer, None)
         _fill(index, passages, stored=False)
@@ -151,7 +151,7 @@ def build_index(
     return open_index(target)
 
 
-def open_index(index_dir: str | Path, *, common: float = 0.1) -> Bm25Index:
+def open_index(index_dir: str | Path, *, common: float = 0.5) -> Bm25Index:
     """Open an index that :func:`build_index` made.
 
     Raises:
