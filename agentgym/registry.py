@@ -10,14 +10,13 @@ The strings are registered with Gymnasium; a module is imported only when its en
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.envs.registration import load_env_creator
+from gymnasium.envs.registration import EnvSpec
 
 from agentgym.env import Journal
 from agentgym.errors import AgentGymError, UnknownName, UsageError
@@ -48,47 +47,60 @@ def env_ids() -> list[str]:
     return sorted({e.name for e in entry_points(group=GROUP)} & set(gym.registry))
 
 
-def make(env_id: str, **kwargs: Any) -> Journal:
-    """Create an environment by name; like ``gymnasium.make`` without its checker, recorded so that it can be forked.
+def find(env_id: str) -> EnvSpec:
+    """Gymnasium's specification of an environment.
 
     Args:
         env_id: an id known to Gymnasium or to the entry-point group; ``module:id`` imports a module first.
-        **kwargs: passed to the environment, e.g. ``split="test"``.
 
     Raises:
         UnknownName: no such id; the nearest ones are offered.
-        UsageError: the environment refused its arguments.
+        UsageError: the module cannot be imported.
     """
     module, _, name = env_id.rpartition(":")
     if module:
-        _import(module, env_id)
+        import_named(module)
     if name not in gym.registry:
         register_plugins()
     if name not in gym.registry:
         ours = {e.name for e in entry_points(group=GROUP)}
         raise UnknownName("environment", env_id, ours | {i for i in gym.registry if "/" in i})
+    return gym.registry[name]
+
+
+def make(env_id: str, **kwargs: Any) -> Journal:
+    """Create an environment by name; like ``gymnasium.make`` without its checker, recorded so that it can be forked.
+
+    Args:
+        env_id: see :func:`find`.
+        **kwargs: passed to the environment, e.g. ``split="test"``.
+
+    Raises:
+        UnknownName: no such id; the nearest ones are offered.
+        UsageError: the environment refused its arguments, or a module that it needs is not installed.
+    """
+    spec = find(env_id)
     try:
-        return Journal(gym.make(name, disable_env_checker=True, **kwargs))
+        return Journal(gym.make(spec, disable_env_checker=True, **kwargs))
     except AgentGymError:
         raise
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{spec.id} needs the module {error.name!r}, which is not installed") from error
     except TypeError as error:
         # Gymnasium re-raises a constructor's TypeError with the whole id and kwargs; its first sentence says it all.
-        raise UsageError(f"{name} cannot be made with {kwargs}: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"{spec.id} cannot be made with {kwargs}: {str(error).splitlines()[0]}") from error
 
 
-def takes_split(env_id: str) -> bool:
-    """Whether the environment's constructor has a ``split`` argument."""
-    make(env_id).close()  # finds and registers it, or says what is wrong with the name
-    entry = gym.registry[env_id.rpartition(":")[2]].entry_point
-    creator = load_env_creator(entry) if isinstance(entry, str) else entry
-    return creator is not None and "split" in inspect.signature(creator).parameters
+def import_named(module: str) -> None:
+    """Import a module that was named by the user, e.g. to let it register its environments.
 
-
-def _import(module: str, env_id: str) -> None:
+    Raises:
+        UsageError: there is no such module.
+    """
     try:
         import_module(module)
-    except ModuleNotFoundError as error:
-        raise UsageError(f"cannot import {module!r} (named by {env_id!r}): {error}") from error
+    except (ModuleNotFoundError, ValueError) as error:  # ValueError: a name like "" or "..x"
+        raise UsageError(f"cannot import {module!r}: {error}") from error
 
 
 def _register(found: Iterable[EntryPoint]) -> None:

@@ -1,0 +1,164 @@
+"""The environment contract as a program: every violation in one report.
+
+>>> from agentgym import check_env
+>>> check_env("agentgym/Household-v0").raise_on_violation()
+
+The rules are in :mod:`agentgym.contract`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import gymnasium as gym
+
+from agentgym import registry
+from agentgym.contract import RULES, NotApplicable, Rule, Subject
+from agentgym.contract.subject import Env
+from agentgym.env import Journal
+from agentgym.errors import ContractError, UsageError
+
+MOST = 5  #: violations of one rule that are listed
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing that the contract forbids."""
+
+    rule: str
+    promise: str  #: what the contract says
+    seen: str  #: what was seen instead
+    advice: str  #: what to do
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.promise}\n    seen: {self.seen}\n    do:   {self.advice}"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What :func:`check_env` found.
+
+    Attributes:
+        env: the environment's name.
+        held: rules that hold.
+        violations: everything found, in the order of the rules.
+        skipped: rule -> why it was not judged.
+    """
+
+    env: str
+    held: tuple[str, ...]
+    violations: tuple[Violation, ...]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return not self.violations
+
+    def __str__(self) -> str:
+        broken = len({v.rule for v in self.violations})
+        lines = [f"{self.env}: {len(self.held)} rules hold" + (f", {broken} broken" if broken else "")]
+        lines += [f"  {violation}" for violation in self.violations]
+        lines += [f"  not judged: {rule} ({why})" for rule, why in self.skipped.items()]
+        return "\n".join(lines)
+
+    def raise_on_violation(self) -> None:
+        """For tests.
+
+        Raises:
+            ContractError: there are violations; the message is the whole report.
+        """
+        if not self.ok:
+            raise ContractError(str(self))
+
+
+def check_env(
+    env: str | Env | Callable[..., Env],
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    turns: int = 20,
+    **kwargs: object,
+) -> Report:
+    """Check an environment against the contract; collects every violation instead of stopping at the first.
+
+    Args:
+        env: an id, a class or factory, or an instance that was made from an id. Fresh instances are made of it.
+        seeds: episodes to try.
+        turns: how far they are played.
+        **kwargs: passed to the environment, e.g. ``split="test"``.
+
+    Raises:
+        UnknownName: no such id.
+        UsageError: an instance that cannot be made again, no seeds or turns.
+    """
+    if not seeds or turns < 1:
+        raise UsageError(f"nothing to check with seeds={seeds!r} and turns={turns!r}; give at least one of each")
+    name, factory, takes_arguments = _factory(env)
+    made: list[Env] = []
+
+    def fresh(**more: object) -> Journal:
+        instance = factory(**{**kwargs, **more})
+        made.append(instance)
+        return instance if isinstance(instance, Journal) else Journal(instance)
+
+    spec = registry.find(env) if isinstance(env, str) else getattr(env, "spec", None)
+    subject = Subject(name, fresh, tuple(seeds), turns, spec, takes_arguments)
+    try:
+        return _judge(subject)
+    finally:
+        for instance in made:
+            instance.close()
+
+
+def _factory(env: str | Env | Callable[..., Env]) -> tuple[str, Callable[..., Env], bool]:
+    """Name, factory, and whether the factory passes arguments on."""
+    if isinstance(env, str):
+        return env, partial(registry.make, env), True
+    if isinstance(env, gym.Env):
+        if env.spec is None:
+            raise UsageError(f"{env} has no spec, so it cannot be made again; pass its class, a factory or its id")
+        return env.spec.id, partial(gym.make, env.spec, disable_env_checker=True), True
+    if not callable(env):
+        raise UsageError(f"cannot check {env!r}; pass an id, an environment, its class, or a factory")
+    parameters = inspect.signature(env).parameters.values()
+    return getattr(env, "__qualname__", repr(env)), env, bool(parameters)
+
+
+def _judge(subject: Subject) -> Report:
+    held: list[str] = []
+    violations: list[Violation] = []
+    skipped: dict[str, str] = {}
+    for rule in RULES.values():
+        missing = [n for n in rule.needs if n not in held]
+        if missing:
+            skipped[rule.name] = f"needs {missing[0]}"
+            continue
+        try:
+            found = _found(rule, subject)
+        except NotApplicable as reason:
+            skipped[rule.name] = str(reason)
+            continue
+        violations += found
+        if not found:
+            held.append(rule.name)
+    return Report(subject.name, tuple(held), tuple(violations), skipped)
+
+
+def _found(rule: Rule, subject: Subject) -> list[Violation]:
+    seen: list[str] = []
+    try:
+        for violation in rule.find(subject):
+            seen.append(violation)
+            if len(seen) == MOST:
+                break
+    except NotApplicable:
+        raise
+    except Exception as error:
+        if isinstance(error, UsageError) and rule.name == "make":
+            raise  # the arguments are wrong, not the environment
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        seen.append(f"raised {type(error).__name__}: {error} ({where.filename}:{where.lineno})")
+    return [Violation(rule.name, rule.promise, text, rule.advice) for text in seen]

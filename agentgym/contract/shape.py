@@ -1,0 +1,160 @@
+"""The shape of things: what ``reset`` and ``step`` return, and how an episode ends."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from agentgym import draws
+from agentgym.contract.subject import Met, Subject, agreed, expert_action, play, rule, short, some_action, start, step
+from agentgym.records import ToolCall
+
+
+@rule("make", "make gives a gymnasium.Env", "return an instance of gymnasium.Env[str, str], best of agentgym.TextEnv")
+def _make(subject: Subject) -> Iterator[str]:
+    subject.make()
+    yield from ()
+
+
+@rule(
+    "reset",
+    "reset(*, seed=None, options=None) returns (str, dict)",
+    "def reset(self, *, seed=None, options=None): super().reset(seed=seed); ...; return observation, info",
+    "make",
+)
+def _reset(subject: Subject) -> Iterator[str]:
+    env = subject.make().unwrapped
+    for arguments in ({"seed": subject.seeds[0]}, {"seed": None, "options": None}, {"seed": 1, "options": {}}):
+        result: Any = env.reset(**arguments)
+        if not isinstance(result, tuple) or len(result) != 2:
+            yield f"reset({arguments}) returned {short(result)}"
+        elif not isinstance(result[0], str) or not isinstance(result[1], dict):
+            yield f"reset({arguments}) returned ({type(result[0]).__name__}, {type(result[1]).__name__})"
+
+
+@rule(
+    "step",
+    "step(action) returns (str, finite float, bool, bool, dict)",
+    "return observation, reward, terminated, truncated, info",
+    "reset",
+)
+def _step(subject: Subject) -> Iterator[str]:
+    env = subject.make()
+    kinds = (str, numbers.Real, bool | np.bool_, bool | np.bool_, dict)
+    names = ("observation", "reward", "terminated", "truncated", "info")
+    for seed in subject.seeds:
+        observation, info = env.unwrapped.reset(seed=seed)
+        for turn in range(subject.turns):
+            action = some_action(env, Met(observation, info=agreed(info)), draws.key("check", seed, turn))
+            result: Any = env.unwrapped.step(action)
+            if not isinstance(result, tuple) or len(result) != 5:
+                yield f"seed {seed}, turn {turn}: returned {short(result)}"
+                return
+            wrong = [f"{n} {short(v)}" for n, v, k in zip(names, result, kinds, strict=True) if not isinstance(v, k)]
+            if wrong or not math.isfinite(result[1]):
+                yield f"seed {seed}, turn {turn}: returned " + (", ".join(wrong) or f"reward {result[1]}")
+                return
+            observation, info = result[0], result[4]
+            if result[2] or result[3]:
+                break
+
+
+def _infos(subject: Subject) -> Iterator[tuple[int, int, Met]]:
+    """(seed, turn, what came back) of some play."""
+    env = subject.make()
+    for seed in subject.seeds:
+        for turn, met in enumerate(play(env, seed, subject.turns)[1]):
+            yield seed, turn, met
+
+
+@rule(
+    "task_id",
+    "info['task_id'] is a text, the same on every turn",
+    "name the task in reset and repeat it in every info",
+    "step",
+)
+def _task_id(subject: Subject) -> Iterator[str]:
+    first: object = None
+    for seed, turn, met in _infos(subject):
+        value = met.known.get("task_id")
+        first = value if turn == 0 else first
+        if not isinstance(value, str) or not value or value != first:
+            yield f"seed {seed}, turn {turn}: {value!r}" + (f", at reset {first!r}" if turn else "")
+            return
+
+
+@rule(
+    "anchor",
+    "info['anchor'] is a text, and states with one anchor admit the same actions",
+    "put agentgym.digest(everything that decides what happens next) into every info",
+    "task_id",
+)
+def _anchor(subject: Subject) -> Iterator[str]:
+    admitted: dict[object, object] = {}
+    for seed, turn, met in _infos(subject):
+        value = met.known.get("anchor")
+        if not isinstance(value, str) or not value:
+            yield f"seed {seed}, turn {turn}: {value!r}"
+            return
+        if "admissible" in met.known and not met.over:
+            place = (met.known["task_id"], value)
+            if set(admitted.setdefault(place, met.known["admissible"])) != set(met.known["admissible"]):  # type: ignore[call-overload]
+                yield f"seed {seed}, turn {turn}: anchor {value!r} was met before with other admissible actions"
+                return
+
+
+@rule(
+    "info",
+    "the other info keys have their types",
+    "see agentgym.Info; leave a key out instead of setting it to None",
+    "step",
+)
+def _info(subject: Subject) -> Iterator[str]:
+    for seed, turn, met in _infos(subject):
+        for name, value in met.known.items():
+            if not _typed(name, value):
+                yield f"seed {seed}, turn {turn}: info[{name!r}] is {short(value)}"
+                return
+
+
+def _typed(name: str, value: object) -> bool:
+    if name == "success":
+        return isinstance(value, bool | np.bool_)
+    if name == "error":
+        return isinstance(value, str) and bool(value)
+    if name in ("task_id", "anchor"):
+        return True
+    kind = ToolCall if name == "tool_calls" else str
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(v, kind) for v in value)
+
+
+@rule(
+    "end",
+    "an episode ends by terminated or by truncated, never by both; stepping on raises gymnasium.error.ResetNeeded",
+    "say terminated where the task's own rule ended it; refuse a step without a running episode",
+    "step",
+)
+def _end(subject: Subject) -> Iterator[str]:
+    env = subject.make()
+    for seed in subject.seeds:
+        met = start(env, seed)
+        turn = 0
+        while not met.over and turn < 500:
+            action = expert_action(env)
+            met = step(env, action if action is not None else some_action(env, met, draws.key(seed, turn)))
+            turn += 1
+        if met.terminated and met.truncated:
+            yield f"seed {seed}, turn {turn}: terminated and truncated"
+        if met.over:
+            try:
+                env.step("look")
+                yield f"seed {seed}: a step after the end of the episode was taken"
+            except gym.error.ResetNeeded:
+                continue
+            except Exception as error:
+                yield f"seed {seed}: a step after the end raised {type(error).__name__}: {error}"
