@@ -97,22 +97,44 @@ class RandomPolicy(Immediate):
 
 
 class ExpertPolicy(Immediate):
-    """The environment's own ``expert()``; with probability ``epsilon`` a random admissible action instead."""
+    """The environment's own ``expert()``, with noise.
+
+    Args:
+        epsilon: with this probability a random action is played instead, half of the time an admissible one, half of the
+            time one that was admissible on an earlier turn (so often a mistake now).
+
+    Attributes:
+        noise: (episode, turn) of every action that was not the expert's; what imitates it leaves them out.
+    """
 
     def __init__(self, epsilon: float = 0.0) -> None:
         self.epsilon = epsilon
+        self.noise: set[tuple[str, int]] = set()
+        self._seen: dict[str, list[str]] = {}
 
     def submit(self, request: Request) -> Reply:
-        admissible = request.info.get("admissible")
-        if self.epsilon and admissible and draws.uniform(request.key, "epsilon") < self.epsilon:
-            return Reply(draws.choice(admissible, request.key))
         expert = getattr(request.env.unwrapped, "expert", None) if request.env is not None else None
         if expert is None:
             raise PolicyError("this environment has no expert()")
+        if self.epsilon and draws.uniform(request.key, "epsilon") < self.epsilon:
+            return self._stray(request)
         action = expert()
         if action is None:
             return Reply("", stop=StopReason.POLICY_STOPPED)
         return Reply(action)
+
+    def release(self, episode: str) -> None:
+        self._seen.pop(episode, None)
+
+    def _stray(self, request: Request) -> Reply:
+        admissible = list(request.info.get("admissible") or ())
+        seen = self._seen.setdefault(request.episode, [])
+        pool = seen if seen and draws.uniform(request.key, "stale") < 0.5 else admissible
+        if not pool:
+            raise PolicyError("a noisy expert needs info['admissible'], which this environment does not give")
+        seen.extend(admissible)
+        self.noise.add((request.episode, len(request.turns)))
+        return Reply(draws.choice(pool, request.key))
 
 
 class ReplayPolicy(Immediate):

@@ -10,12 +10,14 @@ The strings are registered with Gymnasium; a module is imported only when its en
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.envs.registration import EnvSpec
 
 from agentgym.env import Journal
@@ -89,6 +91,13 @@ def make(env_id: str, **kwargs: Any) -> Journal:
     except TypeError as error:
         # Gymnasium re-raises a constructor's TypeError with the whole id and kwargs; its first sentence says it all.
         raise UsageError(f"{spec.id} cannot be made with {kwargs}: {str(error).splitlines()[0]}") from error
+
+
+def takes_split(env_id: str) -> bool:
+    """Whether the environment's constructor has a ``split`` argument."""
+    entry = find(env_id).entry_point
+    creator = load_env_creator(entry) if isinstance(entry, str) else entry
+    return creator is not None and "split" in inspect.signature(creator).parameters
 
 
 def import_named(module: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from agentgym.policy import Request
@@ -12,20 +12,33 @@ from agentgym.trainers.contexts import Context
 from agentgym.trainers.generation import common_prefix
 
 
-def tokenised(episode: Episode, chat: Chat, context: Context, *, instructions: str = "") -> Episode:
+def tokenised(
+    episode: Episode,
+    chat: Chat,
+    context: Context,
+    *,
+    instructions: str = "",
+    noise: Collection[tuple[str, int]] = (),
+) -> Episode:
     """The same episode with a :class:`~agentgym.records.Sample` on every turn, without log-probabilities.
 
     The contexts are those that the policy would have met, had it written the same actions.
+
+    Args:
+        noise: (episode, turn) of actions that are not to be imitated. The reward of every turn becomes 1, theirs 0.
     """
-    return replace(episode, turns=tuple(_turns(episode, chat, context, instructions)))
+    return replace(episode, turns=tuple(_turns(episode, chat, context, instructions, noise)))
 
 
-def _turns(episode: Episode, chat: Chat, context: Context, instructions: str) -> Iterator[Turn]:
+def _turns(
+    episode: Episode, chat: Chat, context: Context, instructions: str, noise: Collection[tuple[str, int]]
+) -> Iterator[Turn]:
     before: list[int] = []
     for number, turn in enumerate(episode.turns):
         request = Request(episode.id, 0, turn.observation, {}, episode.turns[:number], instructions)
         ids = context(chat, request, before)
         action = chat.closed(turn.action)
         keep = common_prefix(before, ids)
-        yield replace(turn, sample=Sample(keep, tuple(ids[keep:]), tuple(action)))
+        reward = float((episode.id, number) not in noise)
+        yield replace(turn, reward=reward, sample=Sample(keep, tuple(ids[keep:]), tuple(action)))
         before = [*ids, *action]

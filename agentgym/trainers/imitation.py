@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,32 +14,49 @@ from agentgym.trainers.aggregate import token_mean
 from agentgym.trainers.algorithm import Algorithm
 from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.demonstrations import tokenised
+from agentgym.trainers.credit import total
 from agentgym.trainers.learner import Learner, Optimisation
 from agentgym.trainers.model import ModelPolicy
+from agentgym.trainers.rewards import paid
 from agentgym.trainers.surrogate import one, surrogate, unclipped
-from agentgym.trainers.turns import Part
+from agentgym.trainers.weights import drop_zero
 
 
 def likelihood() -> Algorithm:
-    """Maximum likelihood as an algorithm: every demonstrated turn has advantage 1, whatever it was paid."""
-    ones = Part(lambda turns, credit: np.ones(len(turns)), name="one_each")
-    return Algorithm(credit=ones, surrogate=surrogate(ratio=one(), shape=unclipped()), aggregate=token_mean)
+    """Maximum likelihood as an algorithm: a turn's reward, 1 or 0, says whether it is imitated."""
+    return Algorithm(
+        credit=total(paid()),
+        weights=(drop_zero(),),
+        surrogate=surrogate(ratio=one(), shape=unclipped()),
+        aggregate=token_mean,
+    )
 
 
 def imitate(
-    model: Any, policy: ModelPolicy, episodes: Sequence[Episode], config: TrainConfig, instructions: bool
+    model: Any,
+    policy: ModelPolicy,
+    episodes: Sequence[Episode],
+    *,
+    config: TrainConfig,
+    epochs: int,
+    instructions: str = "",
+    noise: Collection[tuple[str, int]] = (),
 ) -> Iterator[dict[str, float]]:
-    """Train the model on the episodes' actions; yields figures after each pass.
+    """Train the model on the episodes' actions; yields figures after each pass, and every 50 steps.
 
     The learning rate rises over the first 20 steps and falls to zero.
     """
-    how = Optimisation(lr=config.warm_start_lr, weight_decay=0.01, betas=(0.9, 0.98), max_tokens=config.max_tokens, warmup=20)
+    how = Optimisation(lr=config.warm_start_lr, weight_decay=config.warm_start_decay, betas=(0.9, 0.98), max_tokens=config.max_tokens, warmup=20)
     learner = Learner(model, likelihood(), how)
-    data = [tokenised(e, policy.chat, policy.context) for e in episodes if e.success is not False and not e.failed]
+    data = [
+        tokenised(e, policy.chat, policy.context, instructions=instructions, noise=noise)
+        for e in episodes
+        if not e.failed and e.turns
+    ]
     size = config.warm_start_batch
-    steps = config.warm_start_epochs * -(-len(data) // size)
+    steps = epochs * -(-len(data) // size)
     step = 0
-    for epoch in range(config.warm_start_epochs):
+    for epoch in range(epochs):
         order = np.argsort([draws.key(config.seed, "warm start", epoch, i) for i in range(len(data))])
         loss = []
         for start in range(0, len(data), size):
@@ -47,5 +64,7 @@ def imitate(
             done = learner.update([data[i] for i in order[start : start + size]], lr=lr)
             loss.append(done.metrics["nll"])
             step += 1
+            if step % 50 == 0:
+                yield {"step": step, "steps": steps, "loss": float(np.mean(loss[-50:]))}
         policy.engine.forget()
         yield {"epoch": epoch + 1, "loss": float(np.mean(loss)), "episodes": len(data)}

@@ -17,7 +17,7 @@ import torch
 
 from agentgym import draws
 from agentgym.errors import StoreError, UsageError
-from agentgym.policy import ExpertPolicy
+from agentgym.policy import ExpertPolicy, RandomPolicy
 from agentgym.records import Episode, Task
 from agentgym.registry import make, takes_split
 from agentgym.rollout import Group, Rollout
@@ -132,7 +132,9 @@ class Training:
 
     def _played(self, rollout: Rollout) -> tuple[list[Episode], list[Episode]]:
         """All episodes of this update, and those that are learned from; rolls out again while groups are missing."""
-        select, episodes, kept = self.algorithm.select, [], []
+        select = self.algorithm.select
+        episodes: list[Episode] = []
+        kept: list[list[Episode]] = []
         num_tasks = _num_tasks(self.config)
         for attempt in range(select.rollouts):
             key = draws.key(self.key, "attempt", attempt) if attempt else self.key
@@ -200,11 +202,17 @@ class Training:
     def _fresh(self) -> tuple[EpisodeWriter, Learner, ModelPolicy]:
         for lines in (self.folder.metrics, self.folder.credits, self.timings):
             lines.cut(-1)
-        demonstrations = self._demonstrations()
+        expert = ExpertPolicy(self.config.warm_start_noise)
+        demonstrations, instructions = self._demonstrations(expert)
         model, tokenizer = self._model(demonstrations)
         policy = self._policy(model, tokenizer)
+        told = instructions if self._instructions() else ""
+        teach = functools.partial(imitate, model, policy, config=self.config, instructions=told)
+        if self.config.pretrain:
+            for metrics in teach(self._random_episodes(), epochs=1):
+                self.progress("pretrain", metrics)
         if self.config.warm_start:
-            for metrics in imitate(model, policy, demonstrations, self.config, self._instructions()):
+            for metrics in teach(demonstrations, epochs=self.config.warm_start_epochs, noise=expert.noise):
                 self.progress("warm start", metrics)
         learner = self._learner(model)
         writer = self.folder.writer(at=0)
@@ -212,17 +220,27 @@ class Training:
         self._save(learner, policy, writer)
         return writer, learner, policy
 
-    def _demonstrations(self) -> list[Episode]:
-        """Expert episodes for the warm start; the tiny model's tokenizer is trained on their text even without one."""
+    def _demonstrations(self, expert: ExpertPolicy) -> tuple[list[Episode], str]:
+        """Expert episodes for the warm start, and the environment's instructions.
+
+        The tiny model's tokenizer is trained on their text even without a warm start.
+        """
         wanted = self.config.warm_start or (200 if self.config.model == "tiny" else 0)
         if not wanted:
-            return []
-        with Rollout(environment(self.config, "train"), ExpertPolicy(self.config.warm_start_noise)) as rollout:
+            return [], ""
+        with Rollout(environment(self.config, "train"), expert) as rollout:
             tasks = self.algorithm.sampling(draws.key(self.key, "warm start"), 0, wanted, rollout.num_tasks)
             episodes = _in_order(rollout.play(Group(f"warm.{i}", task) for i, task in enumerate(tasks)))
         if all(e.failed for e in episodes):
             raise UsageError(f"no expert episode could be played: {episodes[0].failure}")
-        return episodes
+        return episodes, rollout.instructions
+
+    def _random_episodes(self) -> list[Episode]:
+        """Episodes of the random policy: what the environment's actions look like, and which are possible when."""
+        limit, count = self.config.pretrain_turns, self.config.pretrain
+        with Rollout(environment(self.config, "train"), RandomPolicy(), max_turns=limit, run_key=self.key) as rollout:
+            tasks = self.algorithm.sampling(draws.key(self.key, "pretrain"), 0, count, rollout.num_tasks)
+            return _in_order(rollout.play(Group(f"pretrain.{i}", task) for i, task in enumerate(tasks)))
 
     def _model(self, demonstrations: Iterable[Episode]) -> tuple[Any, Any]:
         config = self.config
