@@ -29,6 +29,16 @@ _SPENT_BY_POLICY = ("tokens", "seconds", "cost")
 _ROUNDING = 1e-9  # three calls of 0.1 fit into 0.3
 
 
+def _limit(name: str, value: float | None, *, whole: bool) -> float | None:
+    if value is None or value == math.inf:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise UsageError(f"a budget's {name} must be a number >= 0, or None for no limit; got {value!r}")
+    if whole and value != int(value):
+        raise UsageError(f"a budget's {name} must be a whole number, got {value!r}")
+    return int(value) if whole else float(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """What one episode may use; None or infinity is no limit.
@@ -354,16 +364,6 @@ class BudgetedEnv(gym.Wrapper[str, str, str, str]):
 
 def _state_of(info: Mapping[str, Any]) -> dict[str, Any]:
     return {key: info[key] for key in ("task_id", "anchor") if key in info}
-
-
-def _limit(name: str, value: float | None, *, whole: bool) -> float | None:
-    if value is None or value == math.inf:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-        raise UsageError(f"a budget's {name} must be a number >= 0, or None for no limit; got {value!r}")
-    if whole and value != int(value):
-        raise UsageError(f"a budget's {name} must be a whole number, got {value!r}")
-    return int(value) if whole else float(value)
 
 
 def _number(text: str, where: str) -> float:
