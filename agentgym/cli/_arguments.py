@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -61,7 +60,7 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
     return settings
 
 
-def environment(env_id: str, settings: Iterable[str] = (), split: str | None = None) -> Callable[[], Journal]:
+def environment(env_id: str, settings: Iterable[str] = (), split: str | None = None) -> partial[Journal]:
     """A factory of the environment, with its ``key=value`` arguments.
 
     ``module:id`` imports a module first; modules of the current folder are found too.
@@ -74,10 +73,16 @@ def environment(env_id: str, settings: Iterable[str] = (), split: str | None = N
         if "split" in arguments:
             raise UsageError("the split is set twice; keep --split or split=, not both")
         arguments["split"] = split
-    here = os.getcwd()  # noqa: PTH109  sys.path holds texts
-    if ":" in env_id and here not in sys.path:
-        sys.path.append(here)
+    if ":" in env_id:
+        see_current_folder()
     return partial(registry.make, env_id, **arguments)
+
+
+def see_current_folder() -> None:
+    """Let modules of the current folder be imported, after all others."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 def parse_policy(text: str) -> Callable[[], Policy]:

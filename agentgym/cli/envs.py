@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -14,16 +13,16 @@ def command(
     modules: Annotated[list[str] | None, typer.Argument(help="Modules that register further environments.")] = None,
 ) -> None:
     """List the environments that can be named: built-in ones and those of installed packages."""
-    import os
-    import sys
+    import gymnasium as gym
 
     from agentgym import registry
+    from agentgym.cli._arguments import see_current_folder
 
-    sys.path.append(os.getcwd())  # noqa: PTH109  sys.path holds texts
-    before = set(registry.gym.registry)
+    see_current_folder()
+    before = set(gym.registry)
     for module in modules or ():
-        import_module(module)
-    ids = sorted({*registry.env_ids(), *(set(registry.gym.registry) - before)})
+        registry.import_named(module)
+    ids = sorted({*registry.env_ids(), *(set(gym.registry) - before)})
     print_table(("environment", "splits", "what it is"), ((env_id, *_described(env_id)) for env_id in ids))
 
 

@@ -1,0 +1,28 @@
+"""``agentgym check``: does an environment keep the contract?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def command(
+    env: Annotated[str, typer.Argument(help="An id, or module:id.")],
+    settings: Annotated[list[str] | None, typer.Argument(help="key=value arguments of the environment.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Check this split; by default the environment's own default.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds to try.")] = 3,
+    turns: Annotated[int, typer.Option(min=1, help="How far episodes are played.")] = 20,
+) -> None:
+    """Check an environment against the contract and report every violation. Exits with 1 if there is one."""
+    from agentgym.check import check_env
+    from agentgym.cli._arguments import environment
+    from agentgym.cli._console import printable
+
+    factory = environment(env, settings or (), split)
+    report = check_env(env, seeds=range(seeds), turns=turns, **factory.keywords)
+    print(printable(str(report)))
+    if not report.ok:
+        raise typer.Exit(1)

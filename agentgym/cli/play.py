@@ -1,0 +1,65 @@
+"""``agentgym play``: one episode in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agentgym.cli._console import printable
+
+if TYPE_CHECKING:
+    from agentgym.policy import Policy
+    from agentgym.records import Episode
+
+
+def command(
+    env: Annotated[str, typer.Argument(help="An id, or module:id.")],
+    settings: Annotated[list[str] | None, typer.Argument(help="key=value arguments of the environment.")] = None,
+    policy: Annotated[
+        str, typer.Option(help="person, random, expert, expert:0.1 (a tenth random), replay:FILE or model:DIR.")
+    ] = "person",
+    seed: Annotated[int, typer.Option(help="Which episode.")] = 0,
+    split: Annotated[str | None, typer.Option(help="The split to play in.")] = None,
+    max_turns: Annotated[int | None, typer.Option(min=1, help="Stop after this many turns.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Append the episode to a file in this folder.")] = None,
+) -> None:
+    """Play one episode: yourself, or watch a policy. An empty line lists the actions, Ctrl-D leaves."""
+    from agentgym.cli._arguments import environment, parse_policy
+    from agentgym.records import Task
+    from agentgym.rollout import Group, Rollout
+    from agentgym.store import EpisodeWriter
+
+    factory = environment(env, settings or (), split)
+    player = parse_policy(policy)() if policy != "person" else _person()
+    with Rollout(factory, player, slots=1, max_turns=max_turns, run_key=seed) as rollout:
+        if policy == "person":
+            print(printable(rollout.instructions))
+        (episode,) = rollout.play([Group(f"play-{seed}", Task(seed))])
+    _show(episode, transcript=policy != "person")
+    if save is not None:
+        save.mkdir(parents=True, exist_ok=True)
+        with EpisodeWriter(save / "episodes-play.jsonl.zst") as writer:
+            writer.append(episode)
+        print(f"saved in {writer.path}; play it again with --policy replay:{writer.path}")
+
+
+def _person() -> Policy:
+    from agentgym.policy import PersonPolicy
+
+    return PersonPolicy(input, lambda text: print(printable(text)))
+
+
+def _show(episode: Episode, *, transcript: bool) -> None:
+    if transcript:
+        for turn in episode.turns:
+            print(f"\n{printable(turn.observation)}\n> {printable(turn.action)}")
+    if episode.final:
+        print(f"\n{printable(episode.final)}")
+    solved = {True: "solved", False: "not solved", None: "ended"}[episode.success]
+    because = f"{episode.stop.value.replace('_', ' ')}" + (f": {printable(episode.failure)}" if episode.failure else "")
+    count = len(episode.turns)
+    print(f"\n{solved} after {count} turn{'s' * (count != 1)}, reward {episode.reward:g} ({because})")
+    if episode.failed:
+        raise typer.Exit(1)
