@@ -3,6 +3,7 @@
 ::
 
     turns.py      what every numeric stage reads: one row per turn, and the type of a part
+    anchors.py    which turns met the same state: similar texts as one anchor  numpy [turns]
     rewards.py    what the environment paid -> what is learned from            numpy [turns]
     credit.py     reward -> advantage of each turn                             numpy [turns]
     weights.py    weights and masks of turns and tokens                        numpy [turns], torch [tokens]
