@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import sys
 import warnings
 from typing import Any
 
@@ -268,7 +270,8 @@ def test_a_fork_goes_on_like_a_replay(before: list[str], after: list[str]) -> No
     other.reset(seed=3)
     play(other, before)
     assert play(twin, after) == play(other, after) == play(env, after)
-    assert twin.np_random.integers(1000) == other.np_random.integers(1000)
+    draws = [e.np_random.integers(10**9) for e in (env, twin, other)]
+    assert draws[0] == draws[1] == draws[2]
 
 
 # --- gate and waits -----------------------------------------------------------------------------------------------
@@ -442,3 +445,10 @@ def test_tools_are_a_list_of_tools() -> None:
     assert isinstance(almanac, Tool)
     with pytest.raises(UsageError, match="is not a tool; decorate the function with @tool"):
         ToolEnv([len], {"train": [Question("a")]}, lambda *_: 0.0)  # type: ignore[list-item]
+
+
+def test_the_example_in_the_module_runs() -> None:
+    module = sys.modules[ToolEnv.__module__]
+    result = doctest.testmod(module)
+    assert result.failed == 0
+    assert result.attempted > 0

@@ -97,6 +97,12 @@ def test_calls_are_read_back(name: str, calls: list[Call]) -> None:
     assert syntax.parse(syntax.render(calls)) == Parsed(tuple(calls))
 
 
+def test_hermes_ends_a_call_once() -> None:
+    """Readers that look for the closing tag first, as inference servers do, find the right one."""
+    action = MADE["hermes"].render([Call("python", {"code": "'</tool_call>' < '<tool_call>'"})])
+    assert action.count("<tool_call>") == action.count("</tool_call>") == 1
+
+
 @given(name=st.sampled_from(syntaxes()), answer=TEXT)
 def test_answers_are_read_back_or_refused(name: str, answer: str) -> None:
     syntax = MADE[name]
@@ -198,6 +204,11 @@ X = Call("search", {"query": "x"})
         ("hermes", 'Let me see.<tool_call>{"name": "now"}</tool_call> ok', Parsed((Call("now", {}),))),
         ("hermes", "<think>so</think><answer> Paris\n</answer>", Parsed(answer="Paris")),
         ("hermes", "<answer>a</answer> or <answer>b</answer>", Parsed(answer="b")),
+        (
+            "hermes",
+            r'<tool_call>{"name": "f", "arguments": {"\ud800": ["\udfff"]}}</tool_call>',
+            Parsed((Call("f", {"\ufffd": ["\ufffd"]}),)),
+        ),
         ("hermes", "<answer></answer>", Parsed(answer="")),
         ("hermes", "Paris", Parsed()),
         ("hermes", '<tool_call>{"name": "f", "arguments": {"a": "</tool_call>"}}</tool_call>', None),
@@ -207,6 +218,7 @@ X = Call("search", {"query": "x"})
         ("tags", "<python>\nprint(1)\n</python>", Parsed((Call("python", {"code": "print(1)"}),))),
         ("tags", '<python>{"a": 1}</python>', Parsed((Call("python", {"code": '{"a": 1}'}),))),
         ("tags", "<now></now><search>x</search>", Parsed((Call("now", {}), X))),
+        ("tags", "<search>a <now></now></search>", Parsed((Call("search", {"query": "a <now></now>"}),))),
         ("tags", "<now>x</now>", Parsed((Call("now", {"input": "x"}),))),
         ("tags", "<answer>Paris</answer>", Parsed(answer="Paris")),
         ("react", "Thought: hm\nAction: search\nAction Input: x", Parsed((X,))),
