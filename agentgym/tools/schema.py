@@ -109,7 +109,9 @@ def _annotation(
     parameter: inspect.Parameter, hints: Mapping[str, Any], entries: Mapping[str, str], tool: str
 ) -> Any:  # a type form
     if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-        raise UsageError(f"tool {tool!r}: parameter {parameter.name!r} cannot be given by name; spell the parameters out")
+        raise UsageError(
+            f"tool {tool!r}: parameter {parameter.name!r} cannot be given by name; spell the parameters out"
+        )
     if parameter.name not in hints:
         raise UsageError(f"tool {tool!r}: parameter {parameter.name!r} has no annotation; write {parameter.name}: TYPE")
     hint = hints[parameter.name]
