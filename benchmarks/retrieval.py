@@ -5,13 +5,14 @@
 Two corpora: the invented encyclopedia with its 1-hop questions in full sentences, and random text (60 to 140 words,
 Zipf vocabulary of 50,000) with queries of eight words of one document. Every engine answers the same queries in a
 process of its own, on one thread. Times are CPU seconds (the median of several passes; one pass for the slow engines),
-memory is what the process grew by while the index was built, recall@k is the share of queries whose document is among
-the first k.
+memory is what the process has grown by once the index is built, recall@k is the share of queries whose document is
+among the first k.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
 import re
@@ -109,15 +110,21 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
+def resident() -> int:
+    """Bytes of this process in memory (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 def measure(engine: str, corpus_name: str, documents: int, queries: int, passes: int) -> dict[str, Any]:
     """Build and query one engine; run in a fresh process."""
     corpus, asked = CORPORA[corpus_name](documents, queries)
     with tempfile.TemporaryDirectory() as folder:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        gc.collect()
+        before = resident()
         begin = time.process_time()
         search = ENGINES[engine](corpus, Path(folder))
         build = time.process_time() - begin
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        grown = resident() - before
         disk = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
         search(asked[0][0], DEPTH)
         rates, found = [], []
@@ -136,7 +143,7 @@ def measure(engine: str, corpus_name: str, documents: int, queries: int, passes:
         "index_cpu_seconds": round(build, 2),
         "queries_per_cpu_second": round(statistics.median(rates), 1),
         "queries_per_cpu_second_range": [round(min(rates), 1), round(max(rates), 1)],
-        "memory_mb": round(grown / 1024),
+        "memory_mb": round(grown / 1e6),
         "disk_mb": round(disk / 1e6, 1),
         **{f"recall@{k}": round(value, 4) for k, value in recall.items()},
     }

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-import agentgym
-from agentgym.env import SPLITS
+from agentgym.check import check_env as check_contract
+from agentgym.env import SPLITS, fork
 from agentgym.envs.search import SearchEnv
 from agentgym.envs.search.questions import KINDS
 from agentgym.envs.search.scoring import tokens
@@ -47,6 +47,37 @@ def holds(text: str, words: str) -> bool:
 @pytest.mark.filterwarnings("ignore")
 def test_gymnasium_accepts_it() -> None:
     check_env(SearchEnv(), skip_render_check=True)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"kinds": KINDS, "hops": (1, 2, 3), "fetch": True, "max_turns": 20, "evidence_reward": 0.5}]
+)
+def test_it_keeps_the_contract(options: dict[str, Any]) -> None:
+    check_contract(SearchEnv, **options).raise_on_violation()
+
+
+def test_a_document_that_a_search_missed_is_fetched() -> None:
+    class Blind:
+        """Finds the same document whatever is asked."""
+
+        def search(self, query: str, k: int = 3) -> list[Passage]:
+            return [Passage("x", "X", "X is no help.")]
+
+        def fetch(self, document_id: str) -> Passage:
+            return shared_world(1000, 0)[1].fetch(document_id)
+
+    env = SearchEnv(corpus=Blind(), fetch=True)
+    actions = [action for _, action, _, _ in play(env, 0)]
+    first, second = env.question.evidence
+    expected = [f"<search>{first}</search>", f"<fetch>{first}</fetch>", f"<search>{second}</search>"]
+    assert actions == [*expected, f"<fetch>{second}</fetch>", f"<answer>{env.question.answers[0]}</answer>"]
+    blind = SearchEnv(corpus=Blind())
+    blind.reset(options={"task": 0})
+    for _ in range(2):
+        action = blind.expert()
+        assert action is not None
+        blind.step(action)
+    assert blind.expert() is None
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -164,7 +195,7 @@ def test_a_fork_is_independent() -> None:
     env = SearchEnv(format_reward=0.1)
     _, info = env.reset(seed=1)
     env.step("<search>garbage")
-    twin = agentgym.fork(env)
+    twin = fork(env)
     assert isinstance(twin, SearchEnv)
     twin.step(f"<search>{info['evidence'][0]}</search>")
     assert twin.evidence_recall == 0.5
