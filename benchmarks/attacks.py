@@ -3,10 +3,11 @@
     python benchmarks/attacks.py            run all, rewrite the table
     python benchmarks/attacks.py docker     one sandbox, print only
 
-``tests/tools/test_sandbox_attacks.py`` runs the same list. An attack is contained when its check passes, its limit was met
-within 1.5 times its value, a bystander's session is unharmed, and no process or file of it is left.
+``tests/tools/test_sandbox_attacks.py`` runs the same list. An attack is contained when its check passes, its limit was
+met within 1.5 times its value, a bystander's session is unharmed, and no process or file of it is left.
 """
 
+# ruff: noqa: E501, PT018, PTH208
 from __future__ import annotations
 
 import os
@@ -251,7 +252,8 @@ ATTACKS = (
     ),
     Attack(
         "writing outside the working directory",
-        ATTEMPT + "for folder in ('/', '/usr', '/usr/lib', '/etc', '/dev', '/proc', '/var/tmp', '/run', '/home', '/sys',\n"
+        ATTEMPT
+        + "for folder in ('/', '/usr', '/usr/lib', '/etc', '/dev', '/proc', '/var/tmp', '/run', '/home', '/sys',\n"
         "        '/dev/mqueue', '/proc/sys/kernel', '/sys/fs/cgroup'):\n"
         "    attempt(open, folder + '/agentgym-attack', 'w')\n    attempt(os.mkdir, folder + '/agentgym-attack')",
         printed("", "refused everywhere"),

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from agentgym.tools.python.protocol import Limits
 from agentgym.tools.python.sandbox import CageSandbox
 
 _NOBODY = "65534"
+_PACKAGES = "/packages/{}"  #: where a folder of packages is seen inside
 
 _PROBE = """
 import json, os, sys, sysconfig
@@ -81,7 +82,7 @@ class BubblewrapSandbox(CageSandbox):
             home="/tmp",  # noqa: S108  # inside, a file system of the cell's own
             slots=self.cells,
             spares=self.parallel,
-            packages=self.packages,
+            packages=[_PACKAGES.format(number) for number in range(len(self.packages))],
         )
 
 
@@ -117,7 +118,9 @@ def probe(python: str) -> Interpreter:
         done = subprocess.run([python, "-I", "-S", "-c", _PROBE], capture_output=True, timeout=60, check=True)  # noqa: S603
     except (OSError, subprocess.SubprocessError) as error:
         said = last_line(error.stderr or b"") if isinstance(error, subprocess.CalledProcessError) else str(error)
-        raise SandboxUnavailable(f"the interpreter {python!r} does not run: {said}; name another by python=...") from None
+        raise SandboxUnavailable(
+            f"the interpreter {python!r} does not run: {said}; name another by python=..."
+        ) from None
     facts = json.loads(done.stdout)
     return Interpreter(facts["executable"], facts["version"], tuple(facts["folders"]))
 
@@ -134,22 +137,24 @@ def _walls(python: Interpreter, packages: Sequence[str]) -> list[str]:
     argv += ["--clearenv", "--setenv", "PYTHONHASHSEED", "0"]
     for link in ("/bin", "/lib", "/lib32", "/lib64", "/sbin"):
         if Path(link).is_symlink():
-            argv += ["--symlink", os.readlink(link), link]
+            argv += ["--symlink", str(Path(link).readlink()), link]
     loaders = [folder for folder in ("/lib64", "/usr/lib64") if not Path(folder).is_symlink()]
-    wanted = [*python.folders, *loaders, "/usr/share/zoneinfo", *packages]
+    wanted = [*python.folders, *loaders, "/usr/share/zoneinfo"]
     for folder in _outermost(os.path.realpath(path) for path in wanted if Path(path).is_dir()):
         argv += ["--ro-bind", folder, folder]
     argv += ["--ro-bind", python.executable, python.executable]
+    for number, folder in enumerate(packages):
+        argv += ["--ro-bind", folder, _PACKAGES.format(number)]
     for device in ("null", "full", "random", "urandom"):  # no /dev/zero: memory shared through it is in nobody's sum
         argv += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
     argv += ["--symlink", "/tmp", "/dev/shm", "--proc", "/proc", "--dir", "/tmp", "--chdir", "/"]  # noqa: S108
     return [*argv, "--remount-ro", "/"]
 
 
-def _outermost(folders: object) -> list[str]:
-    """Each folder once, none inside another; nothing under a user's home by accident of a symbolic link."""
+def _outermost(folders: Iterable[str]) -> list[str]:
+    """Each folder once, none inside another."""
     kept: list[str] = []
-    for folder in sorted(set(folders)):  # type: ignore[call-overload]
+    for folder in sorted(set(folders)):
         if not any(folder == other or folder.startswith(other + "/") for other in kept):
             kept.append(folder)
     return kept

@@ -20,9 +20,36 @@ from agentgym.tools.python.protocol import Failure, Limit, Limits, PythonError, 
 
 #: Standard modules that a model's code often imports; loaded once, inherited by every worker.
 PRELOAD = (
-    "ast builtins bisect collections copy csv ctypes dataclasses datetime decimal enum fractions functools heapq io "
-    "itertools json linecache math operator random re site statistics string textwrap time traceback typing"
-).split()
+    "ast",
+    "builtins",
+    "bisect",
+    "collections",
+    "copy",
+    "csv",
+    "ctypes",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "enum",
+    "fractions",
+    "functools",
+    "heapq",
+    "io",
+    "itertools",
+    "json",
+    "linecache",
+    "math",
+    "operator",
+    "random",
+    "re",
+    "site",
+    "statistics",
+    "string",
+    "textwrap",
+    "time",
+    "traceback",
+    "typing",
+)
 
 _PARTS = ("frames", "seccomp", "confine", "worker", "keeper", "supervisor")
 _PACKAGES = ("agentgym", "agentgym.tools", "agentgym.tools.python", "agentgym.tools.python.inside")

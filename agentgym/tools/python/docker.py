@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
 import socket
 import struct
@@ -52,10 +54,16 @@ class DockerSandbox(CageSandbox):
     ) -> None:
         super().__init__(limits, parallel=parallel, cells=min(cells, UID_SPAN // 2))
         self.image, self.python = image, python
-        self.memory = memory or self.parallel * (self.limits.memory + self.limits.disk) + self.cells * 4 * MIB + _OWN_MEMORY
+        self.memory = (
+            memory or self.parallel * (self.limits.memory + self.limits.disk) + self.cells * 4 * MIB + _OWN_MEMORY
+        )
         self._client = connect()
-        self._image_id = self._find_image()
-        self.cage()
+        try:
+            self._image_id = self._find_image()
+            self.cage()
+        except BaseException:
+            self._client.close()
+            raise
 
     @property
     def interpreter(self) -> str:
@@ -134,11 +142,20 @@ def connect() -> Any:
         import docker
     except ImportError:
         raise MissingExtra("docker", "docker") from None
+    missing = "no Docker engine answers; install one and start it: apt-get install docker.io"
+    address = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    if address.startswith("unix://"):  # the SDK leaks a socket when nobody listens
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(address.removeprefix("unix://"))
+            except OSError:
+                raise SandboxUnavailable(missing) from None
+    client = docker.from_env(timeout=60)
     try:
-        client = docker.from_env(timeout=60)
         client.ping()
-    except docker.errors.DockerException:
-        raise SandboxUnavailable("no Docker engine answers; install one and start it: apt-get install docker.io") from None
+    except (docker.errors.DockerException, OSError):
+        client.close()
+        raise SandboxUnavailable(missing) from None
     return client
 
 
@@ -190,10 +207,8 @@ class ContainerTransport:
             if self._container is None:
                 return
             container, self._container = self._container, None
-            try:
+            with contextlib.suppress(OSError):  # the container ended first
                 self._socket.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # the container ended first
             try:
                 container.remove(force=True)
             except docker.errors.APIError as error:

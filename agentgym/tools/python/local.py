@@ -36,7 +36,9 @@ class UnsafeLocalSandbox(CageSandbox):
                 "(--unsafe-local-python) if a stranger's code may do all that you may do"
             )
         warnings.warn(
-            "unsafe_local: model-written Python runs without a sandbox, with all your rights", RuntimeWarning, stacklevel=2
+            "unsafe_local: model-written Python runs without a sandbox, with all your rights",
+            RuntimeWarning,
+            stacklevel=2,
         )
         super().__init__(limits, parallel=parallel, cells=cells)
         self._folder = tempfile.TemporaryDirectory(prefix="agentgym-unsafe-")

@@ -1,9 +1,10 @@
 """A system-call deny-list as a classic BPF program, put together here so that nothing need be installed for it.
 
 Denied calls fail with EPERM. Denied are: new namespaces and mounts, tracing and reading other processes, sockets
-(``socketpair`` stays: event loops need it), shared memory that no limit would count, kernel interfaces with a history
-of holes (``bpf``, ``io_uring``, ``userfaultfd``, ``keyctl``, ``perf_event_open``), and changing another process's limits
-or priority. ``clone3`` fails with ENOSYS, as its flags are out of a filter's sight; libc then uses ``clone``.
+(``socketpair`` stays: event loops need it), shared memory that no limit would count, kernel interfaces with a
+history of holes (``bpf``, ``io_uring``, ``userfaultfd``, ``keyctl``, ``perf_event_open``), and changing the limits or
+priority of other processes. ``clone3`` fails with ENOSYS, as its flags are out of a filter's sight; libc then uses
+``clone``.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import os
 import struct
 from functools import lru_cache
 
-# name: number on (x86_64, aarch64); None where the architecture has no such call
-_DENIED: dict[str, tuple[int | None, int]] = {
+# name: number on (x86_64, aarch64); -1 where the architecture has no such call
+_DENIED: dict[str, tuple[int, int]] = {
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
     "pidfd_getfd": (438, 438), "process_madvise": (440, 440), "mount": (165, 40), "umount2": (166, 39),
     "pivot_root": (155, 41), "chroot": (161, 51), "open_tree": (428, 428), "move_mount": (429, 429),
@@ -32,8 +33,8 @@ _DENIED: dict[str, tuple[int | None, int]] = {
     "personality": (135, 92), "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265),
     "fanotify_init": (300, 262), "vhangup": (153, 58), "sched_setscheduler": (144, 119), "sched_setparam": (142, 118),
     "sched_setattr": (314, 274), "sched_setaffinity": (203, 122), "setpriority": (141, 140), "ioprio_set": (251, 30),
-    "move_pages": (279, 239), "migrate_pages": (256, 238), "iopl": (172, None), "ioperm": (173, None),
-    "modify_ldt": (154, None), "uselib": (134, None), "ustat": (136, None), "sysfs": (139, None),
+    "move_pages": (279, 239), "migrate_pages": (256, 238), "iopl": (172, -1), "ioperm": (173, -1),
+    "modify_ldt": (154, -1), "uselib": (134, -1), "ustat": (136, -1), "sysfs": (139, -1),
 }  # fmt: skip
 _CLONE3 = (435, 435)
 _CLONE = (56, 220)
@@ -74,7 +75,7 @@ def program(machine: str) -> bytes:
     ops += [_op(_EQUAL, _CLONE3[column], 0, 1), _op(_RETURN, _ERRNO | errno.ENOSYS)]
     for numbers in _DENIED.values():
         number = numbers[column]
-        if number is not None:
+        if number >= 0:
             ops += [_op(_EQUAL, number, 0, 1), deny]
     ops += [  # clone with any namespace flag
         _op(_EQUAL, _CLONE[column], 0, 4),

@@ -1,0 +1,181 @@
+"""The parts of the cage that need no sandbox: frames, reports, the system-call filter, clearing folders."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentgym.tools.python import Failure, Limit, Limits
+from agentgym.tools.python.cage import read_result
+from agentgym.tools.python.inside import confine, frames, seccomp
+
+LIMITS = Limits(output=300)
+
+
+@given(st.lists(st.binary(max_size=20)))
+def test_unpack_is_the_inverse_of_pack(fields: list[bytes]) -> None:
+    assert frames.unpack(frames.pack(*fields)) == fields
+
+
+@given(st.binary(max_size=60))
+def test_unpack_reads_anything_or_refuses(blob: bytes) -> None:
+    try:
+        fields = frames.unpack(blob)
+    except frames.FrameError:
+        return
+    assert frames.pack(*fields) == blob
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.binary(max_size=9))), st.integers(1, 7))
+def test_frames_survive_any_cutting(sent: list[tuple[int, int, bytes]], step: int) -> None:
+    stream = b"".join(frames.frame(*one) for one in sent)
+    reading = frames.Frames()
+    assert [one for at in range(0, len(stream), step) for one in reading.feed(stream[at : at + step])] == sent
+
+
+def test_a_frame_that_claims_too_much_is_refused_before_it_is_read() -> None:
+    with pytest.raises(frames.FrameError, match="a frame of 11 bytes; at most 10 are allowed"):
+        frames.Frames(10).feed(struct.pack("!IIB", 11, 0, 4))
+
+
+def _answer(report: bytes, status: int = frames.REPORTED, bits: int = 0) -> bytes:
+    return frames.pack(frames.VERDICT.pack(status, 0, 1.5, 0.5, 7, bits, 3, 0), b"out", b"", report)
+
+
+@given(st.binary(max_size=80))
+def test_any_report_gives_a_typed_result(report: bytes) -> None:
+    result = read_result(_answer(report), LIMITS, stateless=True)
+    assert result.stdout == "out"
+    assert (result.seconds, result.cpu_seconds, result.memory) == (1.5, 0.5, 7)
+    assert result.error is None or result.error.kind in (Failure.EXITED, Failure.EXCEPTION, Failure.MEMORY)
+
+
+def test_a_report_cannot_claim_time_limits_nor_more_than_the_output_limit() -> None:
+    report = frames.pack(b"error", b"", b"E" * 999, b"m" * 9999, b"t" * 9999, b"\xff")
+    result = read_result(_answer(report), LIMITS, stateless=True)
+    assert result.error is not None
+    assert [len(result.error.name), len(result.error.message), len(result.error.traceback)] == [200, 2000, 316]
+    assert result.limits == (Limit.MEMORY, Limit.PROCESSES, Limit.FILE_SIZE, Limit.DISK, Limit.OUTPUT)
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind"),
+    [
+        (frames.WALL, "timeout"),
+        (frames.CPU, "cpu"),
+        (frames.MEMORY | frames.PROCESSES, "memory"),
+        (frames.OUTPUT, "output"),
+    ],
+)
+def test_the_keepers_word_decides_why_a_call_was_killed(bits: int, kind: str) -> None:
+    result = read_result(_answer(b"ignored", frames.KILLED, bits), LIMITS, stateless=False)
+    assert result.error is not None
+    assert result.error.kind == kind
+    assert result.lost
+
+
+def _filter(program: bytes, number: int, arch: int, *arguments: int) -> int:
+    """A slow interpreter of classic BPF: what the filter answers to one system call."""
+    data = struct.pack("<IIQ6Q", number, arch, 0, *(arguments + (0,) * 6)[:6])
+    ops = list(struct.iter_unpack("=HBBI", program))
+    at, value = 0, 0
+    while True:
+        code, if_true, if_false, constant = ops[at]
+        at += 1
+        if code == 0x20:
+            (value,) = struct.unpack_from("<I", data, constant)
+        elif code == 0x54:
+            value &= constant
+        elif code == 0x06:
+            return constant
+        else:
+            hit = value == constant if code == 0x15 else value >= constant
+            at += if_true if hit else if_false
+
+
+ALLOW, DENY = 0x7FFF0000, 0x00050000 | errno.EPERM
+
+
+@pytest.mark.parametrize(
+    ("machine", "number", "arguments", "answer"),
+    [
+        ("x86_64", 1, (), ALLOW),  # write
+        ("x86_64", 41, (2, 1, 0), DENY),  # socket
+        ("x86_64", 53, (), ALLOW),  # socketpair
+        ("x86_64", 435, (), 0x00050000 | errno.ENOSYS),  # clone3
+        ("x86_64", 56, (0x01200011,), ALLOW),  # clone as fork does
+        ("x86_64", 56, (0x10000011,), DENY),  # with CLONE_NEWUSER
+        ("x86_64", 9, (0, 4096, 3, 0x22), ALLOW),  # private anonymous
+        ("x86_64", 9, (0, 4096, 3, 0x21), DENY),  # shared anonymous
+        ("x86_64", 9, (0, 4096, 3, 0x01, 5), ALLOW),  # a shared file
+        ("x86_64", 302, (0,), ALLOW),  # prlimit of oneself
+        ("x86_64", 302, (1,), DENY),
+        ("x86_64", 0x40000001, (), DENY),  # x32
+        ("aarch64", 64, (), ALLOW),
+        ("aarch64", 198, (), DENY),
+        ("aarch64", 220, (0x20000011,), DENY),
+        ("aarch64", 261, (7,), DENY),
+    ],
+)
+def test_filter_answers(machine: str, number: int, arguments: tuple[int, ...], answer: int) -> None:
+    assert _filter(seccomp.program(machine), number, seccomp._AUDIT_ARCH[machine], *arguments) == answer
+
+
+def test_filter_kills_calls_of_another_architecture() -> None:
+    assert _filter(seccomp.program("x86_64"), 1, 0x40000003) == 0x80000000
+
+
+@pytest.mark.parametrize(
+    ("column", "header"),
+    [(0, "/usr/include/x86_64-linux-gnu/asm/unistd_64.h"), (1, "/usr/include/asm-generic/unistd.h")],
+)
+def test_call_numbers_are_the_kernels(column: int, header: str) -> None:
+    if not Path(header).exists():
+        pytest.skip(f"{header} is not installed")
+    numbers = {
+        name: int(text) for name, text in re.findall(r"#define __NR(?:3264)?_(\w+) (\d+)", Path(header).read_text())
+    }
+    table = {**seccomp._DENIED, "clone3": seccomp._CLONE3, "clone": seccomp._CLONE, "mmap": seccomp._MMAP}
+    table |= {"prlimit64": seccomp._PRLIMIT}
+    for name, both in table.items():
+        number = both[column]
+        if number >= 0 and name in numbers:
+            assert numbers[name] == number, name
+    assert len(set(numbers) & set(table)) > 55
+
+
+def test_clearing_a_folder_stops_at_symbolic_links_and_at_no_depth(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("1")
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "link").symlink_to(outside)
+    (home / "locked").mkdir()
+    (home / "locked" / "f").write_text("1")
+    (home / "locked").chmod(0)
+    here = os.getcwd()
+    try:
+        os.chdir(home)
+        for _ in range(1100):
+            os.mkdir("d")
+            os.chdir("d")
+    finally:
+        os.chdir(here)
+    walls = confine.Walls("uids", 1, str(home), {})
+    confine.clear_home(walls)
+    assert list(home.iterdir()) == []
+    assert (outside / "kept").read_text() == "1"
+
+
+def test_signals_to_everybody_are_refused_outside_a_cell() -> None:
+    for mode in ("namespaces", "uids"):
+        with pytest.raises(RuntimeError, match="not "):
+            confine.signal_all(confine.Walls(mode, 20000, "/", {}), 0, 0)
