@@ -2,9 +2,10 @@
 
 Promises, each with a test in ``tests/core/test_rollout.py``:
 
-1. A policy is asked once per useful turn: a finished episode is never asked again, and nothing is asked to be thrown away.
+1. A policy is asked once per useful turn: a finished episode is never asked again, nothing is asked to be thrown away.
 2. A fast episode never waits for a slow one: a request is submitted as soon as its observation is there.
-3. An environment that raises makes one episode with ``ENVIRONMENT_ERROR``; its instance is replaced; the others go on.
+3. An environment that raises, or returns what the contract forbids, makes one episode with ``ENVIRONMENT_ERROR``; its
+   instance is replaced; the others go on.
 4. A policy that raises makes one episode with ``POLICY_ERROR``; the others go on.
 5. ``terminated`` and ``truncated`` are never mixed up, and a reply with ``stop`` ends the episode before a step.
 6. Members of a group start from the same anchor, or :class:`~agentgym.errors.ContractError` is raised.
@@ -18,11 +19,12 @@ Promises, each with a test in ``tests/core/test_rollout.py``:
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
@@ -76,7 +78,7 @@ class Running:
     state: GroupState
     member: int
     key: int  #: lineage key; turn t draws from ``draws.key(key, t)``
-    env: gym.Env[str, str]
+    env: gym.Env[str, str] | None  #: None until one was made for it
     task: Task
     charge: Callable[[Usage], None] | None = None  #: where the environment wants to know what a reply used
     turns: list[Turn] = field(default_factory=list)
@@ -169,7 +171,7 @@ class Rollout:
         self._roots: deque[GroupState] = deque()  # one entry per root that waits for a slot
         self._ready: deque[Running] = deque()  # have an observation, must ask the policy
         self._done: deque[Episode] = deque()
-        self._running = 0
+        self._running: dict[int, Running] = {}  # by id()
 
     def __enter__(self) -> Self:
         return self
@@ -181,8 +183,10 @@ class Rollout:
         """Close all environments and threads."""
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
-        while self._idle:
-            self._idle.pop().close()
+        running = [e.env for e in self._running.values() if e.env is not None]
+        for env in (*self._idle, *running):
+            env.close()
+        self._idle, self._running = [], {}
 
     def play(self, groups: Iterable[Group]) -> Iterator[Episode]:
         """Play the groups; yields each episode as it finishes.
@@ -192,7 +196,9 @@ class Rollout:
         """
         source = iter(groups)
         while True:
-            while not self._done and self._running < self.slots and (self._roots or self._open(next(source, None))):
+            while (
+                not self._done and len(self._running) < self.slots and (self._roots or self._open(next(source, None)))
+            ):
                 self._start(self._roots.popleft())
                 self._drive()
             while self._done:
@@ -220,18 +226,29 @@ class Rollout:
     def _start(self, state: GroupState) -> None:
         task, root = state.group.task, state.roots
         state.roots += 1
-        env = self._idle.pop() if self._idle else self._make_env()
+        env = self._idle.pop() if self._idle else None
         episode = self._new(state, env, draws.key(self.run_key, state.group.id, root), task)
         options = dict(task.options) if task.options else None
-        self._call(_RESET, episode, lambda: env.reset(seed=task.seed, options=options))
 
-    def _new(self, state: GroupState, env: gym.Env[str, str], key: int, task: Task) -> Running:
-        episode = Running(f"{state.group.id}/{state.members}", state, state.members, key, env, task, _charge_of(env))
+        def reset() -> Any:
+            if episode.env is None:  # made here, so that one that is slow to start keeps nobody waiting
+                episode.env = self._make_env()
+                episode.charge = _charge_of(episode.env)
+            return episode.env.reset(seed=task.seed, options=options)
+
+        self._call(_RESET, episode, reset)
+
+    def _new(self, state: GroupState, env: gym.Env[str, str] | None, key: int, task: Task) -> Running:
+        charge = _charge_of(env) if env is not None else None
+        episode = Running(f"{state.group.id}/{state.members}", state, state.members, key, env, task, charge)
         state.members += 1
-        self._running += 1
+        self._running[id(episode)] = episode
         return episode
 
-    def _after_reset(self, episode: Running, observation: str, info: dict[str, Any]) -> None:
+    def _after_reset(self, episode: Running, result: tuple[str, dict[str, Any]]) -> None:
+        observation, info = result
+        if not isinstance(observation, str):
+            raise ValueError("the observation must be a text")
         anchor = info.get("anchor")
         state = episode.state
         if not state.met:
@@ -239,7 +256,7 @@ class Rollout:
         elif state.anchor != anchor:
             raise ContractError(
                 f"{self.env_id}: members of group {state.group.id!r} start from different states ({state.anchor!r} and "
-                f"{anchor!r}) though all were reset with seed {episode.task.seed}: reset(seed=...) must decide everything"
+                f"{anchor!r}) though all had seed {episode.task.seed}: reset(seed=...) must decide everything"
             )
         episode.task = Task(episode.task.seed, episode.task.options, str(info.get("task_id", "")))
         episode.answers = tuple(info.get("answers", ()))
@@ -289,6 +306,7 @@ class Rollout:
         if episode.state.room > 0:
             self._branch(episode, reply)
         env, action = episode.env, reply.action
+        assert env is not None
         episode.reply = reply
         if episode.charge is not None:
             episode.charge(replace(reply.usage, model_seconds=episode.model_seconds))
@@ -296,6 +314,7 @@ class Rollout:
 
     def _branch(self, episode: Running, reply: Reply) -> None:
         count = min(self.branching.branches(episode, reply), episode.state.room)
+        assert episode.env is not None
         for _ in range(count):
             try:
                 env = fork(episode.env)
@@ -312,8 +331,14 @@ class Rollout:
             twin.fork_turn = len(episode.turns)
             self._ready.append(twin)
 
-    def _after_step(self, episode: Running, started: float, result: tuple[str, Any, bool, bool, dict[str, Any]]) -> None:
+    def _after_step(
+        self, episode: Running, started: float, result: tuple[str, Any, bool, bool, dict[str, Any]]
+    ) -> None:
         observation, reward, terminated, truncated, info = result
+        reward = float(reward)
+        if not math.isfinite(reward) or not isinstance(observation, str):
+            raise ValueError("the reward must be finite and the observation a text")
+        stop = StopReason(info.get("stop", StopReason.TURN_LIMIT)) if truncated else None
         reply, now = episode.reply, time.perf_counter()
         usage = reply.usage
         tool_seconds = now - started
@@ -322,7 +347,7 @@ class Rollout:
             Turn(
                 episode.observation,
                 reply.action,
-                float(reward),
+                reward,
                 episode.anchor,
                 info.get("error"),
                 tuple(info["tool_calls"]) if "tool_calls" in info else (),
@@ -340,8 +365,7 @@ class Rollout:
         episode.branches = 0
         if terminated:
             self._finish(episode, StopReason.TERMINATED, info.get("success"), observation)
-        elif truncated:
-            stop = StopReason(info.get("stop", StopReason.TURN_LIMIT))
+        elif stop is not None:
             self._finish(episode, stop, info.get("success"), observation)
         elif self.max_turns is not None and len(episode.turns) >= self.max_turns:
             self._finish(episode, StopReason.TURN_LIMIT, info.get("success"), observation)
@@ -358,7 +382,7 @@ class Rollout:
         failure: str | None = None,
     ) -> None:
         state = episode.state
-        self._running -= 1
+        del self._running[id(episode)]
         state.finished += 1
         self._done.append(
             Episode(
@@ -380,13 +404,20 @@ class Rollout:
             )
         )
         self.policy.release(episode.id)
-        if stop is StopReason.ENVIRONMENT_ERROR:
-            with contextlib.suppress(Exception):  # it is broken already; what counts is that it is replaced
-                episode.env.close()
-        else:
-            self._idle.append(episode.env)
+        if episode.env is not None:
+            self._put_back(episode.env, broken=stop is StopReason.ENVIRONMENT_ERROR)
         if state.room > 0 and state.finished == state.claimed:
             self._add_roots(state, state.room)
+
+    def _put_back(self, env: gym.Env[str, str], *, broken: bool) -> None:
+        """Keep an environment for a later episode; forks can leave more than will ever run at once."""
+        if broken:
+            with contextlib.suppress(Exception):  # what counts is that it is replaced
+                env.close()
+        elif len(self._idle) < self.slots:
+            self._idle.append(env)
+        else:
+            env.close()
 
     # Waiting ----------------------------------------------------------------------------------------------------------
 
@@ -404,10 +435,15 @@ class Rollout:
         self._after(kind, episode, started, result)
 
     def _after(self, kind: str, episode: Running, started: float, result: Any) -> None:
-        if kind == _STEP:
-            self._after_step(episode, started, result)
-        else:
-            self._after_reset(episode, *result)
+        try:
+            if kind == _STEP:
+                self._after_step(episode, started, result)
+            else:
+                self._after_reset(episode, result)
+        except ContractError:
+            raise
+        except (TypeError, ValueError, AttributeError) as error:  # what came back is not what the contract says
+            self._finish(episode, StopReason.ENVIRONMENT_ERROR, failure=f"{kind} returned {result!r:.200}: {error}")
 
     def _watch(self, kind: str, episode: Running, future: Future[Any]) -> None:
         self._in_flight += 1
@@ -428,7 +464,7 @@ class Rollout:
     def _handle(self, event: _Event) -> None:
         kind, episode, future, when = event
         self._in_flight -= 1
-        error = future.exception()
+        error = CancelledError() if future.cancelled() else future.exception()
         if error is not None:
             stop = StopReason.POLICY_ERROR if kind == _REPLY else StopReason.ENVIRONMENT_ERROR
             self._finish(episode, stop, failure=_describe(error))
