@@ -5,16 +5,29 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import re
+import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentgym.errors import StoreError, ToolError, UnknownName, UsageError
-from agentgym.tools.search import Bm25Index, Passage, Retriever, build_index, open_index
+from agentgym.errors import MissingExtra, StoreError, ToolError, UnknownName, UsageError
+from agentgym.tools.search import (
+    Bm25Index,
+    DenseIndex,
+    Passage,
+    Retriever,
+    build_index,
+    open_index,
+    search_app,
+    sentence_encoder,
+)
 from agentgym.tools.search.corpus import read_corpus
 from agentgym.tools.search.passage import contents, from_contents
 
@@ -51,8 +64,6 @@ def bm25(query: list[str], corpus: list[list[str]], k1: float = 1.2, b: float = 
 
 
 def test_scores_are_bm25_of_title_and_text(index: Bm25Index) -> None:
-    import re
-
     corpus = [re.findall(r"\w+", f"{p.title} {p.text}".lower()) for p in ANIMALS]
     expected = dict(zip("abcd", bm25(["fox", "day"], corpus), strict=True))
     found = {passage.id: passage.score for passage in index.search("fox day", k=4)}
@@ -247,3 +258,20 @@ def test_contents_and_back(title: str, text: str) -> None:
     passage = Passage("1", title, text)
     if title or not text.startswith('"'):
         assert from_contents("1", contents(passage)) == passage
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "use"),
+    [
+        ("tantivy", "search", lambda: Bm25Index.of(ANIMALS)),
+        ("faiss", "dense", lambda: DenseIndex(ANIMALS, lambda texts: np.ones((len(texts), 2), np.float32))),
+        ("sentence_transformers", "dense", lambda: sentence_encoder("any")),
+        ("fastapi", "serve", lambda: search_app(FUZZED)),
+    ],
+)
+def test_what_is_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch, module: str, extra: str, use: Callable[[], object]
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra, match=rf"'{module}' is not installed; run: pip install 'agentgym\[{extra}\]'"):
+        use()

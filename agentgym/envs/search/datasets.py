@@ -177,7 +177,7 @@ def _from_hub(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         import datasets
     except ImportError as error:
-        raise MissingExtra("datasets", "search") from error
+        raise MissingExtra("datasets", "hub") from error
     name, _, parts = source.removeprefix(HUB).partition(":")
     name, _, config = name.partition("@")
     try:

@@ -44,9 +44,7 @@ class Bm25Index:
     def __init__(self, index: Any, analyzer: str, passages: Sequence[Passage] | None, *, common: float = 0.5) -> None:
         if not 0.0 < common <= 1.0:
             raise UsageError(f"common must be in (0, 1], got {common!r}; 1 keeps every word of a query")
-        import tantivy
-
-        self._tantivy = tantivy
+        self._tantivy = _import()
         self._schema = index.schema
         self._searcher = index.searcher()
         self._analyzer = _analyzer(analyzer)
@@ -144,10 +142,11 @@ def build_index(
         manifest = {"format": FORMAT, "analyzer": analyzer, "documents": documents}
         (made / MANIFEST).write_text(json.dumps(manifest) + "\n", encoding="utf-8")
         if target.exists():
-            shutil.rmtree(target)
+            target.rename(made.with_name(f"{made.name}-old"))
         made.rename(target)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        for left in (made, made.with_name(f"{made.name}-old")):
+            shutil.rmtree(left, ignore_errors=True)
     return open_index(target)
 
 

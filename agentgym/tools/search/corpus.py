@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from agentgym.errors import MissingExtra, UsageError
+import zstandard
+
+from agentgym.errors import UsageError
 from agentgym.tools.search.passage import Passage, from_contents
 
 ID_FIELDS = ("id", "_id", "doc_id", "docid")
@@ -71,9 +73,5 @@ def _opened(path: Path) -> IO[str]:
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8")
     if path.suffix == ".zst":
-        try:
-            import zstandard
-        except ImportError as error:
-            raise MissingExtra("zstandard", "search") from error
         return io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(path.open("rb"), closefd=True), "utf-8")
     return path.open(encoding="utf-8")
