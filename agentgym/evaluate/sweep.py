@@ -1,0 +1,173 @@
+"""The sweep: the same tasks under every budget; what was played is kept, so a sweep that was killed goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from agentgym.budget import UNLIMITED, Budget, BudgetedEnv
+from agentgym.env import digest
+from agentgym.errors import StoreError, UsageError
+from agentgym.evaluate.figures import Curve, Row, compare, row
+from agentgym.policy import Policy
+from agentgym.prices import Prices
+from agentgym.records import Episode, Task
+from agentgym.rollout import Group, MakeEnv, Rollout
+from agentgym.store import EpisodeWriter, RunFolder, atomic_write, read_episodes
+
+Progress = Callable[[Budget, Collection[Episode]], None]
+
+
+class SweepFolder:
+    """Where a sweep keeps its episodes: one file for each policy and budget, beside ``run.yaml``.
+
+    A folder that holds a sweep is continued: episodes that are there are not played again, but for those that an error
+    ended. Policies, budgets and tasks may be added.
+
+    Args:
+        path: the folder.
+        settings: what decides what an episode looks like (environment, split, seeds ...); JSON values.
+
+    Raises:
+        StoreError: the folder holds something else, or a sweep with other settings.
+    """
+
+    def __init__(self, path: str | Path, settings: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        wanted = json.loads(json.dumps({"kind": "sweep", **settings}))
+        if not (self.path / "run.yaml").exists():
+            RunFolder.create(self.path, wanted)
+        found = RunFolder(self.path).config
+        for name in sorted({*wanted, *found}, key=lambda name: (name != "kind", name)):
+            if found.get(name) != wanted.get(name):
+                raise StoreError(
+                    f"{self.path} holds results with {name}={found.get(name)!r}, not {wanted.get(name)!r}; "
+                    "choose another folder"
+                )
+
+    def file(self, policy: str, budget: Budget) -> Path:
+        """The episode file of one policy at one budget."""
+        name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{policy} {budget}").strip("-.")[:80]
+        return self.path / f"episodes-{name}-{digest(policy, str(budget))[:8]}.jsonl.zst"
+
+    def kept(self, policy: str, budget: Budget) -> dict[str, Episode]:
+        """The stored episodes by id; of an episode that was played again, the last."""
+        file = self.file(policy, budget)
+        return {e.id: e for e in read_episodes(file)} if file.exists() else {}
+
+    def write(self, name: str, content: Mapping[str, Any] | str) -> None:
+        """Write a file of results, whole or not at all; mappings as JSON."""
+        text = content if isinstance(content, str) else json.dumps(content, indent=2, allow_nan=False) + "\n"
+        atomic_write(self.path / name, text)
+
+
+def evaluate(
+    make_env: MakeEnv,
+    policy: Policy,
+    *,
+    tasks: Iterable[int | Task],
+    budgets: Sequence[Budget] = (UNLIMITED,),
+    name: str = "policy",
+    announce: bool = False,
+    on_exhausted: str = "refuse",
+    prices: Prices | None = None,
+    folder: SweepFolder | None = None,
+    slots: int = 64,
+    max_turns: int | None = None,
+    run_key: int = 0,
+    progress: Progress | None = None,
+) -> Curve:
+    """Play the same tasks under every budget.
+
+    The random draws of a policy hang off the run key, the task and the turn, not off the budget or the policy: what
+    differs between two rows is what the budget, or the other policy, changed.
+
+    Args:
+        make_env: makes one environment, without a budget.
+        policy: who plays.
+        tasks: seeds, or whole tasks; each is played once at every budget.
+        budgets: what an episode may use; ``Budget()`` is unlimited.
+        name: of the policy, in records and results.
+        announce, on_exhausted, prices: as in :class:`~agentgym.budget.BudgetedEnv`.
+        folder: where episodes are kept as they finish; one that holds some of them already is continued.
+        slots, max_turns, run_key: as in :class:`~agentgym.rollout.Rollout`.
+        progress: called with the budget and its episodes so far, at the start of a row and after each episode.
+
+    Raises:
+        UsageError: no tasks, or a budget that the environment cannot have.
+    """
+    groups = [_group(number, task) for number, task in enumerate(tasks)]
+    if not groups:
+        raise UsageError("no tasks to evaluate on; give at least one seed")
+
+    def make() -> gym.Env[str, str]:
+        return BudgetedEnv(make_env(), budgets, announce=announce, on_exhausted=on_exhausted, prices=prices)  # type: ignore[arg-type]
+
+    played: list[tuple[Episode, ...]] = []
+    with Rollout(make, policy, slots=slots, max_turns=max_turns, run_key=run_key) as rollout:
+        for budget in budgets:
+            done = folder.kept(name, budget) if folder is not None else {}
+            missing = [g for g in groups if f"{g.id}/0" not in done or done[f"{g.id}/0"].failed]
+            order = [f"{g.id}/0" for g in groups]
+            episodes = {i: done[i] for i in order if i in done and not done[i].failed}
+            if progress is not None:
+                progress(budget, episodes.values())
+            with _writer(folder, name, budget) as writer:
+                for episode in rollout.play(_under(budget, missing)):
+                    if writer is not None:
+                        writer.append(episode)
+                        writer.flush()
+                    episodes[episode.id] = episode
+                    if progress is not None:
+                        progress(budget, episodes.values())
+            played.append(tuple(episodes[i] for i in order))
+    rows = tuple(row(b, e) for b, e in zip(budgets, played, strict=True))
+    return Curve(name, rows, tuple(played))
+
+
+def result(curves: Sequence[Curve], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything but wall-clock times, as JSON values; the same for the same records, however they came about."""
+    pairs = [(curves[0], other) for other in curves[1:]]
+    return {
+        **settings,
+        "policies": [c.as_dict() for c in curves],
+        "comparisons": [
+            {"first": a.policy, "second": b.policy, "budgets": [c.as_dict() for c in compare(a, b)]} for a, b in pairs
+        ],
+    }
+
+
+def timing(curves: Sequence[Curve]) -> dict[str, Any]:
+    """Seconds of an episode, which differ from run to run even where everything else is equal."""
+
+    def one(found: Row) -> dict[str, Any]:
+        return {
+            "budget": str(found.budget),
+            **({k: m._asdict() for k, m in found.clocks.items()} if found.episodes else {}),
+        }
+
+    return {"policies": [{"policy": c.policy, "rows": [one(r) for r in c.rows]} for c in curves]}
+
+
+def _group(number: int, task: int | Task) -> Group:
+    task = task if isinstance(task, Task) else Task(task)
+    return Group(f"{number:05d}.{task.seed}", task)
+
+
+def _under(budget: Budget, groups: Iterable[Group]) -> Iterator[Group]:
+    """The same tasks, played under this budget."""
+    for group in groups:
+        task = group.task
+        yield Group(group.id, Task(task.seed, {**task.options, "budget": str(budget)}, task.task_id))
+
+
+def _writer(
+    folder: SweepFolder | None, name: str, budget: Budget
+) -> contextlib.AbstractContextManager[EpisodeWriter | None]:
+    return EpisodeWriter(folder.file(name, budget)) if folder is not None else contextlib.nullcontext()
