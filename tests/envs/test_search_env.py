@@ -21,7 +21,10 @@ from agentgym.envs.search.questions import KINDS
 from agentgym.envs.search.scoring import tokens
 from agentgym.envs.search.world import shared_world
 from agentgym.errors import UnknownName, UsageError
-from agentgym.tools.search import Bm25Index, Passage, build_index
+from agentgym.policy import ExpertPolicy
+from agentgym.records import Episode, StopReason, Task
+from agentgym.rollout import Group, Rollout
+from agentgym.tools.search import Bm25Index, Passage, SearchR1Client, build_index
 
 Played = list[tuple[str, str, float, dict[str, Any]]]
 
@@ -331,6 +334,31 @@ def test_a_server_that_dies_costs_turns_not_the_run(tmp_path: Path) -> None:
     assert info["tool_calls"][0].error
     answered = env.step(f"<answer>{info['answers'][0]}</answer>")
     assert answered[4]["success"] is True
+
+
+def test_a_run_goes_on_when_its_server_dies(tmp_path: Path) -> None:
+    build_index(local_world(), tmp_path / "index")
+    command = [sys.executable, "-c", SERVE, str(tmp_path / "index")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        client = SearchR1Client(server.stdout.readline().split()[-1], pause=0.001)
+        groups = [Group(str(i), Task(0, {"task": i})) for i in range(40)]
+        episodes: list[Episode] = []
+        with Rollout(lambda: SearchEnv(corpus=client), ExpertPolicy(), slots=4) as rollout:
+            for episode in rollout.play(groups):
+                episodes.append(episode)
+                if len(episodes) == 10:
+                    server.kill()
+                    server.wait()
+        client.close()
+    assert len(episodes) == 40
+    assert not any(episode.failed for episode in episodes)
+    assert [episode.success for episode in episodes[:10]] == [True] * 10
+    last = episodes[-1]
+    assert last.stop is StopReason.POLICY_STOPPED  # nothing that it saw says the answer
+    assert [str(turn.tool_calls[0].error).partition(" (")[0] for turn in last.turns if turn.tool_calls] == [
+        "the search server cannot be reached"
+    ] * 2
 
 
 def local_world() -> list[Passage]:
