@@ -19,6 +19,7 @@ def tokenised(
     *,
     instructions: str = "",
     noise: Collection[tuple[str, int]] = (),
+    whole: bool = False,
 ) -> Episode:
     """The same episode with a :class:`~agentgym.records.Sample` on every turn, without log-probabilities.
 
@@ -26,12 +27,13 @@ def tokenised(
 
     Args:
         noise: (episode, turn) of actions that are not to be imitated. The reward of every turn becomes 1, theirs 0.
+        whole: imitate the observations too (language modelling): everything but the first token counts as sampled.
     """
-    return replace(episode, turns=tuple(_turns(episode, chat, context, instructions, noise)))
+    return replace(episode, turns=tuple(_turns(episode, chat, context, instructions, noise, whole)))
 
 
 def _turns(
-    episode: Episode, chat: Chat, context: Context, instructions: str, noise: Collection[tuple[str, int]]
+    episode: Episode, chat: Chat, context: Context, instructions: str, noise: Collection[tuple[str, int]], whole: bool
 ) -> Iterator[Turn]:
     before: list[int] = []
     for number, turn in enumerate(episode.turns):
@@ -40,5 +42,7 @@ def _turns(
         action = chat.closed(turn.action)
         keep = common_prefix(before, ids)
         reward = float((episode.id, number) not in noise)
-        yield replace(turn, reward=reward, sample=Sample(keep, tuple(ids[keep:]), tuple(action)))
+        given = keep if not whole else max(keep, 1)
+        shown, written = ids[keep:given] if whole else ids[keep:], ids[given:] if whole else []
+        yield replace(turn, reward=reward, sample=Sample(keep, tuple(shown), (*written, *action)))
         before = [*ids, *action]

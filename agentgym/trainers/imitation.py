@@ -41,6 +41,7 @@ def imitate(
     epochs: int,
     instructions: str = "",
     noise: Collection[tuple[str, int]] = (),
+    whole: bool = False,
 ) -> Iterator[dict[str, float]]:
     """Train the model on the episodes' actions; yields figures after each pass, and every 50 steps.
 
@@ -49,7 +50,7 @@ def imitate(
     how = Optimisation(lr=config.warm_start_lr, weight_decay=config.warm_start_decay, betas=(0.9, 0.98), max_tokens=config.max_tokens, warmup=20)
     learner = Learner(model, likelihood(), how)
     data = [
-        tokenised(e, policy.chat, policy.context, instructions=instructions, noise=noise)
+        tokenised(e, policy.chat, policy.context, instructions=instructions, noise=noise, whole=whole)
         for e in episodes
         if not e.failed and e.turns
     ]

@@ -53,6 +53,7 @@ def tiny(
     kv_heads: int = 2,
     vocabulary: int = 2048,
     max_context: int = 2048,
+    numbered: bool = True,
     seed: int = 0,
 ) -> tuple[Any, Any]:
     """A small random-weights Qwen2 model with a tokenizer trained on the given texts.
@@ -65,7 +66,7 @@ def tiny(
     """
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    tokenizer = train_tokenizer(texts, vocabulary)
+    tokenizer = train_tokenizer(texts, vocabulary, numbered=numbered)
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
@@ -87,13 +88,13 @@ def tiny(
     return model, tokenizer
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int = 2048) -> Any:
+def train_tokenizer(texts: Iterable[str], vocabulary: int = 2048, *, numbered: bool = True) -> Any:
     """A byte-level BPE over words, or words with their number, with a minimal chat template. Lossless for any text."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
-    words = Regex(r" ?\p{L}+| ?\d| ?[^\s\p{L}\d]|\s")
+    words = Regex((r" ?\p{L}+(?: \d{1,2}(?!\d))?" if numbered else r" ?\p{L}+") + r"| ?\d| ?[^\s\p{L}\d]|\s")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(words, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
