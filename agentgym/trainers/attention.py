@@ -83,7 +83,7 @@ def tree_attention(
                 f"{type(module).__name__} uses {name} in its attention, which the token tree cannot compute"
             )
     heads, groups, size = query.shape[1], key.shape[1], query.shape[3]
-    flat = [x[0].transpose(0, 1).reshape(x.shape[2], -1) for x in (query, key, value)]
+    flat = [x.squeeze(0).transpose(0, 1).flatten(1) for x in (query, key, value)]
 
     def gather(x: Tensor, nodes: Tensor, shape: tuple[int, ...]) -> Tensor:
         return x.index_select(0, nodes).view(*shape).transpose(1, 2)

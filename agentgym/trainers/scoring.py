@@ -116,7 +116,7 @@ class Scorer:
             "tree": Plan(batch, device),
         }
         if self._direct:
-            return self._decoder(**inputs).last_hidden_state[0].index_select(0, parents), None
+            return self._decoder(**inputs).last_hidden_state.squeeze(0).index_select(0, parents), None
         with _Inputs(self._head) as seen:
             logits = self.model(**inputs, logits_to_keep=parents).logits[0]
         return seen.last[0], logits

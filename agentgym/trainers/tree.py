@@ -28,6 +28,8 @@ Ints = NDArray[np.int64]
 
 #: Query-key pairs that cost about as much as one more attention call; more padding than this per path is not accepted.
 _CALL_PAIRS = 4096
+#: Tokens that cost about as much as one more forward and backward call.
+_CALL_TOKENS = 16
 #: Lengths are rounded up to this; attention kernels are up to 1.6 times slower on odd lengths.
 _ALIGN = 8
 #: From this share of own nodes on, plain causal attention over the whole path is cheaper than a masked rectangle.
@@ -151,33 +153,44 @@ class TokenTree:
         return [self._batch(rows) for rows in self._fill(max_tokens or len(self.tokens))]
 
     def _fill(self, max_tokens: int) -> Iterator[list[int]]:
-        """Sets of rows, filled greedily in depth-first order so that neighbours share."""
+        """Sets of rows in depth-first order, so that neighbours share."""
         units = [[r for r in unit if self._needed[r]] for unit in self._units]
         units = sorted((u for u in units if u), key=lambda unit: min(int(self._chain[r]) for r in unit))
-        inside = np.zeros(len(self.tokens), bool)
-        rows: list[int] = []
-        used = 0
-        for unit in units:
-            added = self._add(unit, inside)
-            if rows and used + added > max_tokens:
-                yield rows
-                inside[:] = False
-                rows, used = [], 0
-                added = self._add(unit, inside)
-            rows += unit
-            used += added
-        if rows:
-            yield rows
+        while units:
+            taken = self._cut(units, max_tokens)
+            yield [r for unit in units[:taken] for r in unit]
+            units = units[taken:]
 
-    def _add(self, rows: list[int], inside: NDArray[np.bool_]) -> int:
-        """Mark the rows' nodes and return how many were new; the part of a path inside is always its beginning."""
+    def _cut(self, units: list[list[int]], max_tokens: int) -> int:
+        """How many units the next micro-batch takes: it is filled, then cut where that costs least per token.
+
+        A cut costs the prefix that is computed again behind it, and a call.
+        """
+        inside = np.zeros(len(self.tokens), bool)
+        cuts: list[tuple[float, int]] = []  # cost per token of a cut before a unit, the unit's number
+        total = 0
+        for i, unit in enumerate(units):
+            known, added = self._add(unit, inside)
+            if i:
+                cuts.append(((known + _CALL_TOKENS) / total, i))
+            if i and total + added > max_tokens:
+                return min(cuts)[1]
+            total += added
+        return len(units)
+
+    def _add(self, rows: list[int], inside: NDArray[np.bool_]) -> tuple[int, int]:
+        """Mark the rows' nodes; how many of one row were there before, and how many were new in all.
+
+        The part of a path that is inside is always its beginning.
+        """
+        known = max(int(np.count_nonzero(inside[self.path(r)])) for r in rows)
         added = 0
         for r in rows:
-            fresh = self.path(r)
-            fresh = fresh[np.count_nonzero(inside[fresh]) :]
+            path = self.path(r)
+            fresh = path[np.count_nonzero(inside[path]) :]
             inside[fresh] = True
             added += len(fresh)
-        return added
+        return known, added
 
     def _batch(self, rows: list[int]) -> MicroBatch:
         rows = sorted(rows)

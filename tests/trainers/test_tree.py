@@ -151,6 +151,18 @@ def test_a_prefix_is_repeated_at_the_border_of_a_micro_batch() -> None:
     assert [b.rows.tolist() for b in tree.batches(14)] == [[0, 1], [2, 3]]
 
 
+def test_a_micro_batch_is_cut_where_the_shortest_prefix_is_repeated() -> None:
+    prompts = [list(range(start, start + 10)) for start in (100, 200, 300)]
+    rows = [row([*prompt, c, c, c], [10, 11, 12]) for prompt in prompts for c in range(3)]
+    tree = TokenTree.build(rows)
+    # a prompt with its completions has 10 + 3 * 2 nodes, so 20 leaves room for half of the next prompt's
+    assert [b.rows.tolist() for b in tree.batches(20)] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    # turns of two episodes with one token in common: 20 + 19 nodes; a limit of 26 is met within the second one
+    first, second = [1, *range(10, 30)], [1, *range(40, 60)]
+    turns = [row(tokens[:end], [end - 1]) for tokens in (first, second) for end in (6, 11, 16, 21)]
+    assert [b.rows.tolist() for b in TokenTree.build(turns).batches(26)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
 def test_rows_kept_together_exceed_the_limit_rather_than_part() -> None:
     tree = TokenTree.build([row([1, 2, 3], key="e"), row([4, 5, 6]), row([7, 8, 9], key="e")])
     assert [b.rows.tolist() for b in tree.batches(3)] == [[0, 2], [1]]
