@@ -201,9 +201,9 @@ class Rollout:
             ):
                 self._start(self._roots.popleft())
                 self._drive()
-            while self._done:
+            if self._done:
                 yield self._done.popleft()
-            if self._running:
+            elif self._running:
                 self._work()
             elif not self._roots and not self._open(next(source, None)):
                 return
