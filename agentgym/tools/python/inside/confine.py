@@ -1,5 +1,5 @@
 # Runs in every forked cell: descriptors instead of paths, and little to import.
-# ruff: noqa: PTH101, PTH103, PTH106, PTH108, PTH109, PTH112, PTH120, PTH208
+# ruff: noqa: PTH101, PTH103, PTH106, PTH112, PTH208
 """Walls around one cell (a keeper, its worker, and what the worker starts).
 
 Three ways, chosen by the host:

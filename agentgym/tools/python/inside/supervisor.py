@@ -1,5 +1,5 @@
 # Runs in every forked cell: descriptors instead of paths, and little to import.
-# ruff: noqa: PTH101, PTH103, PTH106, PTH108, PTH109, PTH112, PTH120, PTH208
+# ruff: noqa: PTH108
 """The first process in the cage: routes frames between the host and the keepers, and keeps some keepers ready."""
 
 from __future__ import annotations

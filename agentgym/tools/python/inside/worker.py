@@ -1,5 +1,5 @@
 # Runs in every forked cell: descriptors instead of paths, and little to import.
-# ruff: noqa: PTH101, PTH103, PTH106, PTH108, PTH109, PTH112, PTH120, PTH208
+# ruff: noqa: PTH103, PTH109, PTH120
 """Runs calls one after the other in one interpreter. Everything in it may be hostile, this file's memory included."""
 
 from __future__ import annotations
