@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
 
 # C0 and C1 controls but tab and newline, bidirectional overrides, lone surrogates: all can fool or break a terminal.
@@ -15,15 +16,17 @@ def printable(text: str) -> str:
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Columns without a frame, as wide as the terminal; cells are plain text, without markup."""
+    """Columns without a frame, as wide as the terminal (piped: a line a row); cells are plain text, without markup."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*header, box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for number, name in enumerate(header):
+        table.add_column(name, no_wrap=number == 0)  # what one copies stays whole
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 240).print(table)
 
 
 def _escaped(found: re.Match[str]) -> str:
