@@ -1,0 +1,254 @@
+"""What goes over the wire: requests built from an episode, answers read into one shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentgym.endpoint.server import UnreadableAnswer
+from agentgym.errors import PolicyError
+from agentgym.policy import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How an action is to be sampled; ``stop`` holds texts for chats and token ids for the others."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 512
+    stop: tuple[str, ...] | tuple[int, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An action, and what the server told about it.
+
+    Attributes:
+        text: the action; empty where only ids came.
+        context, action, logprobs: token ids read and written, log-probabilities; empty where the server does not tell.
+        prompt_tokens, completion_tokens: how many were read and written.
+    """
+
+    text: str
+    context: tuple[int, ...] = ()
+    action: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+# Requests -------------------------------------------------------------------------------------------------------------
+
+
+def messages(request: Request, *, native: bool) -> list[dict[str, Any]]:
+    """The episode so far as a chat: instructions as the system message, observations as the user's, actions as the
+    assistant's.
+
+    Args:
+        native: actions that are messages with tool calls, and the observations that answer them, are written as
+            such (:mod:`agentgym.tools.syntax.native`).
+    """
+    chat: list[dict[str, Any]] = []
+    if request.instructions:
+        chat.append({"role": "system", "content": request.instructions})
+    asked: list[str] = []
+    for number, turn in enumerate(request.turns):
+        chat += _heard(turn.observation, asked)
+        said: dict[str, Any] = _said(turn.action, number) if native else {"role": "assistant", "content": turn.action}
+        asked = [call["id"] for call in said.get("tool_calls", ())]
+        chat.append(said)
+    return chat + _heard(request.observation, asked)
+
+
+def _said(action: str, number: int) -> dict[str, Any]:
+    try:
+        message = json.loads(action)
+    except (ValueError, RecursionError):
+        message = None
+    calls = message.get("tool_calls") if isinstance(message, dict) else None
+    if not isinstance(calls, list) or not calls or not all(isinstance(call, dict) for call in calls):
+        return {"role": "assistant", "content": action}
+    named = [{**call, "id": str(call.get("id") or f"call_{number}_{i}")} for i, call in enumerate(calls)]
+    return {"role": "assistant", "content": message.get("content"), "tool_calls": named}
+
+
+def _heard(observation: str, asked: Sequence[str]) -> list[dict[str, Any]]:
+    """An observation; where calls were asked for, each must get a result, or servers refuse the chat."""
+    if not asked:
+        return [{"role": "user", "content": observation}]
+    results: list[str] = []
+    others: list[str] = []
+    for line in observation.split("\n"):
+        result = _tool_result(line)
+        if result is None:
+            others.append(line)
+        else:
+            results.append(result)
+    if len(results) != len(asked):  # the action was not understood: no call was run
+        results, others = [observation] * len(asked), []
+    heard = [{"role": "tool", "tool_call_id": i, "content": r} for i, r in zip(asked, results, strict=True)]
+    rest = "\n".join(others).strip()
+    return [*heard, {"role": "user", "content": rest}] if rest else heard
+
+
+def _tool_result(line: str) -> str | None:
+    if not line.startswith("{"):
+        return None
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    content = told.get("content") if isinstance(told, dict) and told.get("role") == "tool" else None
+    return content if isinstance(content, str) else None
+
+
+def chat_body(
+    model: str, chat: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], how: Sampling, *, samples: bool
+) -> dict[str, Any]:
+    """A request to ``/chat/completions``; with ``samples``, vLLM is asked for token ids and log-probabilities."""
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": list(chat),
+        "temperature": how.temperature,
+        "top_p": how.top_p,
+        "max_tokens": how.max_tokens,
+        "seed": how.seed,
+    }
+    if how.stop:
+        body["stop"] = list(how.stop)
+    if tools:
+        body["tools"] = list(tools)
+    if samples:
+        body |= {"logprobs": True, "return_token_ids": True}
+    return body
+
+
+def completion_body(model: str, context: Sequence[int], how: Sampling) -> dict[str, Any]:
+    """A request to ``/completions`` with token ids (vLLM)."""
+    return {
+        "model": model,
+        "prompt": list(context),
+        "temperature": how.temperature,
+        "top_p": how.top_p,
+        "max_tokens": how.max_tokens,
+        "seed": how.seed,
+        "stop_token_ids": list(how.stop),
+        "logprobs": 0,
+        "return_token_ids": True,
+    }
+
+
+def generate_body(context: Sequence[int], how: Sampling) -> dict[str, Any]:
+    """A request to SGLang's ``/generate``, which takes no seed."""
+    params = {"temperature": how.temperature, "top_p": how.top_p, "max_new_tokens": how.max_tokens}
+    return {
+        "input_ids": list(context),
+        "sampling_params": {**params, "stop_token_ids": list(how.stop)},
+        "return_logprob": True,
+    }
+
+
+# Answers --------------------------------------------------------------------------------------------------------------
+
+
+def read_chat(told: Any) -> Answer:
+    """The answer of ``/chat/completions``. Tool calls come as the message in JSON, as the ``native`` syntax reads it.
+
+    Raises:
+        UnreadableAnswer: it is not one.
+    """
+    choice = _choice(told)
+    message = _get(choice, "message", dict)
+    content, calls = message.get("content"), message.get("tool_calls")
+    if content is not None and not isinstance(content, str):
+        raise UnreadableAnswer("the message's content is not a text")
+    text = content or ""
+    if calls:
+        text = json.dumps({"role": "assistant", "content": content, "tool_calls": calls}, ensure_ascii=False)
+    listed = (choice.get("logprobs") or {}).get("content") or ()
+    logprobs = [_get(entry, "logprob", (int, float)) for entry in listed]
+    return _answer(text, told, told.get("prompt_token_ids"), choice.get("token_ids"), logprobs)
+
+
+def read_completion(told: Any) -> Answer:
+    """The answer of ``/completions`` to token ids.
+
+    Raises:
+        UnreadableAnswer: it is not one.
+        PolicyError: the server does not tell token ids.
+    """
+    choice = _choice(told)
+    logprobs = choice.get("logprobs") or {}
+    ids = choice.get("token_ids")
+    if ids is None and logprobs.get("tokens"):
+        ids = _spelled_ids(logprobs["tokens"])
+    if ids is None:
+        raise PolicyError("the server's completions carry no token ids (vLLM does from 0.10.2 on); use api='chat'")
+    return _answer("", told, None, ids, logprobs.get("token_logprobs") or ())
+
+
+def read_generate(told: Any) -> Answer:
+    """The answer of SGLang's ``/generate``.
+
+    Raises:
+        UnreadableAnswer: it is not one.
+    """
+    if isinstance(told, list) and len(told) == 1:
+        told = told[0]
+    about = _get(told, "meta_info", dict)
+    try:
+        logprobs, ids = zip(*((entry[0], entry[1]) for entry in about.get("output_token_logprobs", ())), strict=True)
+    except (ValueError, TypeError, LookupError) as error:
+        raise UnreadableAnswer("output_token_logprobs does not list (log-probability, id)") from error
+    return _answer("", {"usage": about}, None, told.get("output_ids") or ids, logprobs)
+
+
+def _answer(text: str, told: Mapping[str, Any], context: Any, action: Any, logprobs: Sequence[Any]) -> Answer:
+    context, action = _ids(context), _ids(action)
+    if logprobs and len(logprobs) != len(action):
+        if action:
+            raise UnreadableAnswer(f"{len(action)} tokens came with {len(logprobs)} log-probabilities")
+        logprobs = ()
+    if not all(isinstance(p, (int, float)) for p in logprobs):
+        raise UnreadableAnswer("a log-probability is not a number")
+    usage = told.get("usage") or {}
+    read, written = usage.get("prompt_tokens", len(context)), usage.get("completion_tokens", len(action))
+    if not isinstance(read, int) or not isinstance(written, int):
+        raise UnreadableAnswer("its usage does not count tokens")
+    return Answer(text, context, action, tuple(map(float, logprobs)), read, written)
+
+
+def _choice(told: Any) -> dict[str, Any]:
+    choices = _get(told, "choices", list)
+    if not choices or not isinstance(choices[0], dict):
+        raise UnreadableAnswer("it has no choices")
+    first: dict[str, Any] = choices[0]
+    return first
+
+
+def _get(told: Any, name: str, kind: type | tuple[type, ...]) -> Any:
+    if not isinstance(told, dict) or not isinstance(told.get(name), kind):
+        raise UnreadableAnswer(f"{name!r} is missing or not what it should be, in {json.dumps(told)[:80]}")
+    return told[name]
+
+
+def _ids(listed: Any) -> tuple[int, ...]:
+    if listed is None:
+        return ()
+    if not isinstance(listed, (list, tuple)) or not all(isinstance(i, int) for i in listed):
+        raise UnreadableAnswer("token ids are not a list of whole numbers")
+    return tuple(listed)
+
+
+def _spelled_ids(tokens: Any) -> list[int] | None:
+    """Ids written as ``token_id:17`` (vLLM's ``return_tokens_as_token_ids``)."""
+    if not all(isinstance(token, str) and token.startswith("token_id:") for token in tokens):
+        return None
+    try:
+        return [int(token.removeprefix("token_id:")) for token in tokens]
+    except ValueError as error:
+        raise UnreadableAnswer("a token id is not a number") from error
