@@ -4,9 +4,15 @@ Each block of paths is one call of SDPA: own nodes as queries, whole paths as ke
 nodes. Calls without a tree go on to Transformers' SDPA function unchanged, so a model set to this attention generates
 as before; gradient checkpointing, which calls it again in backward, finds the same tree.
 
-Measured against one dense N x N mask a bin and against the prefix's keys and values kept in the graph, forward and
-backward, on one CPU thread: 8 prompts x 8 completions 1.05 s, 1.39 s, 1.23 s (row by row 2.63 s); 8 episodes of 600
-tokens with 80 in common 1.21 s, 1.65 s (a bin an episode), 1.53 s (row by row 1.71 s).
+Measured against one dense N x N mask a bin, and against the prefix's keys and values kept in the graph, in CPU seconds
+of forward and backward on one thread (``benchmarks/tree.py CASE --alternatives``, medians of 5):
+
+====================================  ==========  =======  ==========  =========
+rows                                  row by row  blocks   dense mask  kept keys
+====================================  ==========  =======  ==========  =========
+8 prompts x 8 completions             1.98        1.08     1.37        1.21
+8 episodes of 590, 80 in common       1.36        1.17     1.35        1.47
+====================================  ==========  =======  ==========  =========
 """
 
 from __future__ import annotations
