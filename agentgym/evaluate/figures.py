@@ -65,6 +65,11 @@ def calls_of(episode: Episode) -> Calls:
     return Calls(made, errors, repeats, refused, cost)
 
 
+def solved(episode: Episode) -> bool:
+    """Whether the environment called it a success; where it does not say, whether it paid anything."""
+    return episode.success if episode.success is not None else episode.reward > 0
+
+
 class Mean(NamedTuple):
     """A mean over episodes with its 95 % bootstrap interval."""
 
@@ -145,22 +150,22 @@ def row(budget: Budget, episodes: Sequence[Episode], *, resamples: int = 2000, s
         for e, c, u in zip(valid, calls, usages, strict=True)
     ]
     times = [(u.model_seconds + u.tool_seconds, u.model_seconds, u.tool_seconds) for u in usages]
-    solved = sum(e.success is True for e in valid)
+    successes = sum(map(solved, valid))
     made = sum(c.made for c in calls)
     means = _means(PER_EPISODE, table, resamples, draws.key(seed, "means"))
     return Row(
         budget=budget,
         episodes=len(valid),
         failed=len(episodes) - len(valid),
-        successes=solved,
-        interval=wilson(solved, len(valid)),
+        successes=successes,
+        interval=wilson(successes, len(valid)),
         means=means,
         clocks=_means(CLOCKS, times, resamples, draws.key(seed, "clocks")),
         errors=sum(c.errors for c in calls),
         repeats=sum(c.repeats for c in calls),
         refused=sum(c.refused for c in calls),
-        productivity=solved / made if made else None,
-        cost_of_pass=means["cost"].mean * len(valid) / solved if solved else None,
+        productivity=successes / made if made else None,
+        cost_of_pass=means["cost"].mean * len(valid) / successes if successes else None,
         stops=dict(sorted(Counter(str(e.stop) for e in episodes).items())),
     )
 
@@ -279,7 +284,7 @@ def compare(first: Curve, second: Curve, *, seed: int = 0) -> list[Comparison]:
 
 def _compared(episode: Episode) -> tuple[float, float, float]:
     calls = calls_of(episode)
-    return float(episode.success is True), float(calls.made), episode.usage.cost + calls.cost
+    return float(solved(episode)), float(calls.made), episode.usage.cost + calls.cost
 
 
 def _clean(difference: Difference) -> dict[str, float | None]:

@@ -35,6 +35,7 @@ from agentgym.evaluate import (
     paired,
     result,
     row,
+    solved,
     success_plot,
     timing,
     wilson,
@@ -133,6 +134,9 @@ def test_the_smallest_sufficient_budget() -> None:
 # Figures of records ---------------------------------------------------------------------------------------------------
 
 
+USAGE = Usage(100, 10, 0.5, model_seconds=2.0, tool_seconds=1.0)
+
+
 def calls(*texts: str) -> tuple[ToolCall, ...]:
     """``search:fox`` ran, ``search:fox!`` failed, ``search:fox-`` was refused."""
     made = []
@@ -144,9 +148,8 @@ def calls(*texts: str) -> tuple[ToolCall, ...]:
 
 
 def episode(number: int, success: bool | None, *turns: tuple[ToolCall, ...], **kwargs: Any) -> Episode:
-    usage = Usage(100, 10, 0.5, model_seconds=2.0, tool_seconds=1.0)
     stop = kwargs.pop("stop", StopReason.TERMINATED)
-    played = tuple(Turn("o", "a", 0.5, tool_calls=made, usage=usage) for made in turns)
+    played = tuple(Turn("o", "a", 0.5, tool_calls=made, usage=USAGE) for made in turns)
     return Episode(f"{number}/0", "e", Task(number), played, stop, success, str(number), **kwargs)
 
 
@@ -154,7 +157,7 @@ FOUR = [
     episode(0, True, calls("search:a", "search:b"), calls("search:a"), ()),
     episode(1, True, calls("search:a!", "search:a", "open:a"), ()),
     episode(2, False, calls("search:c"), calls("search:c-", "search:d-"), ()),
-    episode(3, None, (), stop=StopReason.BUDGET),
+    replace(episode(3, None, (), stop=StopReason.BUDGET), turns=(Turn("o", "a", usage=USAGE),)),
 ]
 BROKEN = episode(4, True, calls("search:x"), stop=StopReason.ENVIRONMENT_ERROR, failure="OSError: gone")
 
@@ -167,6 +170,11 @@ def test_calls_are_counted_once_each() -> None:
     assert calls_of(again) == (3, 2, 0, 0, 0.25)  # a failed repeat is wasted once
 
 
+def test_what_the_environment_does_not_call_is_solved_by_reward() -> None:
+    assert [solved(episode(0, success, ())) for success in (True, False, None)] == [True, False, True]
+    assert not solved(FOUR[3])
+
+
 def test_the_figures_of_a_row() -> None:
     found = row(Budget(tool_calls=3), [*FOUR, BROKEN])
     assert (found.episodes, found.failed, found.successes, found.success) == (4, 1, 2, 0.5)
@@ -175,7 +183,7 @@ def test_the_figures_of_a_row() -> None:
     assert found.means["turns"].mean == 9 / 4
     assert found.means["tokens"].mean == 90 / 4
     assert found.means["prompt_tokens"].mean == 900 / 4
-    assert found.means["reward"].mean == 4.5 / 4
+    assert found.means["reward"].mean == 4.0 / 4
     assert found.means["cost"].mean == (9 * 0.5 + 1.5) / 4
     assert found.clocks["seconds"].mean == 27 / 4
     assert (found.errors, found.repeats, found.wasted, found.refused) == (1, 1, 2, 2)

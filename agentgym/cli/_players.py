@@ -1,0 +1,112 @@
+"""Policies that play by themselves, from text: those of every command, run folders, and servers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentgym.cli._arguments import parse_policy
+from agentgym.errors import MissingExtra, UsageError
+from agentgym.policy import PersonPolicy, Policy
+from agentgym.prices import Prices
+
+if TYPE_CHECKING:
+    from agentgym.trainers.model import ModelPolicy
+
+PLAYER_HELP = "random, expert, expert:0.2, replay:FILE, model:DIR, the folder of a run, or http://HOST:PORT/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How models sample; None is what the model, or its run, uses."""
+
+    temperature: float | None = None
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What servers need beyond their address."""
+
+    model: str | None = None
+    key_variable: str = "OPENAI_API_KEY"
+    concurrency: int = 64
+    tools: Sequence[Mapping[str, Any]] = ()
+    prices: Prices = field(default_factory=Prices)
+
+
+@contextlib.contextmanager
+def player(text: str, sampling: Sampling, endpoint: Endpoint) -> Iterator[tuple[str, Policy]]:
+    """The policy that a text names, and its name in results.
+
+    Raises:
+        UsageError: no such policy, or one that cannot play by itself.
+        PolicyError: the server cannot be reached, or does not have the model.
+    """
+    if text.startswith(("http://", "https://")):
+        with _served(text, sampling, endpoint) as found:
+            yield found
+        return
+    folder = Path(text.removeprefix("model:"))
+    if (folder / "run.yaml").exists():
+        yield _trained(folder, sampling)
+        return
+    policy = parse_policy(text)()
+    if isinstance(policy, PersonPolicy):
+        raise UsageError("a person cannot be evaluated; use: agentgym play ENV")
+    if text.startswith("model:"):
+        _set(policy, sampling)  # type: ignore[arg-type]
+    yield text, policy
+
+
+@contextlib.contextmanager
+def _served(url: str, sampling: Sampling, endpoint: Endpoint) -> Iterator[tuple[str, Policy]]:
+    from agentgym.endpoint import EndpointPolicy
+
+    given: dict[str, Any] = {"temperature": sampling.temperature, "max_tokens": sampling.max_tokens}
+    with EndpointPolicy(
+        url,
+        endpoint.model,
+        tools=endpoint.tools,
+        prices=endpoint.prices,
+        concurrency=endpoint.concurrency,
+        key_variable=endpoint.key_variable,
+        **{name: value for name, value in given.items() if value is not None},
+    ) as policy:
+        yield f"{policy.check()}@{url.rstrip('/')}", policy
+
+
+def _trained(path: Path, sampling: Sampling) -> tuple[str, Policy]:
+    """The newest checkpoint of a run, seeing what it was trained to see."""
+    from agentgym.store import RunFolder
+
+    try:
+        from agentgym.trainers.contexts import full_history
+        from agentgym.trainers.model import ModelPolicy, load
+        from agentgym.trainers.train import Training
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "train") from error
+    folder = RunFolder(path)
+    update, checkpoint = folder.latest_checkpoint()
+    training = Training(folder)
+    config = training.config
+    instructions = config.model != "tiny" if config.instructions is None else config.instructions
+    policy = ModelPolicy(
+        *load(str(checkpoint), device=config.device),
+        context=training.algorithm.context or full_history(instructions=instructions),
+        temperature=config.eval_temperature,
+        max_new_tokens=config.max_new_tokens,
+        max_context=config.max_context,
+    )
+    _set(policy, sampling)
+    return f"{path}@update-{update}", policy
+
+
+def _set(policy: ModelPolicy, sampling: Sampling) -> None:
+    if sampling.temperature is not None:
+        policy.engine.temperature = sampling.temperature
+    if sampling.max_tokens is not None:
+        policy.max_new_tokens = sampling.max_tokens

@@ -1,0 +1,318 @@
+"""``agentgym eval``: how good is a policy, under which budget?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentgym.cli._console import printable
+from agentgym.cli._players import PLAYER_HELP
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+    from rich.live import Live
+    from rich.table import Table
+
+    from agentgym.budget import Budget
+    from agentgym.evaluate import Curve, Mean, Row
+    from agentgym.records import Episode, Task
+
+_BUDGET_HELP = (
+    "Limits to play under, e.g. 0,1,2,4,8,inf: tool calls where the environment has tools, else turns. Another limit: "
+    "turns=2,4,inf or tokens=500,1000,inf, also seconds, cost, per_tool.NAME; several at once: "
+    "'tool_calls=4,tokens=2000;inf'."
+)
+_COLUMNS = (
+    "budget",
+    "success",
+    "95 %",
+    "calls",
+    "turns",
+    "tokens",
+    "seconds",
+    "cost",
+    "solved/call",
+    "cost/solved",
+    "wasted",
+    "failed",
+)
+
+
+def command(
+    env: Annotated[str, typer.Argument(help="An id, or module:id.")],
+    settings: Annotated[list[str] | None, typer.Argument(help="key=value arguments of the environment.")] = None,
+    policy: Annotated[list[str] | None, typer.Option(help=f"{PLAYER_HELP}; repeat it to compare.")] = None,
+    budget: Annotated[str, typer.Option(help=_BUDGET_HELP)] = "inf",
+    episodes: Annotated[int, typer.Option(min=1, help="How many tasks; each is played once under every budget.")] = 100,
+    split: Annotated[str | None, typer.Option(help="The split to play in; default: test, where there is one.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first task, and of all random draws.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for episodes and results; an unfinished one goes on.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    announce: Annotated[bool, typer.Option(help="Tell the policy what is left, after each observation.")] = False,
+    on_exhausted: Annotated[
+        str, typer.Option(help="refuse calls beyond the budget, or truncate the episode.")
+    ] = "refuse",
+    prices: Annotated[Path | None, typer.Option(help="Price list (YAML) of tools and models.")] = None,
+    max_turns: Annotated[int | None, typer.Option(min=1, help="Cut episodes here, beside the budget.")] = None,
+    slots: Annotated[int, typer.Option(min=1, help="Episodes, and requests to a server, at the same time.")] = 64,
+    temperature: Annotated[float | None, typer.Option(min=0, help="Of a model's sampling; 0 is greedy.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Length limit of a model's action.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model to ask a server for; default: its only one.")] = None,
+    key_variable: Annotated[str, typer.Option(help="Environment variable with a server's API key.")] = "OPENAI_API_KEY",
+) -> None:
+    """Evaluate policies on the same tasks under every budget. Exits with 1 if every episode of a row failed.
+
+    With --out, the folder gets the episodes as they finish, result.json (the same for the same episodes), timing.json
+    and success.svg. An evaluation that was killed goes on where it was when the same command is given again.
+    """
+    from agentgym import evaluate
+    from agentgym.budget import parse_budgets
+    from agentgym.cli._arguments import environment
+    from agentgym.cli._players import Endpoint, Sampling, player
+    from agentgym.errors import UsageError
+    from agentgym.prices import Prices
+    from agentgym.registry import takes_split
+
+    names = policy or []
+    if not names or len(set(names)) < len(names):
+        raise UsageError(f"name each policy once: --policy {PLAYER_HELP}")
+    factory = environment(env, settings or (), _split(env, split, settings or ()) if takes_split(env) else split)
+    first = factory()
+    has_tools = hasattr(first.unwrapped, "gate") or hasattr(first.unwrapped, "tools")
+    budgets = parse_budgets(budget, "tool_calls" if has_tools else "turns")
+    price_list = Prices.load(prices) if prices is not None else Prices()
+    told = {
+        "env": first.spec.id if first.spec is not None else env,
+        "options": {key: str(value) for key, value in sorted(factory.keywords.items())},
+        "fingerprint": str(getattr(first.unwrapped, "fingerprint", "")),
+        "seed": seed,
+        "announce": announce,
+        "on_exhausted": on_exhausted,
+        "prices": _plain(price_list),
+        "max_turns": max_turns,
+        "temperature": temperature,
+        "max_tokens": max_tokens,
+    }
+    tasks = _tasks(first, episodes, seed)
+    endpoint = Endpoint(model, key_variable, slots, _native_tools(first), price_list)
+    first.close()
+    folder = evaluate.SweepFolder(out, told) if out is not None else None
+    curves: list[Curve] = []
+    with _Screen(to_stderr=as_json, budgets=budgets, count=len(tasks)) as screen:
+        for text in names:
+            with player(text, Sampling(temperature, max_tokens), endpoint) as (name, who):
+                screen.begin(name)
+                found = evaluate.evaluate(
+                    factory,
+                    who,
+                    tasks=tasks,
+                    budgets=budgets,
+                    name=name,
+                    announce=announce,
+                    on_exhausted=on_exhausted,
+                    prices=price_list,
+                    folder=folder,
+                    slots=slots,
+                    max_turns=max_turns,
+                    run_key=seed,
+                    progress=screen.progress,
+                )
+            curves.append(found)
+            screen.end(found)
+    _tell(curves, told, folder, as_json=as_json)
+    if any(r.episodes == 0 for c in curves for r in c.rows):
+        raise typer.Exit(1)
+
+
+def _split(env: str, split: str | None, settings: Sequence[str]) -> str | None:
+    return None if any(s.startswith("split=") for s in settings) and split is None else split or "test"
+
+
+def _tasks(env: gym.Env[str, str], count: int, seed: int) -> list[Task]:
+    """Seeds from ``seed`` on; of a finite list, its first tasks."""
+    from agentgym.records import Task
+
+    number: int | None = getattr(env.unwrapped, "num_tasks", None)
+    if number is None:
+        return [Task(seed + i) for i in range(count)]
+    return [Task(seed + i, {"task": i}) for i in range(min(count, number))]
+
+
+def _native_tools(env: gym.Env[str, str]) -> Sequence[dict[str, Any]]:
+    from agentgym.tools.syntax.native import Native
+
+    base: Any = env.unwrapped
+    schemas: list[dict[str, Any]] = base.tools.schemas() if isinstance(getattr(base, "syntax", None), Native) else []
+    return schemas
+
+
+def _plain(prices: Any) -> dict[str, Any]:
+    models = {name: [price.prompt, price.completion] for name, price in prices.models.items()}
+    return {"tools": dict(prices.tools), "models": models}
+
+
+# Results --------------------------------------------------------------------------------------------------------------
+
+
+def _tell(curves: Sequence[Curve], told: dict[str, Any], folder: Any, *, as_json: bool) -> None:
+    from agentgym import evaluate
+
+    result, timing = evaluate.result(curves, told), evaluate.timing(curves)
+    plot = evaluate.success_plot(curves, f"{told['env']}: success under a budget")
+    if folder is not None:
+        folder.write("result.json", result)
+        folder.write("timing.json", timing)
+        if plot is not None:
+            folder.write("success.svg", plot)
+    if as_json:
+        import json
+
+        print(json.dumps({**result, "timing": timing}, indent=2))
+        return
+    for line in (*_conclusions(curves), *_comparisons(curves), *_failures(curves)):
+        print(printable(line))
+    if folder is not None:
+        print(printable(f"kept in {folder.path}: result.json, timing.json{', success.svg' if plot else ''}"))
+
+
+def _conclusions(curves: Sequence[Curve]) -> list[str]:
+    lines = []
+    for curve in curves:
+        if curve.area is None:
+            continue
+        enough = f"95 % of the unlimited success from {curve.limit}={curve.sufficient} on"
+        if curve.sufficient is None:
+            enough = (
+                "no budget reaches 95 % of the unlimited success" if curve.unlimited else "nothing unlimited played"
+            )
+        lines.append(f"{curve.policy}: {enough}; area {curve.area:.3f} of {curve.greatest_area:.3f}")
+    return lines
+
+
+def _comparisons(curves: Sequence[Curve]) -> list[str]:
+    from agentgym.evaluate import compare
+
+    lines = []
+    for other in curves[1:]:
+        lines.append(f"{curves[0].policy} against {other.policy}, on the same tasks:")
+        for found in compare(curves[0], other):
+            success, calls = found.success, found.calls
+            points = f"{100 * success.mean:+.1f} points ({100 * success.low:+.1f} to {100 * success.high:+.1f})"
+            lines.append(
+                f"  {found.budget}: success {points}, p = {success.p:.4f}; calls {calls.mean:+.2f} "
+                f"({calls.low:+.2f} to {calls.high:+.2f}); {success.pairs} tasks"
+            )
+    return lines
+
+
+def _failures(curves: Sequence[Curve]) -> list[str]:
+    failed = [e for c in curves for episodes in c.episodes for e in episodes if e.failed]
+    if not failed:
+        return []
+    return [
+        f"{len(failed)} episodes failed and are left out; the first one: {' '.join(str(failed[0].failure).split())}"
+    ]
+
+
+class _Screen:
+    """The table of all rows, redrawn while they are played; piped, it is printed once at the end."""
+
+    def __init__(self, *, to_stderr: bool, budgets: Sequence[Budget], count: int) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=to_stderr)
+        if not self._console.is_terminal:
+            self._console = Console(stderr=to_stderr, width=240)
+        self._budgets, self._count = budgets, count
+        self._done: list[tuple[str, list[str]]] = []
+        self._playing: list[list[str]] = []
+        self._name, self._drawn = "", 0.0
+        self._live: Live | None = None
+
+    def __enter__(self) -> _Screen:
+        from rich.live import Live
+
+        self._live = Live(self._table(), console=self._console, auto_refresh=False)
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *problem: Any) -> None:
+        assert self._live is not None
+        if problem[0] is not None and not self._done:
+            self._live.update(_nothing(), refresh=True)
+        self._live.__exit__(*problem)
+
+    def begin(self, name: str) -> None:
+        self._name, self._playing = name, []
+
+    def progress(self, budget: Budget, episodes: Collection[Episode]) -> None:
+        """Redraw, at most four times a second: figures of a row that is not finished cost as much as of one that is."""
+        now = time.monotonic()
+        if self._console.is_terminal and now - self._drawn > 0.25:
+            from agentgym.evaluate import row
+
+            self._drawn = now
+            self._playing = self._playing[: self._budgets.index(budget)]
+            cells = _cells(row(budget, list(episodes), resamples=1))
+            self._playing.append([f"{cells[0]}  {len(episodes)}/{self._count}", *cells[1:]])
+            self._draw()
+
+    def end(self, curve: Curve) -> None:
+        self._done += [(curve.policy, _cells(r)) for r in curve.rows]
+        self._playing = []
+        self._draw()
+
+    def _draw(self) -> None:
+        assert self._live is not None
+        self._live.update(self._table(), refresh=True)
+
+    def _table(self) -> Table:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table("policy", *_COLUMNS, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        before = ""
+        for name, cells in [*self._done, *((self._name, cells) for cells in self._playing)]:
+            shown = "" if name == before else name[-40:]
+            table.add_row(*(Text(printable(cell)) for cell in (shown, *cells)))
+            before = name
+        return table
+
+
+def _nothing() -> Table:
+    from rich.table import Table
+
+    return Table(box=None)
+
+
+def _cells(row: Row) -> list[str]:
+    low, high = (f"{100 * bound:.1f}" for bound in row.interval)
+    return [
+        str(row.budget),
+        "-" if row.success is None else f"{100 * row.success:.1f} %",
+        f"{low} to {high}" if row.episodes else "-",
+        *(_mean(row.means[name]) for name in ("calls", "turns", "tokens")),
+        _mean(row.clocks["seconds"]),
+        _mean(row.means["cost"]),
+        _number(row.productivity),
+        _number(row.cost_of_pass),
+        str(row.wasted),
+        str(row.failed),
+    ]
+
+
+def _mean(mean: Mean) -> str:
+    half = (mean.high - mean.low) / 2
+    return f"{_number(mean.mean)} ±{_number(half)}" if half > 0 else _number(mean.mean)
+
+
+def _number(value: float | None) -> str:
+    if value is None or value != value:
+        return "-"
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.3g}"
