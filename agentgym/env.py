@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypedDict
+from typing import Any, TypedDict
 
 import gymnasium as gym
 import numpy as np
@@ -80,9 +80,9 @@ class TextEnv(gym.Env[str, str]):
     """
 
     metadata: dict[str, Any] = {"render_modes": []}
-    splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    splits: tuple[str, ...] = ("train", "test")
     instructions: str = ""
-    waits: ClassVar[bool] = False
+    waits: bool = False
     num_tasks: int | None = None
 
     def __init__(self, *, split: str = "train") -> None:

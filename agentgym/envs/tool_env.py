@@ -123,7 +123,7 @@ class ToolEnv(TextEnv):
         split: str = "train",
     ) -> None:
         if isinstance(tasks, Mapping):
-            self.splits = tuple(tasks)  # type: ignore[misc]
+            self.splits = tuple(tasks)
         super().__init__(split=split)
         for name, value in (("max_turns", max_turns), ("max_calls", max_calls)):
             if value < 1:
@@ -132,7 +132,7 @@ class ToolEnv(TextEnv):
         self.syntax = make_syntax(syntax, self.tools.tools)
         self.max_turns, self.max_calls = max_turns, max_calls
         self.instructions = "\n\n".join(filter(None, (instructions, self.syntax.describe())))
-        self.waits = any(t.waits for t in self.tools.tools)  # type: ignore[misc]
+        self.waits = any(t.waits for t in self.tools.tools)
         self.gate: Gate | None = None
         self._scorer, self._expert = scorer, expert
         self._generate = tasks if callable(tasks) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
@@ -38,6 +38,7 @@ class TrainConfig(BaseModel):
     slots: PositiveInt = Field(128, description="episodes running at the same time")
     temperature: PositiveFloat = Field(1.0, description="of sampling, and of the log-probabilities")
 
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon needs far fewer steps from random weights")
     lr: PositiveFloat = Field(3e-4, description="learning rate")
     lr_end: float = Field(1.0, ge=0, description="the learning rate falls linearly to this share of itself")
     weight_decay: float = Field(0.0, ge=0)

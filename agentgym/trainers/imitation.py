@@ -47,7 +47,14 @@ def imitate(
 
     The learning rate rises over the first 20 steps and falls to zero.
     """
-    how = Optimisation(lr=config.warm_start_lr, weight_decay=config.warm_start_decay, betas=(0.9, 0.98), max_tokens=config.max_tokens, warmup=20)
+    how = Optimisation(
+        optimizer=config.optimizer,
+        lr=config.warm_start_lr,
+        weight_decay=config.warm_start_decay,
+        betas=(0.9, 0.98),
+        max_tokens=config.max_tokens,
+        warmup=20,
+    )
     learner = Learner(model, likelihood(), how)
     data = [
         tokenised(e, policy.chat, policy.context, instructions=instructions, noise=noise, whole=whole)

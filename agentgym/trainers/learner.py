@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from agentgym.records import Episode
 from agentgym.trainers.algorithm import Algorithm
 from agentgym.trainers.credit import chain
+from agentgym.trainers.optim import Name, Optimizer
 from agentgym.trainers.rows import Rows, rows_of
 from agentgym.trainers.scoring import Scorer
 from agentgym.trainers.tokens import Tokens
@@ -33,13 +34,15 @@ class Optimisation:
     """How the weights are moved.
 
     Attributes:
-        lr: learning rate of AdamW, after ``warmup`` updates.
+        optimizer: ``adamw`` or ``muon``.
+        lr: learning rate, reached after ``warmup`` updates.
         epochs: passes over an update's episodes.
         minibatches: optimiser steps per pass; groups stay whole.
         max_tokens: tree tokens per micro-batch; bounds memory, changes no value.
         max_grad_norm: gradients are scaled down to this norm.
     """
 
+    optimizer: Name = "adamw"
     lr: float = 3e-4
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.99)
@@ -89,13 +92,10 @@ class Learner:
         self.scorer = Scorer(model)
         self.reference = Scorer(copy.deepcopy(model).requires_grad_(False)) if self.needs & {"reference", "kl"} else None
         self.values = _value_head(model) if self.needs & {"value", "old_value", "target"} else None
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        if self.values is not None:
-            parameters += list(self.values.parameters())
-        self.parameters = parameters
-        self.optimizer = torch.optim.AdamW(
-            parameters, lr=self.how.lr, weight_decay=self.how.weight_decay, betas=self.how.betas
-        )
+        extra = list(self.values.parameters()) if self.values is not None else []
+        how = self.how
+        options = {"lr": how.lr, "weight_decay": how.weight_decay, "betas": how.betas}
+        self.optimizer = Optimizer.of(how.optimizer, model, extra, **options)
         self.updates = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -123,7 +123,8 @@ class Learner:
         """
         episodes = [e for e in episodes if not e.failed and e.turns]
         self.updates += 1
-        self._set_lr(self.how.lr if lr is None else lr)
+        ready = min(1.0, self.updates / self.how.warmup) if self.how.warmup else 1.0
+        self.optimizer.set_lr(ready * (self.how.lr if lr is None else lr))
         if not episodes:
             return Update({"turns": 0.0}, {})
         whole = rows_of(episodes)
@@ -214,7 +215,7 @@ class Learner:
         weight = self._weights(batch).to(device)
         sequence = torch.from_numpy(batch.sequence).to(device)
         coefficient = self.algorithm.aggregate(weight, sequence)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         for micro in batch.tree.batches(self.how.max_tokens):
             tokens = self._tokens(batch, micro, weight)
             losses = self.algorithm.surrogate(tokens)
@@ -223,15 +224,10 @@ class Learner:
             loss = (coefficient[torch.from_numpy(micro.scored).to(device)] * losses).sum()
             loss.backward()
             totals.add(tokens, loss)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.how.max_grad_norm)
+        norm = nn.utils.clip_grad_norm_(self.optimizer.parameters, self.how.max_grad_norm)
         totals.step(float(norm), batch.tree)
         if torch.isfinite(norm):
             self.optimizer.step()
-
-    def _set_lr(self, lr: float) -> None:
-        ready = min(1.0, self.updates / self.how.warmup) if self.how.warmup else 1.0
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * ready
 
     def _weights(self, batch: _Batch) -> Tensor:
         weight = torch.from_numpy(batch.turn_weight).float()

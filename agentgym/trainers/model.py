@@ -56,7 +56,7 @@ def tiny(
     numbered: bool = True,
     seed: int = 0,
 ) -> tuple[Any, Any]:
-    """A small random-weights Qwen2 model with a tokenizer trained on the given texts.
+    """A small random-weights Qwen3 model with a tokenizer trained on the given texts.
 
     The tokenizer is a lossless byte-level BPE in which a noun with its number (``apple 1``) may become one token.
 
@@ -64,16 +64,17 @@ def tiny(
         texts: the environment's own text; decides the vocabulary.
         vocabulary: the most tokens it may have.
     """
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import Qwen3Config, Qwen3ForCausalLM
 
     tokenizer = train_tokenizer(texts, vocabulary, numbered=numbered)
-    config = Qwen2Config(
+    config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
         intermediate_size=3 * hidden,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
+        head_dim=hidden // heads,
         max_position_embeddings=max_context,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -84,7 +85,7 @@ def tiny(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(config)
+        model = Qwen3ForCausalLM(config)
     return model, tokenizer
 
 

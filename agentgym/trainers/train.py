@@ -264,7 +264,7 @@ class Training:
         )
 
     def _learner(self, model: Any) -> Learner:
-        names = ("lr", "weight_decay", "epochs", "minibatches", "max_tokens", "max_grad_norm", "temperature")
+        names = ("optimizer", "lr", "weight_decay", "epochs", "minibatches", "max_tokens", "max_grad_norm", "temperature")
         return Learner(model, self.algorithm, Optimisation(**{n: getattr(self.config, n) for n in names}))
 
     def _instructions(self) -> bool:

@@ -1,0 +1,85 @@
+"""Optimisers: AdamW, and Muon for matrices with AdamW for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from agentgym.errors import UsageError
+
+Name = Literal["adamw", "muon"]
+
+
+class Optimizer:
+    """One or two torch optimisers under one learning rate.
+
+    ``muon`` orthogonalises the momentum of every weight matrix inside the network (Jordan et al. 2024; its step is scaled
+    to AdamW's size, so one learning rate serves both) and leaves embeddings, the output head, vectors and the value head
+    to AdamW. From random weights it needs far fewer steps; on a pretrained model AdamW is the usual choice.
+
+    Args:
+        name: which.
+        matrices: weights inside the network with two dimensions.
+        rest: all other weights.
+
+    Raises:
+        UsageError: this torch has no Muon (it came with 2.9).
+    """
+
+    def __init__(
+        self,
+        name: Name,
+        matrices: Iterable[nn.Parameter],
+        rest: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        weight_decay: float,
+        betas: tuple[float, float],
+    ) -> None:
+        inner, outer = list(matrices), list(rest)
+        self.parameters = [*inner, *outer]
+        self._all: list[torch.optim.Optimizer] = []
+        if name == "muon":
+            if not hasattr(torch.optim, "Muon"):
+                raise UsageError(f"optimizer=muon needs torch 2.9 or newer, this is {torch.__version__}; use adamw")
+            muon = torch.optim.Muon(inner, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+            self._all.append(muon)
+        else:
+            outer = self.parameters
+        self._all.append(torch.optim.AdamW(outer, lr=lr, weight_decay=weight_decay, betas=betas))
+
+    @classmethod
+    def of(cls, name: Name, model: Any, extra: Iterable[nn.Parameter], **options: Any) -> Optimizer:
+        """For a language model's trainable weights, and those of a head beside it."""
+        outside = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None}
+        trained = [p for p in model.parameters() if p.requires_grad]
+        matrices = [p for p in trained if p.ndim == 2 and id(p) not in outside]
+        inner = {id(p) for p in matrices}
+        return cls(name, matrices, [*(p for p in trained if id(p) not in inner), *extra], **options)
+
+    def set_lr(self, lr: float) -> None:
+        """The learning rate of the next step."""
+        for optimizer in self._all:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for optimizer in self._all:
+            optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """Move the weights."""
+        for optimizer in self._all:
+            optimizer.step()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Everything an exact continuation needs."""
+        return [optimizer.state_dict() for optimizer in self._all]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for optimizer, state in zip(self._all, states, strict=True):
+            optimizer.load_state_dict(state)
