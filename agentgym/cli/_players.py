@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,25 +38,28 @@ class Endpoint:
     prices: Prices = field(default_factory=Prices)
 
 
-@contextlib.contextmanager
-def player(text: str, sampling: Sampling, endpoint: Endpoint) -> Iterator[tuple[str, Policy]]:
-    """The policy that a text names, and its name in results.
+def player(text: str, sampling: Sampling, endpoint: Endpoint) -> contextlib.AbstractContextManager[tuple[str, Policy]]:
+    """The policy that a text names, and its name in results; loaded, or connected to, when it is entered.
+
+    Entering raises PolicyError where a server cannot be reached or does not have the model.
 
     Raises:
         UsageError: no such policy, or one that cannot play by itself.
-        PolicyError: the server cannot be reached, or does not have the model.
     """
     if text.startswith(("http://", "https://")):
-        with _served(text, sampling, endpoint) as found:
-            yield found
-        return
+        return _served(text, sampling, endpoint)
     folder = Path(text.removeprefix("model:"))
     if (folder / "run.yaml").exists():
-        yield _trained(folder, sampling)
-        return
-    policy = parse_policy(text)()
-    if isinstance(policy, PersonPolicy):
+        return _trained(folder, sampling)
+    make = parse_policy(text)
+    if make is PersonPolicy:
         raise UsageError("a person cannot be evaluated; use: agentgym play ENV")
+    return _plain(text, make, sampling)
+
+
+@contextlib.contextmanager
+def _plain(text: str, make: Callable[[], Policy], sampling: Sampling) -> Iterator[tuple[str, Policy]]:
+    policy = make()
     if text.startswith("model:"):
         _set(policy, sampling)  # type: ignore[arg-type]
     yield text, policy
@@ -79,7 +82,8 @@ def _served(url: str, sampling: Sampling, endpoint: Endpoint) -> Iterator[tuple[
         yield f"{policy.check()}@{url.rstrip('/')}", policy
 
 
-def _trained(path: Path, sampling: Sampling) -> tuple[str, Policy]:
+@contextlib.contextmanager
+def _trained(path: Path, sampling: Sampling) -> Iterator[tuple[str, Policy]]:
     """The newest checkpoint of a run, seeing what it was trained to see."""
     from agentgym.store import RunFolder
 
@@ -102,7 +106,7 @@ def _trained(path: Path, sampling: Sampling) -> tuple[str, Policy]:
         max_context=config.max_context,
     )
     _set(policy, sampling)
-    return f"{path}@update-{update}", policy
+    yield f"{path}@update-{update}", policy
 
 
 def _set(policy: ModelPolicy, sampling: Sampling) -> None:

@@ -14,7 +14,6 @@ from agentgym.cli._players import PLAYER_HELP
 
 if TYPE_CHECKING:
     import gymnasium as gym
-    from rich.live import Live
     from rich.table import Table
 
     from agentgym.budget import Budget
@@ -105,8 +104,8 @@ def command(
     folder = evaluate.SweepFolder(out, told) if out is not None else None
     curves: list[Curve] = []
     with _Screen(to_stderr=as_json, budgets=budgets, count=len(tasks)) as screen:
-        for text in names:
-            with player(text, Sampling(temperature, max_tokens), endpoint) as (name, who):
+        for entered in [player(text, Sampling(temperature, max_tokens), endpoint) for text in names]:
+            with entered as (name, who):
                 screen.begin(name)
                 found = evaluate.evaluate(
                     factory,
@@ -221,10 +220,11 @@ def _failures(curves: Sequence[Curve]) -> list[str]:
 
 
 class _Screen:
-    """The table of all rows, redrawn while they are played; piped, it is printed once at the end."""
+    """The table of all rows: on a terminal it is redrawn while they are played, elsewhere it is printed at the end."""
 
     def __init__(self, *, to_stderr: bool, budgets: Sequence[Budget], count: int) -> None:
         from rich.console import Console
+        from rich.live import Live
 
         self._console = Console(stderr=to_stderr)
         if not self._console.is_terminal:
@@ -233,20 +233,19 @@ class _Screen:
         self._done: list[tuple[str, list[str]]] = []
         self._playing: list[list[str]] = []
         self._name, self._drawn = "", 0.0
-        self._live: Live | None = None
+        terminal = self._console.is_terminal
+        self._live = Live(console=self._console, auto_refresh=False) if terminal else None
 
     def __enter__(self) -> _Screen:
-        from rich.live import Live
-
-        self._live = Live(self._table(), console=self._console, auto_refresh=False)
-        self._live.__enter__()
+        if self._live is not None:
+            self._live.__enter__()
         return self
 
     def __exit__(self, *problem: Any) -> None:
-        assert self._live is not None
-        if problem[0] is not None and not self._done:
-            self._live.update(_nothing(), refresh=True)
-        self._live.__exit__(*problem)
+        if self._live is not None:
+            self._live.__exit__(*problem)
+        elif self._done:
+            self._console.print(self._table())
 
     def begin(self, name: str) -> None:
         self._name, self._playing = name, []
@@ -254,7 +253,7 @@ class _Screen:
     def progress(self, budget: Budget, episodes: Collection[Episode]) -> None:
         """Redraw, at most four times a second: figures of a row that is not finished cost as much as of one that is."""
         now = time.monotonic()
-        if self._console.is_terminal and now - self._drawn > 0.25:
+        if self._live is not None and now - self._drawn > 0.25:
             from agentgym.evaluate import row
 
             self._drawn = now
@@ -269,8 +268,8 @@ class _Screen:
         self._draw()
 
     def _draw(self) -> None:
-        assert self._live is not None
-        self._live.update(self._table(), refresh=True)
+        if self._live is not None:
+            self._live.update(self._table(), refresh=True)
 
     def _table(self) -> Table:
         from rich.table import Table
@@ -283,12 +282,6 @@ class _Screen:
             table.add_row(*(Text(printable(cell)) for cell in (shown, *cells)))
             before = name
         return table
-
-
-def _nothing() -> Table:
-    from rich.table import Table
-
-    return Table(box=None)
 
 
 def _cells(row: Row) -> list[str]:
