@@ -66,8 +66,10 @@ def number(value: object) -> str:
         return "" if value is None else str(value)
     real = float(value)  # type: ignore[arg-type]
     if abs(real) < 1e7 and real == int(real):
-        return f"{int(real):,}".replace(",", "\u2009")
-    return f"{real:.4g}".replace("-", "\u2212")
+        text = f"{int(real):,}".replace(",", "\u2009")
+    else:
+        text = f"{real:.4g}"
+    return text.replace("-", "\u2212")
 
 
 def _chart(name: str, series: Mapping[str, Sequence[Point]]) -> Chart:
