@@ -50,6 +50,7 @@ class Budget:
         seconds: time of the policy and of the environment's steps, without waiting for other episodes.
         cost: price of tool calls and of the model, in one unit; see :class:`~agentgym.prices.Prices`.
         per_tool: limits on the calls of single tools, by name.
+        limits: all limits that there are, by name (``per_tool.NAME`` for single tools).
 
     Raises:
         UsageError: a limit is negative, not a number, or not whole where it counts things.
@@ -61,12 +62,15 @@ class Budget:
     seconds: float | None = None
     cost: float | None = None
     per_tool: Mapping[str, float | None] = field(default_factory=dict)
+    limits: dict[str, float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in _UNITS:
             object.__setattr__(self, name, _limit(name, getattr(self, name), whole=name in _WHOLE))
         tools = {tool: _limit(PER_TOOL + tool, n, whole=True) for tool, n in sorted(self.per_tool.items())}
         object.__setattr__(self, "per_tool", {tool: n for tool, n in tools.items() if n is not None})
+        own = {name: getattr(self, name) for name in _UNITS} | {PER_TOOL + tool: n for tool, n in tools.items()}
+        object.__setattr__(self, "limits", {name: limit for name, limit in own.items() if limit is not None})
 
     @classmethod
     def parse(cls, text: str, unit: str = "tool_calls") -> Budget:
@@ -96,13 +100,6 @@ class Budget:
 
     def __hash__(self) -> int:
         return hash(str(self))
-
-    @property
-    def limits(self) -> dict[str, float]:
-        """The limits there are, by name (``per_tool.NAME`` for single tools)."""
-        own = {name: getattr(self, name) for name in _UNITS}
-        own |= {PER_TOOL + tool: n for tool, n in self.per_tool.items()}
-        return {name: limit for name, limit in own.items() if limit is not None}
 
 
 UNLIMITED = Budget()

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import Any, Literal, Self
 
-from agentgym.endpoint.server import ContextFull, Server, UnreadableAnswer
+from agentgym.endpoint.server import ContextFull, RefusedError, Server, UnreadableAnswer
 from agentgym.endpoint.wire import (
     Answer,
     Sampling,
@@ -114,11 +114,18 @@ class EndpointPolicy:
     def check(self) -> str:
         """The model that will be asked, once the server has said that it has it.
 
+        A server that is there but fails to list its models is believed to have the one that was named.
+
         Raises:
             PolicyError: the server cannot be reached, or does not have the model.
         """
         with self._lock:
-            names = self.server.get("/models", _model_names, retries=1)
+            try:
+                names = self.server.get("/models", _model_names, retries=1)
+            except RefusedError:
+                if self.model is None:
+                    raise
+                return self.model
             if self.model is None and len(names) == 1:
                 self.model = names[0]
             if self.model is None:

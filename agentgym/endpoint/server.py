@@ -29,6 +29,10 @@ class ContextFull(Exception):  # noqa: N818  an outcome, not a fault
     """The server says that the request is longer than its model's window."""
 
 
+class RefusedError(PolicyError):
+    """The server was reached, and answered with an error."""
+
+
 class Server:
     """Asks a server until it answers.
 
@@ -98,7 +102,7 @@ class Server:
             key: of the waiting times' random part.
 
         Raises:
-            PolicyError: refused, or failed too often; says what the server said.
+            PolicyError: failed too often; RefusedError where the server said so itself, with its words.
             ContextFull: the request was too long for the model.
         """
         content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
@@ -108,7 +112,7 @@ class Server:
         self, method: str, path: str, content: bytes | None, read: Callable[[Any], _T], key: int, retries: int
     ) -> _T:
         address = path if path.startswith("http") else self.url + path
-        problem, tries = "", 0
+        problem, tries, kind = "", 0, PolicyError
         while tries <= retries and not self._closed.is_set():
             wait = min(_LONGEST_WAIT, self._backoff * 2**tries) * (1 - draws.uniform(key, "back-off", tries) / 2)
             tries += 1
@@ -116,19 +120,22 @@ class Server:
                 response = self._client.request(method, address, content=content)
                 if response.is_success:
                     return read(_decoded(response))
-                problem = f"answered {response.status_code}: {self._words(response)}"
+                problem, kind = f"answered {response.status_code}: {self._words(response)}", RefusedError
                 if response.status_code not in _TRY_AGAIN:
                     break
                 wait = _asked_to_wait(response, wait)
             except UnreadableAnswer as error:
                 problem = f"sent an answer that cannot be read: {error}"
             except httpx.TimeoutException as error:
-                problem = f"did not answer in time ({type(error).__name__})"
+                kind, problem = PolicyError, f"did not answer in time ({type(error).__name__})"
             except (httpx.TransportError, httpx.DecodingError) as error:
-                problem = f"cannot be reached ({type(error).__name__}: {self._shortened(str(error))})"
+                kind, problem = (
+                    PolicyError,
+                    f"cannot be reached ({type(error).__name__}: {self._shortened(str(error))})",
+                )
             if tries <= retries:
                 self._closed.wait(wait)
-        raise PolicyError(f"{self.url} {problem or 'was closed'}" + (f" ({tries} tries)" if tries > 1 else ""))
+        raise kind(f"{self.url} {problem or 'was closed'}" + (f" ({tries} tries)" if tries > 1 else ""))
 
     def _words(self, response: httpx.Response) -> str:
         """What the server says went wrong.

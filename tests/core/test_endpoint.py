@@ -387,8 +387,11 @@ def test_models_are_checked_before_anything_is_played(url: str) -> None:
         pytest.raises(PolicyError, match="unknown model 'ehco'; did you mean 'echo'"),
     ):
         policy.check()
-    with connect(url.removesuffix("/v1")) as policy, pytest.raises(PolicyError, match="answered 404: Not Found"):
+    root = url.removesuffix("/v1")  # has no /models
+    with connect(root, model=None) as policy, pytest.raises(PolicyError, match="answered 404: Not Found"):
         policy.check()
+    with connect(root) as policy:
+        assert policy.check() == "echo"
     nowhere = f"http://127.0.0.1:{free_port()}/v1"
     with connect(nowhere) as policy, pytest.raises(PolicyError) as raised:
         policy.check()
