@@ -21,12 +21,19 @@ from agentgym.env import Journal, fork
     "step",
 )
 def _global_random(subject: Subject) -> Iterator[str]:
-    before = random.getstate(), pickle.dumps(np.random.get_state())
-    play(subject.make(), subject.seeds[0], subject.turns)
-    if random.getstate() != before[0]:
-        yield "an episode moved Python's random"
-    if pickle.dumps(np.random.get_state()) != before[1]:
-        yield "an episode moved numpy.random"
+    saved = random.getstate(), np.random.get_state()
+    try:
+        random.seed(20_241)  # a state that an environment would not set itself
+        np.random.seed(20_241)
+        before = random.getstate(), pickle.dumps(np.random.get_state())
+        play(subject.make(), subject.seeds[0], subject.turns)
+        if random.getstate() != before[0]:
+            yield "an episode moved Python's random"
+        if pickle.dumps(np.random.get_state()) != before[1]:
+            yield "an episode moved numpy.random"
+    finally:
+        random.setstate(saved[0])
+        np.random.set_state(saved[1])
 
 
 @rule(

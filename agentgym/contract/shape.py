@@ -22,6 +22,20 @@ def _make(subject: Subject) -> Iterator[str]:
 
 
 @rule(
+    "spaces",
+    "both spaces contain every text",
+    "use agentgym.Text() for observation_space and action_space, as agentgym.TextEnv does",
+    "make",
+)
+def _spaces(subject: Subject) -> Iterator[str]:
+    env = subject.make().unwrapped
+    for name in ("observation_space", "action_space"):
+        space: Any = getattr(env, name, None)
+        if space is None or not all(text in space for text in ("", "é 漢\n\x00", "x" * 100_000)):
+            yield f"{name} is {short(space)}"
+
+
+@rule(
     "reset",
     "reset(*, seed=None, options=None) returns (str, dict)",
     "def reset(self, *, seed=None, options=None): super().reset(seed=seed); ...; return observation, info",

@@ -149,6 +149,7 @@ def _spec(subject: Subject) -> Iterator[str]:
     "gymnasium",
     "gymnasium.utils.env_checker.check_env passes",
     "see its message and https://gymnasium.farama.org",
+    "spaces",
     "determinism",
     "garbage",
     "end",

@@ -65,10 +65,8 @@ def number(value: object) -> str:
     if not _is_number(value):
         return "" if value is None else str(value)
     real = float(value)  # type: ignore[arg-type]
-    if abs(real) < 1e7 and real == int(real):
-        text = f"{int(real):,}".replace(",", "\u2009")
-    else:
-        text = f"{real:.4g}"
+    whole = abs(real) < 1e7 and real == int(real)
+    text = f"{int(real):,}".replace(",", "\u2009") if whole else f"{real:.4g}"
     return text.replace("-", "\u2212")
 
 
