@@ -183,6 +183,7 @@ def _copied(env: gym.Env[str, str]) -> gym.Env[str, str]:
     """Copy the wrappers' own state around a copy of the environment inside."""
     if not isinstance(env, gym.Wrapper):
         twin: gym.Env[str, str] = env.fork()  # type: ignore[attr-defined]
+        twin.spec = twin.spec or env.spec
         return twin
     outer = copy.copy(env)
     outer.__dict__ = {k: v if k in ("env", "_cached_spec") else copy.deepcopy(v) for k, v in env.__dict__.items()}

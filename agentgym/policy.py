@@ -87,12 +87,22 @@ class Immediate:
 
 
 class RandomPolicy(Immediate):
-    """Uniform over ``info["admissible"]``."""
+    """Uniform over ``info["admissible"]``.
+
+    Args:
+        by_verb: draw the action's first word first, so that rare kinds of action are tried as often as common ones.
+    """
+
+    def __init__(self, *, by_verb: bool = False) -> None:
+        self.by_verb = by_verb
 
     def submit(self, request: Request) -> Reply:
         admissible = request.info.get("admissible")
         if not admissible:
             raise PolicyError("the random policy needs info['admissible'], which this environment does not give")
+        epsilon: with this probability a random action is played instead: half of the time an admissible one, half of
+            the time one that was admissible before (so often a mistake now).
+            admissible = [a for a in admissible if a.split(" ", 1)[0] == verb]
         return Reply(draws.choice(admissible, request.key))
 
 
@@ -138,22 +148,24 @@ class ExpertPolicy(Immediate):
 
 
 class ReplayPolicy(Immediate):
-    """Plays recorded episodes again: each request is answered from the recording of the same task.
+    """Plays recorded episodes again: each request is answered from a recording of the same task.
 
     Args:
-        episodes: recordings; found again by (task seed, options, member), else by task seed and options alone.
+        episodes: recordings. One with the request's episode id and task is preferred, then the first of the task.
     """
 
     def __init__(self, episodes: Iterable[Episode]) -> None:
-        self._actions: dict[str, list[str]] = {}
+        self._actions: dict[tuple[str, str], list[str]] = {}
         for episode in episodes:
-            self._actions.setdefault(episode.id, [t.action for t in episode.turns])
-            self._actions.setdefault(episode.task.task_id, [t.action for t in episode.turns])
+            actions = [t.action for t in episode.turns]
+            self._actions.setdefault((episode.id, episode.task.task_id), actions)
+            self._actions.setdefault(("", episode.task.task_id), actions)
 
     def submit(self, request: Request) -> Reply:
-        actions = self._actions.get(request.episode) or self._actions.get(str(request.info.get("task_id")))
+        task = str(request.info.get("task_id", ""))
+        actions = self._actions.get((request.episode, task), self._actions.get(("", task)))
         if actions is None:
-            raise PolicyError(f"no recorded episode of task {request.info.get('task_id')!r}")
+            raise PolicyError(f"no recorded episode of task {task!r}")
         turn = len(request.turns)
         if turn >= len(actions):
             return Reply("", stop=StopReason.POLICY_STOPPED)
@@ -171,7 +183,7 @@ class ScriptedPolicy(Immediate):
 
 
 class PersonPolicy(Immediate):
-    """A person at the terminal. An empty line asks the expert for help, end of input leaves."""
+    """A person at the terminal. An empty line lists the actions, end of input leaves."""
 
     def __init__(self, ask: Callable[[str], str] = input, show: Callable[[str], Any] = print) -> None:
         self._ask, self._show = ask, show

@@ -106,9 +106,11 @@ def import_named(module: str) -> None:
     Raises:
         UsageError: there is no such module.
     """
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise UsageError(f"cannot import {module!r}: that is no module name")
     try:
         import_module(module)
-    except (ModuleNotFoundError, ValueError) as error:  # ValueError: a name like "" or "..x"
+    except ModuleNotFoundError as error:
         raise UsageError(f"cannot import {module!r}: {error}") from error
 
 
