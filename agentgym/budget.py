@@ -19,7 +19,7 @@ import gymnasium as gym
 from agentgym import draws
 from agentgym.errors import UnknownName, UsageError
 from agentgym.prices import Prices
-from agentgym.records import StopReason, ToolCall, Usage
+from agentgym.records import StopReason, Task, ToolCall, Usage
 
 REFUSED = "refused: "  #: how the error of every refused call begins
 PER_TOOL = "per_tool."
@@ -127,6 +127,11 @@ def parse_budgets(text: str, unit: str = "tool_calls") -> tuple[Budget, ...]:
     return tuple(found)
 
 
+def under(task: Task, budget: Budget) -> Task:
+    """The task, to be played under this budget by a :class:`BudgetedEnv`; the record of an episode keeps both."""
+    return Task(task.seed, {**task.options, "budget": str(budget)}, task.task_id)
+
+
 @dataclass(slots=True)
 class Spent:
     """What an episode has used so far; fields as in :class:`Budget`, and how many calls were refused."""
@@ -174,8 +179,7 @@ class BudgetedEnv(gym.Wrapper[str, str, str, str]):
     Tokens, and the cost and time of the policy, are known to whoever asks it: tell them by :meth:`charge` before each
     ``step`` (a rollout does). A fork has counters of its own.
 
-    ``reset(options={"budget": "tool_calls=2"})`` sets the budget of that one episode, which a record then keeps with
-    its task. Of several budgets, one is drawn for each episode, the same for the same ``reset(seed=...)``, so the
+    ``reset(options={"budget": "tool_calls=2"})`` sets the budget of that one episode (:func:`under`). Of several budgets, one is drawn for each episode, the same for the same ``reset(seed=...)``, so the
     members of a group share theirs.
 
     Args:

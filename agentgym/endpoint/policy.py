@@ -121,7 +121,7 @@ class EndpointPolicy:
         """
         with self._lock:
             try:
-                names = self.server.get("/models", _model_names, retries=1)
+                names = self.server.get("/models", _model_names, retries=2)
             except RefusedError:
                 if self.model is None:
                     raise

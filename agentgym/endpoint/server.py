@@ -30,7 +30,7 @@ class ContextFull(Exception):  # noqa: N818  an outcome, not a fault
 
 
 class RefusedError(PolicyError):
-    """The server was reached, and answered with an error."""
+    """The server was reached, and answered with an error at least once."""
 
 
 class Server:
@@ -112,7 +112,8 @@ class Server:
         self, method: str, path: str, content: bytes | None, read: Callable[[Any], _T], key: int, retries: int
     ) -> _T:
         address = path if path.startswith("http") else self.url + path
-        problem, tries, kind = "", 0, PolicyError
+        problem, tries = "", 0
+        kind: type[PolicyError] = PolicyError
         while tries <= retries and not self._closed.is_set():
             wait = min(_LONGEST_WAIT, self._backoff * 2**tries) * (1 - draws.uniform(key, "back-off", tries) / 2)
             tries += 1
@@ -127,12 +128,9 @@ class Server:
             except UnreadableAnswer as error:
                 problem = f"sent an answer that cannot be read: {error}"
             except httpx.TimeoutException as error:
-                kind, problem = PolicyError, f"did not answer in time ({type(error).__name__})"
+                problem = f"did not answer in time ({type(error).__name__})"
             except (httpx.TransportError, httpx.DecodingError) as error:
-                kind, problem = (
-                    PolicyError,
-                    f"cannot be reached ({type(error).__name__}: {self._shortened(str(error))})",
-                )
+                problem = f"cannot be reached ({type(error).__name__}: {self._shortened(str(error))})"
             if tries <= retries:
                 self._closed.wait(wait)
         raise kind(f"{self.url} {problem or 'was closed'}" + (f" ({tries} tries)" if tries > 1 else ""))

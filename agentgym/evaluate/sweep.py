@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 
-from agentgym.budget import UNLIMITED, Budget, BudgetedEnv
+from agentgym.budget import UNLIMITED, Budget, BudgetedEnv, under
 from agentgym.env import digest
 from agentgym.errors import StoreError, UsageError
 from agentgym.evaluate.figures import Curve, Row, compare, row
@@ -119,7 +120,7 @@ def evaluate(
             if progress is not None:
                 progress(budget, episodes.values())
             with _writer(folder, name, budget) as writer:
-                for episode in rollout.play(_under(budget, missing)):
+                for episode in rollout.play(replace(g, task=under(g.task, budget)) for g in missing):
                     if writer is not None:
                         writer.append(episode)
                         writer.flush()
@@ -158,13 +159,6 @@ def timing(curves: Sequence[Curve]) -> dict[str, Any]:
 def _group(number: int, task: int | Task) -> Group:
     task = task if isinstance(task, Task) else Task(task)
     return Group(f"{number:05d}.{task.seed}", task)
-
-
-def _under(budget: Budget, groups: Iterable[Group]) -> Iterator[Group]:
-    """The same tasks, played under this budget."""
-    for group in groups:
-        task = group.task
-        yield Group(group.id, Task(task.seed, {**task.options, "budget": str(budget)}, task.task_id))
 
 
 def _writer(

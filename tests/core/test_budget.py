@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentgym import TextEnv, fork
-from agentgym.budget import REFUSED, UNLIMITED, Budget, BudgetedEnv, parse_budgets
+from agentgym.budget import REFUSED, UNLIMITED, Budget, BudgetedEnv, parse_budgets, under
 from agentgym.envs.tool_env import Question, ToolEnv
 from agentgym.errors import UsageError
 from agentgym.policy import Reply, Request, ScriptedPolicy
@@ -412,7 +412,7 @@ def test_a_rollout_charges_what_replies_used() -> None:
 
 
 def test_a_task_keeps_the_budget_it_was_played_under() -> None:
-    task = Task(3, {"budget": "turns=2"})
+    task = under(Task(3), Budget(turns=2))
     with Rollout(lambda: BudgetedEnv(Steps()), Writing(lambda r: "go")) as rollout:
         (episode,) = rollout.play([Group("g", task)])
     assert (episode.stop, len(episode.turns), episode.task.options) == (StopReason.BUDGET, 2, {"budget": "turns=2"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -125,17 +127,22 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(1200):
+        try:
+            httpx.get(address, timeout=5)
+            return
+        except httpx.TransportError:
+            assert process.poll() is None, "the server has ended"
+            time.sleep(0.05)
+    raise AssertionError(f"{address} does not answer")
+
+
 @contextmanager
 def stand_in(port: int) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen([sys.executable, "-c", STAND_IN, str(port)], stderr=subprocess.DEVNULL) as process:
         try:
-            for _ in range(600):
-                try:
-                    httpx.get(f"http://127.0.0.1:{port}/v1/models", timeout=5)
-                    break
-                except httpx.TransportError:
-                    assert process.poll() is None, "the stand-in server has ended"
-                    time.sleep(0.05)
+            wait_for(f"http://127.0.0.1:{port}/v1/models", process)
             yield process
         finally:
             process.kill()
@@ -490,3 +497,31 @@ def test_a_server_killed_in_the_middle_of_a_run() -> None:
         assert episode.stop is StopReason.POLICY_ERROR
         assert str(episode.failure).startswith(f"PolicyError: {url} cannot be reached")
     assert all(e.success for e in episodes if not e.failed)
+
+
+@pytest.mark.slow
+def test_transformers_serve(tmp_path: Path) -> None:
+    pytest.importorskip("openai", reason="transformers serve needs: pip install 'transformers[serving]'")
+    from agentgym.trainers.model import tiny
+
+    for part in tiny(["What is 2 doubled?", "42", "no"], layers=1, hidden=32, heads=2, vocabulary=300):
+        part.save_pretrained(tmp_path / "model")
+    port, name = free_port(), str(tmp_path / "model")
+    command = [sys.executable, "-c", "from transformers.cli.transformers import main; main()", "serve", name]
+    options = ["--device", "cpu", "--port", str(port)]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    with subprocess.Popen(
+        [*command, *options], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health", process)
+            with connect(f"http://127.0.0.1:{port}/v1", name, max_tokens=4, samples=False) as policy:
+                assert policy.check() == name  # it cannot list its models without a hub
+                with Rollout(question_env, policy, slots=2, max_turns=2) as rollout:
+                    episodes = list(rollout.play(Group(f"g{i}", Task(i)) for i in range(3)))
+        finally:
+            process.kill()
+    assert [e.failure for e in episodes] == [None] * 3
+    for turn in (turn for episode in episodes for turn in episode.turns):
+        assert turn.usage.prompt_tokens > 0
+        assert 0 < turn.usage.completion_tokens <= 4
