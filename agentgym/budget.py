@@ -179,8 +179,9 @@ class BudgetedEnv(gym.Wrapper[str, str, str, str]):
     Tokens, and the cost and time of the policy, are known to whoever asks it: tell them by :meth:`charge` before each
     ``step`` (a rollout does). A fork has counters of its own.
 
-    ``reset(options={"budget": "tool_calls=2"})`` sets the budget of that one episode (:func:`under`). Of several budgets, one is drawn for each episode, the same for the same ``reset(seed=...)``, so the
-    members of a group share theirs.
+    ``reset(options={"budget": "tool_calls=2"})`` sets the budget of that one episode (:func:`under`). Of several
+    budgets, one is drawn for each episode, the same for the same ``reset(seed=...)``, so the members of a group share
+    theirs.
 
     Args:
         env: what to wrap.
