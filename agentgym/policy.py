@@ -100,8 +100,8 @@ class RandomPolicy(Immediate):
         admissible = request.info.get("admissible")
         if not admissible:
             raise PolicyError("the random policy needs info['admissible'], which this environment does not give")
-        epsilon: with this probability a random action is played instead: half of the time an admissible one, half of
-            the time one that was admissible before (so often a mistake now).
+        if self.by_verb:
+            verb = draws.choice(sorted({a.split(" ", 1)[0] for a in admissible}), request.key, "verb")
             admissible = [a for a in admissible if a.split(" ", 1)[0] == verb]
         return Reply(draws.choice(admissible, request.key))
 
@@ -110,8 +110,8 @@ class ExpertPolicy(Immediate):
     """The environment's own ``expert()``, with noise.
 
     Args:
-        epsilon: with this probability a random action is played instead, half of the time an admissible one, half of the
-            time one that was admissible on an earlier turn (so often a mistake now).
+        epsilon: with this probability a random action is played instead: half of the time an admissible one, half of
+            the time one that was admissible on an earlier turn (so often a mistake now).
 
     Attributes:
         noise: (episode, turn) of every action that was not the expert's; what imitates it leaves them out.
