@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import Any, Literal, Self
 
-from agentgym.endpoint.server import ContextFull, RefusedError, Server, UnreadableAnswer
+from agentgym.endpoint.server import ContextFull, Server, UnreadableAnswer
 from agentgym.endpoint.wire import (
     Answer,
     Sampling,
@@ -122,8 +122,8 @@ class EndpointPolicy:
         with self._lock:
             try:
                 names = self.server.get("/models", _model_names, retries=2)
-            except RefusedError:
-                if self.model is None:
+            except PolicyError:
+                if self.model is None or not self.server.reached:
                     raise
                 return self.model
             if self.model is None and len(names) == 1:

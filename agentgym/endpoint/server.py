@@ -29,10 +29,6 @@ class ContextFull(Exception):  # noqa: N818  an outcome, not a fault
     """The server says that the request is longer than its model's window."""
 
 
-class RefusedError(PolicyError):
-    """The server was reached, and answered with an error at least once."""
-
-
 class Server:
     """Asks a server until it answers.
 
@@ -47,6 +43,9 @@ class Server:
         timeout: seconds without a sign of the answer.
         retries: how often a request is repeated.
         backoff: see above, seconds.
+
+    Attributes:
+        reached: whether it ever answered, be it with an error.
 
     Raises:
         UsageError: not an address, one with a password in it (addresses are shown), or a key that cannot be sent.
@@ -71,6 +70,7 @@ class Server:
         if address.userinfo:
             raise UsageError(f"the address of {address.host} holds a password; put it into {key_variable} instead")
         self.url = str(address)
+        self.reached = False
         self._retries, self._backoff = retries, backoff
         self._closed = threading.Event()
         self._key = os.environ.get(key_variable, "").strip()
@@ -102,7 +102,7 @@ class Server:
             key: of the waiting times' random part.
 
         Raises:
-            PolicyError: failed too often; RefusedError where the server said so itself, with its words.
+            PolicyError: refused, or failed too often; says what the server said.
             ContextFull: the request was too long for the model.
         """
         content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
@@ -113,15 +113,15 @@ class Server:
     ) -> _T:
         address = path if path.startswith("http") else self.url + path
         problem, tries = "", 0
-        kind: type[PolicyError] = PolicyError
         while tries <= retries and not self._closed.is_set():
             wait = min(_LONGEST_WAIT, self._backoff * 2**tries) * (1 - draws.uniform(key, "back-off", tries) / 2)
             tries += 1
             try:
                 response = self._client.request(method, address, content=content)
+                self.reached = True
                 if response.is_success:
                     return read(_decoded(response))
-                problem, kind = f"answered {response.status_code}: {self._words(response)}", RefusedError
+                problem = f"answered {response.status_code}: {self._words(response)}"
                 if response.status_code not in _TRY_AGAIN:
                     break
                 wait = _asked_to_wait(response, wait)
@@ -133,7 +133,7 @@ class Server:
                 problem = f"cannot be reached ({type(error).__name__}: {self._shortened(str(error))})"
             if tries <= retries:
                 self._closed.wait(wait)
-        raise kind(f"{self.url} {problem or 'was closed'}" + (f" ({tries} tries)" if tries > 1 else ""))
+        raise PolicyError(f"{self.url} {problem or 'was closed'}" + (f" ({tries} tries)" if tries > 1 else ""))
 
     def _words(self, response: httpx.Response) -> str:
         """What the server says went wrong.
