@@ -33,6 +33,8 @@ class Request:
         instructions: what a model that never saw the environment must be told.
         env: the running environment, for policies that look inside (the expert).
         parent: the episode this one was forked from, while its context still equals that one's.
+        probe, probed: a policy that generates token by token may call ``probed`` once, from :meth:`Policy.advance`,
+            when ``probe`` tokens of the answer are there, with a reply that holds only their sample.
     """
 
     episode: str
@@ -43,6 +45,8 @@ class Request:
     instructions: str = ""
     env: gym.Env[str, str] | None = None
     parent: str | None = None
+    probe: int = 0
+    probed: Callable[[Reply], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,8 +169,13 @@ class Episode:
         return self.stop is StopReason.TERMINATED
 
     @property
+    def own_turns(self) -> tuple[Turn, ...]:
+        """The turns that were played for this episode; those before its fork are its parent's."""
+        return self.turns[self.fork_turn or 0 :]
+
+    @property
     def usage(self) -> Usage:
-        """Sum over the turns."""
+        """Sum over the turns, those before a fork included."""
         return sum((t.usage for t in self.turns), Usage())
 
     @property

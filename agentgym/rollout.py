@@ -12,7 +12,7 @@ Promises, each with a test in ``tests/core/test_rollout.py``:
 7. ``info["answers"]`` and ``info["evidence"]`` never reach a policy; they are kept on the episode.
 8. Inline environments are stepped in a fixed order, and every random draw is keyed by lineage (run key, group, root or
    branch, turn), so a run is reproducible, and the draws do not depend on timing.
-9. A group of size G ends with G episodes, however many of them were forked.
+9. A group of size G ends with G episodes, however many of them were forked; a state is branched at most once.
 10. An environment with a method ``charge`` is told what each reply used, before the action is played.
 """
 
@@ -26,6 +26,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol, Self
 
 import gymnasium as gym
@@ -63,6 +64,7 @@ class GroupState:
     finished: int = 0
     met: bool = False  #: whether a root was reset; then ``anchor`` is where all must start
     anchor: str | None = None
+    living: dict[str, Running] = field(default_factory=dict)  #: episodes that started and are not finished
 
     @property
     def room(self) -> int:
@@ -90,6 +92,8 @@ class Running:
     parent: str | None = None
     fork_turn: int | None = None
     branches: int = 0  #: forked from this turn so far
+    decided: bool = False  #: whether branching was asked about this turn, or this is the turn it was forked at
+    max_turns: int | None = None  #: the rollout's limit
     copied_from: str | None = None  #: a policy may copy what it keeps for this episode, until the first own reply
     reply: Reply = _NO_REPLY
     asked: float = 0.0  #: when the request of this turn was submitted
@@ -97,7 +101,17 @@ class Running:
 
 
 class Branching(Protocol):
-    """How the episodes of a group come about."""
+    """How the episodes of a group come about. :class:`Independent` has a default for every method.
+
+    Attributes:
+        probe: ask about a turn as soon as so many tokens of its reply are there, where the policy can show them, so
+            that branches are generated beside the reply; 0, or a policy that cannot: ask on the whole reply.
+    """
+
+    probe: int
+
+    def begin(self, policy: Policy) -> None:
+        """A call of :meth:`Rollout.play` begins."""
 
     def roots(self, size: int) -> int:
         """How many episodes of a group of ``size`` start from ``reset`` at once."""
@@ -105,18 +119,36 @@ class Branching(Protocol):
     def branches(self, episode: Running, reply: Reply) -> int:
         """How many copies to fork before this reply's action is played; each continues with an action of its own.
 
-        Asked only while the group has room; the engine takes at most as many as fit.
+        Asked once for each state that an episode meets, and only while the group has room; the engine takes at most as
+        many as fit. With ``probe`` the reply may be its first tokens only, without an action text.
         """
+
+    def refill(self, group: GroupState, last: Episode) -> int:
+        """How many more roots to start now that ``last`` finished and nothing is left that could branch; at least 1."""
+
+    def ended(self, episode: Episode) -> None:
+        """An episode has finished."""
 
 
 class Independent:
     """Every episode starts from ``reset``."""
+
+    probe = 0
+
+    def begin(self, policy: Policy) -> None:
+        return
 
     def roots(self, size: int) -> int:
         return size
 
     def branches(self, episode: Running, reply: Reply) -> int:
         return 0
+
+    def refill(self, group: GroupState, last: Episode) -> int:
+        return group.room
+
+    def ended(self, episode: Episode) -> None:
+        return
 
 
 class Rollout:
@@ -195,6 +227,7 @@ class Rollout:
             ContractError: members of a group met different states at their start.
         """
         source = iter(groups)
+        self.branching.begin(self.policy)
         while True:
             while (
                 not self._done and len(self._running) < self.slots and (self._roots or self._open(next(source, None)))
@@ -241,7 +274,9 @@ class Rollout:
     def _new(self, state: GroupState, env: gym.Env[str, str] | None, key: int, task: Task) -> Running:
         charge = _charge_of(env) if env is not None else None
         episode = Running(f"{state.group.id}/{state.members}", state, state.members, key, env, task, charge)
+        episode.max_turns = self.max_turns
         state.members += 1
+        state.living[episode.id] = episode
         self._running[id(episode)] = episode
         return episode
 
@@ -275,6 +310,8 @@ class Rollout:
         info = episode.info
         if "answers" in info or "evidence" in info:
             info = {k: v for k, v in info.items() if k not in _PRIVATE}
+        episode.decided = episode.fork_turn == len(episode.turns)
+        early = self.branching.probe > 0 and not episode.decided and episode.state.room > 0
         request = Request(
             episode.id,
             draws.key(episode.key, len(episode.turns)),
@@ -284,6 +321,8 @@ class Rollout:
             self.instructions,
             episode.env,
             episode.copied_from,
+            self.branching.probe if early else 0,
+            partial(self._decide, episode) if early else None,
         )
         self.policy_calls += 1
         episode.asked = time.perf_counter()
@@ -303,14 +342,19 @@ class Rollout:
         if reply.stop is not None:
             self._finish(episode, reply.stop)
             return
-        if episode.state.room > 0:
-            self._branch(episode, reply)
+        self._decide(episode, reply)
         env, action = episode.env, reply.action
         assert env is not None
         episode.reply = reply
         if episode.charge is not None:
             episode.charge(replace(reply.usage, model_seconds=episode.model_seconds))
         self._call(_STEP, episode, lambda: env.step(action))
+
+    def _decide(self, episode: Running, reply: Reply) -> None:
+        """Ask about branching, once a turn: when the policy shows the first tokens, else on the reply."""
+        if not episode.decided and episode.state.room > 0:
+            episode.decided = True
+            self._branch(episode, reply)
 
     def _branch(self, episode: Running, reply: Reply) -> None:
         count = min(self.branching.branches(episode, reply), episode.state.room)
@@ -382,32 +426,32 @@ class Rollout:
         failure: str | None = None,
     ) -> None:
         state = episode.state
-        del self._running[id(episode)]
+        del self._running[id(episode)], state.living[episode.id]
         state.finished += 1
-        self._done.append(
-            Episode(
-                episode.id,
-                self.env_id,
-                episode.task,
-                tuple(episode.turns),
-                stop,
-                None if success is None else bool(success),
-                state.group.id,
-                episode.member,
-                episode.parent,
-                episode.fork_turn,
-                final,
-                episode.answers,
-                episode.evidence,
-                failure,
-                self._fingerprint,
-            )
+        done = Episode(
+            episode.id,
+            self.env_id,
+            episode.task,
+            tuple(episode.turns),
+            stop,
+            None if success is None else bool(success),
+            state.group.id,
+            episode.member,
+            episode.parent,
+            episode.fork_turn,
+            final,
+            episode.answers,
+            episode.evidence,
+            failure,
+            self._fingerprint,
         )
+        self._done.append(done)
+        self.branching.ended(done)
         self.policy.release(episode.id)
         if episode.env is not None:
             self._put_back(episode.env, broken=stop is StopReason.ENVIRONMENT_ERROR)
         if state.room > 0 and state.finished == state.claimed:
-            self._add_roots(state, state.room)
+            self._add_roots(state, self.branching.refill(state, done))
 
     def _put_back(self, env: gym.Env[str, str], *, broken: bool) -> None:
         """Keep an environment for a later episode; forks can leave more than will ever run at once."""
@@ -457,6 +501,7 @@ class Rollout:
                     raise PolicyError("the policy has running episodes but neither answers nor works on them")
                 self._handle(self._events.get())
                 break
+            self._drive()  # branches of replies that the policy showed before they were complete
         while not self._events.empty():
             self._handle(self._events.get())
         self._drive()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,6 +127,8 @@ class _Episode:
     action: list[int] = field(default_factory=list)
     keep: int = 0
     future: Future[Reply] | None = None
+    probe: int = 0  #: show the first so many tokens, by calling ``probed``
+    probed: Callable[[Reply], None] | None = None
 
 
 class ModelPolicy:
@@ -173,6 +175,11 @@ class ModelPolicy:
         self._episodes: dict[str, _Episode] = {}
         self._working: dict[int, tuple[str, Generation]] = {}
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens a distribution is over; ln of it is the largest entropy."""
+        return int(self.model.config.get_text_config().vocab_size)
+
     def submit(self, request: Request) -> Reply | Future[Reply]:
         state = self._episodes.get(request.episode)
         if state is None:
@@ -184,6 +191,7 @@ class ModelPolicy:
         state.keep = common_prefix(before, context)
         state.context, state.action = context, []
         state.future = Future()
+        state.probe, state.probed = request.probe, request.probed
         generation = self.engine.submit(state.slot, context, request.key, self.max_new_tokens)
         self._working[id(generation)] = (request.episode, generation)
         return state.future
@@ -195,6 +203,11 @@ class ModelPolicy:
         for generation in self.engine.step():
             episode, _ = self._working.pop(id(generation))
             self._answer(self._episodes[episode], generation)
+        for episode, generation in list(self._working.values()):
+            state = self._episodes[episode]
+            if state.probed is not None and len(generation.action) >= state.probe:
+                probed, state.probed = state.probed, None
+                probed(Reply("", self._sample(state, generation)))
         return True
 
     def release(self, episode: str) -> None:
@@ -218,18 +231,20 @@ class ModelPolicy:
         return state
 
     def _answer(self, state: _Episode, done: Generation) -> None:
-        state.action = done.action
-        sample = Sample(
-            state.keep,
-            tuple(state.context[state.keep :]),
-            tuple(done.action),
-            tuple(done.logprobs),
-            tuple(done.entropies),
-            self.version,
-        )
+        state.action, state.probed = done.action, None
         usage = Usage(prompt_tokens=len(state.context), completion_tokens=len(done.action))
         assert state.future is not None
-        state.future.set_result(Reply(self.chat.text(done.action), sample, usage))
+        state.future.set_result(Reply(self.chat.text(done.action), self._sample(state, done), usage))
+
+    def _sample(self, state: _Episode, so_far: Generation) -> Sample:
+        return Sample(
+            state.keep,
+            tuple(state.context[state.keep :]),
+            tuple(so_far.action),
+            tuple(so_far.logprobs),
+            tuple(so_far.entropies),
+            self.version,
+        )
 
 
 def sampled_ids(turns: Iterable[Turn]) -> list[int]:

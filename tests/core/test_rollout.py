@@ -16,7 +16,7 @@ from agentgym.env import TextEnv, digest
 from agentgym.errors import ContractError, PolicyError, UsageError
 from agentgym.policy import Immediate, Reply, Request, ScriptedPolicy
 from agentgym.records import Episode, StopReason, Task, Usage
-from agentgym.rollout import Group, Rollout, Running
+from agentgym.rollout import Group, Independent, Rollout, Running
 
 
 class Walk(TextEnv):
@@ -465,7 +465,7 @@ def test_8_draws_do_not_depend_on_timing_slots_or_threads() -> None:
 # 9 --------------------------------------------------------------------------------------------------------------------
 
 
-class Branchy:
+class Branchy(Independent):
     """Starts ``roots`` episodes and forks ``count`` copies at turn ``at`` of whatever is no branch itself."""
 
     def __init__(self, roots: int, at: int, count: int) -> None:
