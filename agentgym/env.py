@@ -69,7 +69,8 @@ class TextEnv(gym.Env[str, str]):
       default) where tasks are generated without end, one for each ``reset(seed=...)``.
 
     Args:
-        split: ``"train"``, ``"test"`` or, where the environment has one, ``"unseen"``. Tasks of different splits never meet.
+        split: ``"train"``, ``"test"`` or, where the environment has one, ``"unseen"``. Tasks of different splits never
+            meet.
 
     Attributes:
         splits: the splits this environment has.

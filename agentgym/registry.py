@@ -17,8 +17,7 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, e
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.envs.registration import load_env_creator
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from agentgym.env import Journal
 from agentgym.errors import AgentGymError, UnknownName, UsageError

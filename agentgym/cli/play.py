@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agentgym.cli._console import printable
+from agentgym.errors import PolicyError
+from agentgym.records import StopReason
 
 if TYPE_CHECKING:
     from agentgym.policy import Policy
@@ -18,7 +21,8 @@ def command(
     env: Annotated[str, typer.Argument(help="An id, or module:id.")],
     settings: Annotated[list[str] | None, typer.Argument(help="key=value arguments of the environment.")] = None,
     policy: Annotated[
-        str, typer.Option(help="person, random, expert, expert:0.1 (a tenth random), replay:FILE or model:DIR.")
+        str,
+        typer.Option(help="person, random, expert, expert:0.1 (a tenth random), replay:FILE, model:DIR, a run, a URL."),
     ] = "person",
     seed: Annotated[int, typer.Option(help="Which episode.")] = 0,
     split: Annotated[str | None, typer.Option(help="The split to play in.")] = None,
@@ -26,18 +30,21 @@ def command(
     save: Annotated[Path | None, typer.Option(help="Append the episode to a file in this folder.")] = None,
 ) -> None:
     """Play one episode: yourself, or watch a policy. An empty line lists the actions, Ctrl-D leaves."""
-    from agentgym.cli._arguments import environment, parse_policy
+    from agentgym.cli._arguments import environment
     from agentgym.records import Task
     from agentgym.rollout import Group, Rollout
     from agentgym.store import EpisodeWriter
 
     factory = environment(env, settings or (), split)
-    player = parse_policy(policy)() if policy != "person" else _person()
-    with Rollout(factory, player, slots=1, max_turns=max_turns, run_key=seed) as rollout:
-        if policy == "person":
+    person = policy == "person"
+    with (
+        _player(policy) as (_, chosen),
+        Rollout(factory, chosen, slots=1, max_turns=max_turns, run_key=seed) as rollout,
+    ):
+        if person:
             print(printable(rollout.instructions))
         (episode,) = rollout.play([Group(f"play-{seed}", Task(seed))])
-    _show(episode, transcript=policy != "person")
+    _show(episode, transcript=not person)
     if save is not None:
         save.mkdir(parents=True, exist_ok=True)
         with EpisodeWriter(save / "episodes-play.jsonl.zst") as writer:
@@ -45,10 +52,13 @@ def command(
         print(f"saved in {writer.path}; play it again with --policy replay:{writer.path}")
 
 
-def _person() -> Policy:
+def _player(policy: str) -> contextlib.AbstractContextManager[tuple[str, Policy]]:
+    from agentgym.cli._players import Endpoint, Sampling, player
     from agentgym.policy import PersonPolicy
 
-    return PersonPolicy(input, lambda text: print(printable(text)))
+    if policy == "person":
+        return contextlib.nullcontext(("person", PersonPolicy(input, lambda text: print(printable(text)))))
+    return player(policy, Sampling(), Endpoint())
 
 
 def _show(episode: Episode, *, transcript: bool) -> None:
@@ -57,6 +67,8 @@ def _show(episode: Episode, *, transcript: bool) -> None:
             print(f"\n{printable(turn.observation)}\n> {printable(turn.action)}")
     if episode.final:
         print(f"\n{printable(episode.final)}")
+    if episode.stop is StopReason.POLICY_ERROR:
+        raise PolicyError(f"the policy cannot play this: {episode.failure}")
     solved = {True: "solved", False: "not solved", None: "ended"}[episode.success]
     because = f"{episode.stop.value.replace('_', ' ')}" + (f": {printable(episode.failure)}" if episode.failure else "")
     count = len(episode.turns)
