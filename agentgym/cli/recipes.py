@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,11 +24,17 @@ def command(name: Annotated[str | None, typer.Argument(help="Show the page of th
         _show_page(get_recipe(name))
 
 
+def _type(annotation: object) -> str:
+    """``Annotated[float, Field(ge=0)]`` as ``float, ge=0``."""
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return re.sub(r"Annotated\[(.*), Field\((.*)\)\]$", r"\1, \2", text)
+
+
 def _show_page(recipe: Recipe) -> None:
     print(f"{recipe.name}\n\n{recipe.docstring}\n")
     parameters = recipe.parameters.values()
     if parameters:
-        rows = [(p.name, inspect.formatannotation(p.annotation), repr(p.default)) for p in parameters]
+        rows = [(p.name, _type(p.annotation), repr(p.default)) for p in parameters]
         print_table(("parameter", "type", "default"), rows)
         print()
     print(" ".join(["agentgym train ENV --recipe", recipe.name, *(f"{p.name}=..." for p in parameters)]))
