@@ -11,6 +11,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from importlib import import_module
 from typing import Any, Literal, TypeVar, get_type_hints
 
@@ -19,14 +20,23 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from agentgym.errors import UnknownName, UsageError, nearest
 from agentgym.rollout import Branching, Independent
 from agentgym.trainers.aggregate import seq_mean_token_mean
-from agentgym.trainers.contexts import Context, full_history
+from agentgym.trainers.contexts import Context
 from agentgym.trainers.credit import chain, outcome, standardize
+from agentgym.trainers.penalties import Penalty
 from agentgym.trainers.rewards import paid
 from agentgym.trainers.sampling import Selection, TaskSampling, everything, uniform
-from agentgym.trainers.surrogate import surrogate
+from agentgym.trainers.surrogate import Surrogate, surrogate
+from agentgym.trainers.tokens import Term
 from agentgym.trainers.turns import Part
 
 Aggregate = Callable[[Any, Any], Any]
+
+#: Everything beyond the basics that a part may read: columns of episodes, and what the learner computes where needed.
+GIVEN = frozenset(
+    {"valid", "tokens", "tool_calls", "truncated", "terminated", "parent", "anchor", "observation", "success"}
+    | {"entropy", "reference", "kl", "value", "old_value", "target", "bootstrap"}
+    | {"answer_logprob", "answer_logprob_before"}
+)
 
 
 @dataclass(frozen=True)
@@ -40,12 +50,12 @@ class Algorithm:
         context: what the policy sees; None: the run's own choice (full history).
         reward: rewards of turns as learning sees them, ``(turns, reward) -> reward``.
         credit: reward -> advantage of each turn.
+        critic: reward -> advantage by the critic, which learns the value plus this; None: there is no critic.
         weights: factors >= 0 per action token, ``(turns, tokens) -> weight``; multiplied.
         surrogate: loss per token.
         penalties: further loss per token.
         aggregate: coefficients that make losses per token one number.
         sequence: what ratios and means over a sequence count as one: an episode or a turn.
-        control: parameters over time: name of a slot's schedule -> function of the update.
     """
 
     sampling: TaskSampling = field(default_factory=uniform)
@@ -54,6 +64,7 @@ class Algorithm:
     context: Context | None = None
     reward: Part = field(default_factory=paid)
     credit: Part = field(default_factory=lambda: chain(outcome(), standardize()))
+    critic: Part | None = None
     weights: tuple[Any, ...] = ()
     surrogate: Any = field(default_factory=surrogate)
     penalties: tuple[Any, ...] = ()
@@ -63,8 +74,25 @@ class Algorithm:
     @property
     def needs(self) -> frozenset[str]:
         """Everything the parts read beyond the basics; only this is computed."""
-        parts = (self.reward, self.credit, self.surrogate, *self.weights, *self.penalties)
+        parts = (self.reward, self.credit, self.critic, self.surrogate, *self.weights, *self.penalties)
         return frozenset().union(*(getattr(part, "needs", frozenset()) for part in parts))
+
+    def check(self) -> None:
+        """Refuse, before anything is played, what could not be computed or would not be learned.
+
+        Raises:
+            UsageError: a part reads what neither episodes nor the learner have, or a critic that nothing trains.
+        """
+        unmet = sorted(self.needs - GIVEN)
+        if unmet:
+            raise UsageError(
+                f"a part reads {unmet[0]!r}, which training does not compute; it has {', '.join(sorted(GIVEN))}"
+            )
+        if self.needs & {"value", "bootstrap"} and (self.critic is None or "target" not in self.needs):
+            raise UsageError(
+                "a part reads the critic's value, but nothing trains a critic: start from the recipe ppo, or give "
+                "--with critic='gae()' and --with penalties='value_loss()' too"
+            )
 
 
 @dataclass(frozen=True)
@@ -151,41 +179,46 @@ def get_recipe(name: str) -> Recipe:
     return _recipes[name]
 
 
-SLOTS = {
-    "sampling": "sampling",
-    "select": "sampling",
-    "context": "contexts",
-    "branching": "branching",
-    "reward": "rewards",
-    "credit": "credit",
-    "weights": "weights",
-    "surrogate": "surrogate",
-    "penalties": "penalties",
-    "aggregate": "aggregate",
+#: slot -> the stage file whose parts fill it, and how such a part is recognised
+SLOTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "sampling": ("sampling", lambda part: callable(part)),
+    "select": ("sampling", lambda part: isinstance(part, Selection)),
+    "context": ("contexts", lambda part: callable(part)),
+    "reward": ("rewards", lambda part: isinstance(part, Part)),
+    "credit": ("credit", lambda part: isinstance(part, Part)),
+    "critic": ("credit", lambda part: isinstance(part, Part)),
+    "weights": ("weights", lambda part: isinstance(part, Part | Term)),
+    "surrogate": ("surrogate", lambda part: isinstance(part, Surrogate) or repr(part).startswith("by_source(")),
+    "penalties": ("penalties", lambda part: isinstance(part, Penalty)),
+    "aggregate": ("aggregate", lambda part: callable(part)),
 }
 
 
 def with_part(algorithm: Algorithm, slot: str, expression: str) -> Algorithm:
     """The algorithm with one slot replaced by name: ``aggregate=token_mean``, ``penalties=kl(0.01)``.
 
-    The expression is a name of the stage's file, or a call of one, possibly nested, with literal arguments. It is
-    parsed, never evaluated.
+    The expression is a name of the stage's file, or a call of one, possibly nested, with literal arguments; ``weights``
+    and ``penalties`` also take several, ``(kl(0.01), entropy(0.001))``, or none, ``()``. It is parsed, never evaluated.
 
     Raises:
         UsageError: unknown slot or part, wrong arguments, or anything but names, calls and literals.
     """
     if slot not in SLOTS:
         raise UnknownName("slot", slot, SLOTS)
-    module = import_module(f"agentgym.trainers.{SLOTS[slot]}")
+    stage, fits = SLOTS[slot]
+    module = import_module(f"agentgym.trainers.{stage}")
     try:
         tree = ast.parse(expression.strip(), mode="eval").body
-    except SyntaxError as error:
-        raise UsageError(f"--with {slot}={expression!r} is not a part like name(argument=1)") from error
-    value = _built(tree, module, slot)
-    if slot in ("weights", "penalties") and not isinstance(value, tuple):
+        value = _built(tree, module, slot)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"--with {slot}={expression[:80]!r} is not a part like name(argument=1)") from error
+    several = slot in ("weights", "penalties")
+    if several and not isinstance(value, tuple):
         value = (value,)
-    if slot == "branching":
-        return replace(algorithm, branching=lambda: value)
+    if not all(map(fits, value if several else (value,))):
+        raise UsageError(f"--with {slot}={expression[:80]!r}: that part does not go into this slot")
     return replace(algorithm, **{slot: value})
 
 
@@ -200,34 +233,61 @@ def _built(node: ast.expr, module: Any, slot: str) -> Any:
     if isinstance(node, ast.Name):
         part = _part(node.id, module, slot)
         return part if slot == "aggregate" or not _makes(part) else part()
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        part = _part(node.func.id, module, slot)
-        try:
-            return part(
-                *(_built(a, module, slot) for a in node.args),
-                **{str(k.arg): _built(k.value, module, slot) for k in node.keywords},
-            )
-        except TypeError as error:
-            raise UsageError(f"--with {slot}: {node.func.id}: {error}") from error
+    if not isinstance(node, ast.Call):
+        return _literal(node, slot)
+    if not isinstance(node.func, ast.Name) or len({k.arg for k in node.keywords} - {None}) < len(node.keywords):
+        raise UsageError(f"--with {slot}: {ast.unparse(node)} is not a call of a part by name")
+    part = _part(node.func.id, module, slot)
+    values = [_built(a, module, slot) for a in node.args]
+    named = {str(k.arg): _built(k.value, module, slot) for k in node.keywords}
+    try:
+        if slot == "aggregate":  # it is called later, with the tokens
+            inspect.signature(part).bind(None, None, *values, **named)
+            return partial(part, **named)
+        _check_types(inspect.signature(part).bind(*values, **named))
+        return part(*values, **named)
+    except TypeError as error:
+        raise UsageError(f"--with {slot}: {node.func.id}: {error}") from error
+
+
+def _literal(node: ast.expr, slot: str) -> Any:
     try:
         return ast.literal_eval(node)
     except ValueError as error:
-        raise UsageError(f"--with {slot}: {ast.unparse(node)} is neither a part nor a literal") from error
+        raise UsageError(f"--with {slot}: {ast.unparse(node)[:80]} is neither a part nor a literal") from error
 
 
 def _part(name: str, module: Any, slot: str) -> Any:
     known = {
-        n for n, v in vars(module).items() if callable(v) and not n.startswith("_") and v.__module__ == module.__name__
+        n
+        for n, v in vars(module).items()
+        if inspect.isfunction(v) and not n.startswith("_") and v.__module__ == module.__name__
     }
     if name not in known:
         raise UnknownName(f"{slot} part", name, known)
     return getattr(module, name)
 
 
+_PLAIN = {"float": (int, float), "int": (int,), "bool": (bool,), "str": (str,)}
+
+
+def _check_types(bound: inspect.BoundArguments) -> None:
+    """Numbers, switches and words are what the part's annotations say; anything else is the part's own business."""
+    for name, value in bound.arguments.items():
+        kind, *optional = str(bound.signature.parameters[name].annotation).split(" | ")
+        wanted = _PLAIN.get(kind)
+        if wanted is None or (value is None and optional == ["None"]):
+            continue
+        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+            raise TypeError(f"{name} is a {kind}, got {value!r}")
+
+
 def _makes(part: Any) -> bool:
     """Whether a part is made by calling it without arguments."""
-    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-               for p in inspect.signature(part).parameters.values())
+    return all(
+        p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        for p in inspect.signature(part).parameters.values()
+    )
 
 
 def _checked(where: str, hint: Any, value: Any) -> Any:
@@ -241,6 +301,8 @@ def _checked(where: str, hint: Any, value: Any) -> Any:
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return "(" + ", ".join(map(_shown, value)) + ")"
+    if isinstance(value, partial):
+        return f"{_shown(value.func)}({', '.join(f'{k}={v!r}' for k, v in value.keywords.items())})"
     if inspect.isfunction(value):
         return value.__qualname__.split(".")[0]
     return repr(value) if not isinstance(value, type) else value.__name__

@@ -6,11 +6,13 @@ sampled (empty on the first turn); the longest common prefix of ``before`` and t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from agentgym.policy import Request
 from agentgym.trainers.chat import Chat
+from agentgym.trainers.turns import named
 
 
 class Context(Protocol):
@@ -20,6 +22,19 @@ class Context(Protocol):
         """The full context as token ids, up to where the action begins."""
 
 
+@dataclass(frozen=True)
+class _Built:
+    apply: Callable[[Chat, Request, Sequence[int]], list[int]]
+    name: str = "context"
+
+    def __call__(self, chat: Chat, request: Request, before: Sequence[int]) -> list[int]:
+        return self.apply(chat, request, before)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+@named
 def full_history(*, instructions: bool = True) -> Context:
     """Everything so far, append-only: each context extends the one before it.
 
@@ -32,9 +47,10 @@ def full_history(*, instructions: bool = True) -> Context:
             return chat.opening(request.instructions if instructions else "", request.observation)
         return [*before, *chat.following(request.observation, ended=before[-1] == chat.end)]
 
-    return context
+    return _Built(context)
 
 
+@named
 def window(turns: int = 2, *, instructions: bool = True) -> Context:
     """The first observation, the last ``turns`` (observation, action) pairs, and the current observation, in one message.
 
@@ -56,4 +72,4 @@ def window(turns: int = 2, *, instructions: bool = True) -> Context:
         lines.append(f"[observation {len(request.turns) + 1}] {request.observation}")
         return chat.opening(system, "\n".join(lines))
 
-    return context
+    return _Built(context)

@@ -6,8 +6,8 @@ turn table -> reward -> credit -> weights -> token tree -> surrogate + penalties
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,14 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from agentgym.errors import UsageError
 from agentgym.records import Episode
 from agentgym.trainers.algorithm import Algorithm
-from agentgym.trainers.credit import chain
+from agentgym.trainers.batch import Batch, cut, minibatches
+from agentgym.trainers.beliefs import Beliefs
+from agentgym.trainers.figures import Totals, turn_metrics
 from agentgym.trainers.optim import Name, Optimizer
-from agentgym.trainers.rows import Rows, rows_of
+from agentgym.trainers.rows import Rows, played_ids, rows_of
 from agentgym.trainers.scoring import Scorer
 from agentgym.trainers.tokens import Tokens
-from agentgym.trainers.tree import MicroBatch, TokenTree
+from agentgym.trainers.tree import MicroBatch, Row, TokenTree
 from agentgym.trainers.turns import Part, TurnTable
 from agentgym.trainers.weights import product
 
@@ -40,6 +43,7 @@ class Optimisation:
         minibatches: optimiser steps per pass; groups stay whole.
         max_tokens: tree tokens per micro-batch; bounds memory, changes no value.
         max_grad_norm: gradients are scaled down to this norm.
+        temperature: logits are divided by it, as they were when the tokens were sampled.
     """
 
     optimizer: Name = "adamw"
@@ -61,18 +65,6 @@ class Update(NamedTuple):
     credits: dict[str, list[float]]
 
 
-@dataclass
-class _Batch:
-    """One optimiser step's worth: the tree and flat columns [tokens]."""
-
-    tree: TokenTree
-    columns: Rows
-    sequence: NDArray[np.int64]
-    advantage: Floats
-    turn_weight: Floats
-    extra: dict[str, Floats] = field(default_factory=dict)
-
-
 class Learner:
     """Owns the model's optimiser; :meth:`update` makes one update of an algorithm.
 
@@ -80,22 +72,43 @@ class Learner:
         model: a causal language model.
         algorithm: what is optimised.
         how: how the weights are moved.
+        after: tokens of the context that would have come after an episode's last turn; a critic reads the value of an
+            episode that was cut off there. By default what was played, without the last observation.
+        beliefs: asks for the policy's belief in the accepted answers, for parts that read it.
 
     Attributes:
         reference: a frozen copy of the first weights, if a part needs it.
         values: a value head, if a part needs it.
+
+    Raises:
+        UsageError: a part reads what cannot be computed, or beliefs without a way to ask for them.
     """
 
-    def __init__(self, model: Any, algorithm: Algorithm, how: Optimisation | None = None) -> None:
-        self.model, self.algorithm, self.how = model, algorithm, how or Optimisation()
-        self.needs = algorithm.needs
+    def __init__(
+        self,
+        model: Any,
+        algorithm: Algorithm,
+        how: Optimisation | None = None,
+        after: Callable[[Episode], Sequence[int]] = played_ids,
+        beliefs: Beliefs | None = None,
+    ) -> None:
+        algorithm.check()
+        self.model, self.algorithm, self.how, self.after = model, algorithm, how or Optimisation(), after
+        self.needs = needs = algorithm.needs
+        self.beliefs = beliefs if needs & {"answer_logprob", "answer_logprob_before"} else None
+        if self.beliefs is None and needs & {"answer_logprob", "answer_logprob_before"}:
+            raise UsageError("a part reads the policy's belief in the answer: give Learner(..., beliefs=Beliefs(...))")
+        frozen = bool(needs & {"reference", "kl"}) or (
+            self.beliefs is not None and self.beliefs.belief.by == "reference"
+        )
         self.scorer = Scorer(model)
-        self.reference = Scorer(copy.deepcopy(model).requires_grad_(False)) if self.needs & {"reference", "kl"} else None
-        self.values = _value_head(model) if self.needs & {"value", "old_value", "target"} else None
+        self.reference = Scorer(copy.deepcopy(model).requires_grad_(False)) if frozen else None
+        self.values = _value_head(model) if algorithm.critic is not None else None
         extra = list(self.values.parameters()) if self.values is not None else []
         how = self.how
         options = {"lr": how.lr, "weight_decay": how.weight_decay, "betas": how.betas}
         self.optimizer = Optimizer.of(how.optimizer, model, extra, **options)
+        self.dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
         self.updates = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -108,6 +121,7 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.updates = state["updates"]
         if self.values is not None:
@@ -128,138 +142,110 @@ class Learner:
         if not episodes:
             return Update({"turns": 0.0}, {})
         whole = rows_of(episodes)
-        turns = TurnTable.from_episodes(episodes)
-        turns, extra = self._prepared(turns, whole)
-        advantage = chain(self.algorithm.reward, self.algorithm.credit)(turns, turns.reward)
-        if self.values is not None:
-            extra["target"] = (advantage + turns.value)[whole.turn]
-        turn_parts = [w for w in self.algorithm.weights if isinstance(w, Part)]
-        turn_weight = product(*turn_parts)(turns, advantage)
-        totals = _Totals()
+        turns, by_token = self._prepared(TurnTable.from_episodes(episodes), episodes, whole)
+        reward = self.algorithm.reward(turns, turns.reward)
+        advantage = self.algorithm.credit(turns, reward)
+        weight = product(*(w for w in self.algorithm.weights if isinstance(w, Part)))(turns, advantage)
+        by_turn = {"advantage": advantage, "weight": weight}
+        if self.algorithm.critic is not None:
+            by_turn["target"] = self.algorithm.critic(turns, reward) + turns.value
+        totals = Totals()
         self.model.train()
         for _ in range(self.how.epochs):
-            for chosen in self._minibatches(episodes):
-                self._step(self._batch(episodes, chosen, turns, advantage, turn_weight, whole, extra), totals)
-        credits: dict[str, list[float]] = {}
-        for row, episode in enumerate(e for e in episodes for _ in e.turns):
-            credits.setdefault(episode.id, []).append(float(advantage[row]))
-        return Update(totals.metrics() | _turn_metrics(turns, advantage), credits)
+            for chosen in minibatches(episodes, self.how.minibatches):
+                self._step(cut(episodes, chosen, by_turn, by_token, self.algorithm.sequence), totals)
+        spans = np.split(advantage, np.cumsum([len(e.turns) for e in episodes])[:-1])
+        by_episode = {e.id: credit.tolist() for e, credit in zip(episodes, spans, strict=True)}
+        return Update(totals.metrics() | turn_metrics(turns, advantage), by_episode)
 
     # Before the update ------------------------------------------------------------------------------------------------
 
-    def _prepared(self, turns: TurnTable, whole: Rows) -> tuple[TurnTable, dict[str, Floats]]:
+    def _prepared(
+        self, turns: TurnTable, episodes: Sequence[Episode], whole: Rows
+    ) -> tuple[TurnTable, dict[str, Floats]]:
         """Columns that come from a scoring pass with the weights before the update; only those that are needed."""
-        extra: dict[str, Floats] = {}
+        by_token: dict[str, Floats] = {}
         if self.reference is not None:
-            extra["reference"], _ = self._scored(self.reference, whole)
-            kl = np.bincount(whole.turn, whole.old - extra["reference"], len(turns))
+            by_token["reference"], _ = self._scored(self.reference, whole.rows)
+            kl = np.bincount(whole.turn, whole.old - by_token["reference"], len(turns))
             turns = turns.with_columns(kl=kl)
         if self.values is not None:
-            _, value = self._scored(self.scorer, whole, self.values)
-            assert value is not None
-            extra["old_value"] = value
-            turns = turns.with_columns(value=value[whole.first])
-        return turns, extra
+            _, by_token["old_value"] = self._scored(self.scorer, whole.rows)
+            value = by_token["old_value"][whole.first]
+            turns = turns.with_columns(value=value, bootstrap=self._bootstrap(episodes))
+        if self.beliefs is not None:
+            asked = self.beliefs.ask(episodes)
+            scorer = self.reference if self.beliefs.belief.by == "reference" else self.scorer
+            assert scorer is not None
+            turns = turns.with_columns(**asked.columns(self._scored(scorer, asked.rows)[0]))
+        return turns, by_token
 
     @torch.no_grad()
-    def _scored(self, scorer: Scorer, whole: Rows, values: nn.Module | None = None) -> tuple[Floats, Floats | None]:
-        logprob, value = np.empty(len(whole.turn)), np.empty(len(whole.turn))
-        for micro in TokenTree.build(whole.rows).batches(self.how.max_tokens):
-            scores = scorer.score(micro, values=values, temperature=self.how.temperature)
+    def _scored(self, scorer: Scorer, rows: list[Row]) -> tuple[Floats, Floats]:
+        """Log-probability and (with a critic) value of every scored token."""
+        total = sum(len(row.scored) for row in rows)
+        logprob, value = np.empty(total), np.zeros(total)
+        self.model.train()
+        for micro in TokenTree.build(rows).batches(self.how.max_tokens):
+            scores = scorer.score(micro, values=self.values, temperature=self.how.temperature)
             logprob[micro.scored] = scores.logprob.double().cpu().numpy()
             if scores.value is not None:
                 value[micro.scored] = scores.value.double().cpu().numpy()
-        return logprob, value if values is not None else None
+        return logprob, value
+
+    def _bootstrap(self, episodes: Sequence[Episode]) -> Floats:
+        """The critic's value behind each episode that was cut off, on all its turns; 0 elsewhere."""
+        cut_off = [n for n, episode in enumerate(episodes) if episode.truncated]
+        value = np.zeros(len(episodes))
+        if cut_off:
+            contexts = [np.array(self.after(episodes[n]), np.int64) for n in cut_off]
+            rows = [Row(np.append(ids, 0), np.array([len(ids)])) for ids in contexts]
+            _, value[cut_off] = self._scored(self.scorer, rows)
+        return np.repeat(value, [len(e.turns) for e in episodes])
 
     # The update -------------------------------------------------------------------------------------------------------
 
-    def _minibatches(self, episodes: Sequence[Episode]) -> Iterator[list[int]]:
-        """Episode numbers of each optimiser step: whole groups, dealt out in order."""
-        groups: dict[str, list[int]] = {}
-        for number, episode in enumerate(episodes):
-            groups.setdefault(episode.group, []).append(number)
-        for part in np.array_split(np.arange(len(groups)), min(self.how.minibatches, len(groups))):
-            keys = list(groups)
-            yield [n for g in part for n in groups[keys[g]]]
-
-    def _batch(
-        self,
-        episodes: Sequence[Episode],
-        chosen: list[int],
-        turns: TurnTable,
-        advantage: Floats,
-        turn_weight: Floats,
-        whole: Rows,
-        extra: dict[str, Floats],
-    ) -> _Batch:
-        """Cut one minibatch out of the whole; the same arrays if it is the whole."""
-        columns = whole if len(chosen) == len(episodes) else rows_of([episodes[n] for n in chosen])
-        lengths = np.array([len(e.turns) for e in episodes])
-        begin = np.concatenate([[0], np.cumsum(lengths)])
-        table_rows = np.concatenate([np.arange(begin[n], begin[n + 1]) for n in chosen])
-        local_episode = np.repeat(np.arange(len(chosen)), lengths[chosen])
-        sequence = local_episode[columns.turn] if self.algorithm.sequence == "episode" else columns.turn
-        kept = np.isin(whole.turn, table_rows)
-        return _Batch(
-            TokenTree.build(columns.rows),
-            columns,
-            sequence,
-            advantage[table_rows][columns.turn],
-            turn_weight[table_rows][columns.turn],
-            {name: values[kept] for name, values in extra.items()},
-        )
-
-    def _step(self, batch: _Batch, totals: _Totals) -> None:
-        """One optimiser step over all micro-batches of a minibatch."""
+    def _step(self, batch: Batch, totals: Totals) -> None:
+        """One optimiser step over all micro-batches; a gradient that says nothing, or is broken, moves nothing."""
         device = self.model.device
-        weight = self._weights(batch).to(device)
-        sequence = torch.from_numpy(batch.sequence).to(device)
-        coefficient = self.algorithm.aggregate(weight, sequence)
+        weight = self._weights(batch)
+        coefficient = self.algorithm.aggregate(weight, torch.from_numpy(batch.sequence).to(device))
         self.optimizer.zero_grad()
         for micro in batch.tree.batches(self.how.max_tokens):
-            tokens = self._tokens(batch, micro, weight)
+            index = torch.from_numpy(micro.scored).to(device)
+            tokens = self._tokens(batch, micro, weight[index])
             losses = self.algorithm.surrogate(tokens)
             for penalty in self.algorithm.penalties:
                 losses = losses + penalty(tokens)
-            loss = (coefficient[torch.from_numpy(micro.scored).to(device)] * losses).sum()
+            loss = (coefficient[index] * losses).sum()
             loss.backward()
             totals.add(tokens, loss)
-        norm = nn.utils.clip_grad_norm_(self.optimizer.parameters, self.how.max_grad_norm)
-        totals.step(float(norm), batch.tree)
-        if torch.isfinite(norm):
+        norm = float(nn.utils.clip_grad_norm_(self.optimizer.parameters, self.how.max_grad_norm))
+        made = 0.0 < norm < float("inf")
+        totals.step(norm, batch.tree, made=made)
+        if made:
             self.optimizer.step()
 
-    def _weights(self, batch: _Batch) -> Tensor:
-        weight = torch.from_numpy(batch.turn_weight).float()
-        terms = [w for w in self.algorithm.weights if not isinstance(w, Part)]
-        if terms:
-            columns = _tensors(batch, np.arange(len(batch.sequence)), weight, torch.device("cpu"))
-            before = Tokens(logprob=columns["old"], **columns)
-            for term in terms:
+    def _weights(self, batch: Batch) -> Tensor:
+        """Weight of every token of the step, from the policy that sampled."""
+        columns = batch.tensors(slice(None), self.model.device, self.dtype)
+        weight = columns["weight"]
+        before = Tokens(logprob=columns["old"], **columns)
+        for term in self.algorithm.weights:
+            if not isinstance(term, Part):
                 weight = weight * term(before)
         return weight
 
-    def _tokens(self, batch: _Batch, micro: MicroBatch, weight: Tensor) -> Tokens:
+    def _tokens(self, batch: Batch, micro: MicroBatch, weight: Tensor) -> Tokens:
+        """The micro-batch's tokens, scored with the weights that are being updated."""
         scores = self.scorer.score(
             micro, entropy="entropy" in self.needs, values=self.values, temperature=self.how.temperature
         )
-        columns = _tensors(batch, micro.scored, weight, self.model.device)
+        columns = batch.tensors(micro.scored, self.model.device, self.dtype) | {"weight": weight}
         tokens = Tokens(logprob=scores.logprob, **columns)
         if scores.entropy is not None:
             tokens = replace(tokens, entropy=scores.entropy)
         return tokens if scores.value is None else replace(tokens, value=scores.value)
-
-
-def _tensors(batch: _Batch, index: NDArray[np.int64], weight: Tensor, device: torch.device) -> dict[str, Tensor]:
-    """The columns of some tokens as tensors."""
-    floats = {"old": batch.columns.old, "advantage": batch.advantage, **batch.extra}
-    if not np.isnan(batch.columns.entropy).any():
-        floats["entropy"] = batch.columns.entropy
-    out = {name: torch.from_numpy(values[index]).float().to(device) for name, values in floats.items()}
-    out["weight"] = weight[torch.from_numpy(index).to(weight.device)].to(device)
-    out["sequence"] = torch.from_numpy(batch.sequence[index]).to(device)
-    out["turn"] = torch.from_numpy(batch.columns.turn[index]).to(device)
-    return out
 
 
 def _value_head(model: Any) -> nn.Linear:
@@ -268,51 +254,3 @@ def _value_head(model: Any) -> nn.Linear:
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     return head
-
-
-class _Totals:
-    """Adds up an update's figures over micro-batches and steps.
-
-    ``loss`` sums over micro-batches, means over steps; ``nll`` is the mean of −log π over action tokens; ``kl_old`` is the k3 estimate of KL(sampled ‖ now); ``clipped``
-    the share of action tokens whose ratio left [0.8, 1.2]; ``grad_norm`` before clipping; ``sharing`` rows' tokens /
-    tree tokens.
-    """
-
-    def __init__(self) -> None:
-        self.loss = self.nll = self.kl = self.outside = self.grad_norm = 0.0
-        self.tokens = self.steps = self.row_tokens = self.tree_tokens = 0
-
-    def add(self, tokens: Tokens, loss: Tensor) -> None:
-        log_ratio = tokens.log_ratio.detach()
-        self.loss += float(loss.detach())
-        self.nll -= float(tokens.logprob.detach().sum())
-        self.kl += float((log_ratio.exp() - 1 - log_ratio).sum())
-        self.outside += float(((log_ratio.exp() - 1).abs() > 0.2).sum())
-        self.tokens += len(tokens)
-
-    def step(self, norm: float, tree: TokenTree) -> None:
-        self.grad_norm += norm
-        self.steps += 1
-        self.row_tokens += tree.row_tokens
-        self.tree_tokens += len(tree.tokens)
-
-    def metrics(self) -> dict[str, float]:
-        steps, tokens = max(1, self.steps), max(1, self.tokens)
-        return {
-            "loss": self.loss / steps,
-            "grad_norm": self.grad_norm / steps,
-            "nll": self.nll / tokens,
-            "kl_old": self.kl / tokens,
-            "clipped": self.outside / tokens,
-            "action_tokens": self.tokens,
-            "tree_tokens": self.tree_tokens,
-            "sharing": self.row_tokens / max(1, self.tree_tokens),
-        }
-
-
-def _turn_metrics(turns: TurnTable, advantage: Floats) -> dict[str, float]:
-    return {
-        "turns": float(len(turns)),
-        "advantage_std": float(advantage.std()),
-        "signal": float((advantage != 0).mean()),
-    }

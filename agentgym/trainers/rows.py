@@ -69,7 +69,9 @@ def rows_of(episodes: Sequence[Episode], *, together: str | None = "episode") ->
         for turn in episode.turns:
             sample = turn.sample
             if sample is None:
-                raise UsageError(f"episode {episode.id!r} has a turn without tokens; only sampled episodes can be learned from")
+                raise UsageError(
+                    f"episode {episode.id!r} has a turn without tokens; only sampled episodes can be learned from"
+                )
             if sample.keep < before:
                 _close(rows, piece, key)
                 piece = _Piece(piece.tokens[: sample.keep], [])
@@ -86,6 +88,15 @@ def rows_of(episodes: Sequence[Episode], *, together: str | None = "episode") ->
             number += 1
         _close(rows, piece, key)
     return Rows(rows, np.array(turn_of, np.int64), np.array(old), np.array(entropy), np.array(first, bool))
+
+
+def played_ids(episode: Episode) -> list[int]:
+    """Context and action of the episode's last turn; empty without samples."""
+    ids: list[int] = []
+    for turn in episode.turns:
+        if turn.sample is not None:
+            ids[turn.sample.keep :] = [*turn.sample.context, *turn.sample.action]
+    return ids
 
 
 def _close(rows: list[Row], piece: _Piece, key: Hashable) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from agentgym.errors import UsageError
 from agentgym.records import Episode, Turn
+from agentgym.trainers.evidence import evidence_columns
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.intp]
@@ -20,9 +21,10 @@ P = ParamSpec("P")
 N = TypeVar("N")
 
 REQUIRED = ("group", "episode", "turn", "reward")
-IDS = ("group", "episode", "anchor", "parent")  # any hashables; None means "not known"
+IDS = ("group", "episode", "task", "anchor", "parent")  # any hashables; None means "not known"
 DTYPES: Mapping[str, type] = {
-    **dict.fromkeys(("reward", "entropy", "answer_logprob", "value", "bootstrap", "baseline", "kl"), np.float64),
+    **dict.fromkeys(("reward", "entropy", "value", "bootstrap", "baseline", "kl"), np.float64),
+    **dict.fromkeys(("answer_logprob", "answer_logprob_before", "evidence_recall", "evidence_cited"), np.float64),
     **dict.fromkeys(("turn", "tokens", "tool_calls"), np.int64),
     **dict.fromkeys(("success", "valid", "truncated", "terminated"), np.bool_),
 }
@@ -51,13 +53,19 @@ class TurnTable:
     turn                    int, place of the turn in its episode (required)
     reward                  float64, what the environment paid for the turn (required; finite)
     anchor                  id of the state that the action met; None: not known, in no set with others
+    observation             text that the action answered
     parent                  id of the episode that this one was forked from, or None
     valid                   bool, the environment understood the action
     success                 bool, the episode solved its task
     truncated, terminated   bool, how the episode ended
     tokens, tool_calls      int, action tokens and tool calls of the turn
     entropy                 float, mean entropy (nats) of the action's tokens
-    answer_logprob          float, mean log-probability of the accepted answer after the turn
+    task                    id of the task, the same whenever it is played again
+    evidence_recall         float, share of the supporting documents shown so far, see :mod:`.evidence`; NaN: none named
+    evidence_cited          float, share of them that the action cites; NaN: none named
+    answer_logprob          float, mean log-probability of the accepted answer after the turn, see :mod:`.beliefs`; NaN:
+                            not asked for
+    answer_logprob_before   float, the same before the turn
     value, bootstrap        float, a critic's value before the turn; after the last turn of a truncated episode
     baseline, kl            float, see ``credit.baseline`` and ``rewards.kl``
     ======================= =============================================================================
@@ -106,6 +114,7 @@ class TurnTable:
         columns: dict[str, list[Any]] = {
             "group": [e.group or ("episode", e.id) for e, _, _ in rows],
             "episode": [e.id for e, _, _ in rows],
+            "task": [e.task.task_id or f"seed {e.task.seed}" for e, _, _ in rows],
             "turn": [number for _, number, _ in rows],
             "reward": [t.reward for _, _, t in rows],
             "valid": [t.error is None for _, _, t in rows],
@@ -115,12 +124,14 @@ class TurnTable:
             "terminated": [e.terminated for e, _, _ in rows],
             "parent": [e.parent for e, _, _ in rows],
             "anchor": [t.anchor for _, _, t in rows],
+            "observation": [t.observation for _, _, t in rows],
         }
         sometimes: dict[str, list[Any]] = {
             "success": [e.success for e, _, _ in rows],
             "entropy": [_mean_entropy(t) for _, _, t in rows],
         }
         columns.update({name: values for name, values in sometimes.items() if None not in values})
+        columns.update(evidence_columns(episodes))
         return cls.from_columns(**columns)
 
     def with_columns(self, **columns: Iterable[Any]) -> TurnTable:
@@ -231,19 +242,21 @@ class TurnTable:
 
 @dataclass(frozen=True)
 class Part:
-    """A pure function ``(turns, values) -> values`` on float64 [turns], with a name and what it reads.
+    """A function ``(turns, values) -> values`` on float64 [turns], with a name and what it reads.
 
     Attributes:
         apply: the function.
         needs: optional columns that it reads.
         parts: what it is made of, if it is a combination.
         name: the expression that makes it, e.g. ``chain(outcome(), standardize())``; also its ``repr``.
+        state: what it remembers from update to update, JSON values; saved with the checkpoint. None: it is pure.
     """
 
     apply: Callable[[TurnTable, Floats], Floats]
     needs: frozenset[str] = frozenset()
     parts: tuple[Callable[[TurnTable, Floats], Floats], ...] = ()
     name: str = "part"
+    state: dict[str, Any] | None = None
 
     def __call__(self, turns: TurnTable, values: ArrayLike) -> Floats:
         """Apply to ``values``.

@@ -20,8 +20,12 @@ def grpo(
 ) -> Algorithm:
     """Each episode's reward against the mean and spread of its group; every turn gets the same credit.
 
-    Aᵢ = (Rᵢ − mean R) / (std R + 1e-6), std unbiased, in the group of episodes of one task. Clipped surrogate, mean over
-    an episode's action tokens, then over episodes. DeepSeekMath, 2402.03300, eq. 3.
+    Aᵢ = (Rᵢ − mean R) / (std R + 1e-6), std unbiased, in the group of episodes of one task. Clipped surrogate, mean
+    over an episode's action tokens, then over episodes. DeepSeekMath, 2402.03300, eq. 3. A group of one, and a group
+    whose rewards are all equal, gets 0.
+
+    Bias: by the length of episodes through the mean over an episode's tokens (a good short episode is pushed more than
+    a good long one), and by the division by the group's spread; ``dr_grpo`` has neither.
 
     Args:
         clip: ε of the clipped ratio.

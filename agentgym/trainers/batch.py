@@ -1,0 +1,89 @@
+"""One optimiser step's worth of episodes: which ones, and their action tokens as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agentgym.records import Episode
+from agentgym.trainers.rows import rows_of
+from agentgym.trainers.tree import TokenTree
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The tree, and flat columns with one entry per action token in its order, [tokens].
+
+    Attributes:
+        tree: all rows of the step.
+        turn: row of the turn table of *these* episodes.
+        sequence: number of the sequence, an episode or a turn.
+        floats: ``old``, ``advantage``, ``weight`` and whatever else parts read.
+    """
+
+    tree: TokenTree
+    turn: Ints
+    sequence: Ints
+    floats: Mapping[str, Floats]
+
+    def tensors(self, index: Ints | slice, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The columns of some tokens."""
+        out = {name: torch.from_numpy(values[index]).to(device, dtype) for name, values in self.floats.items()}
+        out["sequence"] = torch.from_numpy(self.sequence[index]).to(device)
+        out["turn"] = torch.from_numpy(self.turn[index]).to(device)
+        return out
+
+
+def minibatches(episodes: Sequence[Episode], count: int) -> Iterator[list[int]]:
+    """Episode numbers of each optimiser step, ascending: whole groups, dealt out in order."""
+    groups: dict[tuple[bool, str], list[int]] = {}
+    for number, episode in enumerate(episodes):
+        groups.setdefault((bool(episode.group), episode.group or episode.id), []).append(number)
+    members = list(groups.values())
+    for part in np.array_split(np.arange(len(members)), min(count, len(members))):
+        yield sorted(n for g in part for n in members[g])
+
+
+def cut(
+    episodes: Sequence[Episode],
+    chosen: Sequence[int],
+    by_turn: Mapping[str, Floats],
+    by_token: Mapping[str, Floats],
+    sequence: Literal["episode", "turn"],
+) -> Batch:
+    """The chosen episodes' tokens.
+
+    Args:
+        episodes: all of the update.
+        chosen: numbers of some of them, ascending.
+        by_turn: columns over all turns of all episodes; each token gets its turn's.
+        by_token: columns over all action tokens of all episodes.
+        sequence: what counts as one.
+    """
+    lengths = np.array([len(e.turns) for e in episodes])
+    tokens = np.array([sum(len(t.sample.action) for t in e.turns if t.sample) for e in episodes])
+    rows = rows_of([episodes[n] for n in chosen])
+    turns, of_token = _spans(lengths, chosen), _spans(tokens, chosen)
+    owner = np.repeat(np.arange(len(chosen)), lengths[chosen])
+    floats = {"old": rows.old} | {name: values[turns][rows.turn] for name, values in by_turn.items()}
+    if not np.isnan(rows.entropy).any():
+        floats["entropy"] = rows.entropy
+    floats |= {name: values[of_token] for name, values in by_token.items()}
+    return Batch(
+        TokenTree.build(rows.rows), rows.turn, owner[rows.turn] if sequence == "episode" else rows.turn, floats
+    )
+
+
+def _spans(lengths: Ints, chosen: Sequence[int]) -> Ints:
+    """Positions that some items take up among all, laid out one after the other."""
+    begin = np.concatenate([[0], np.cumsum(lengths)])
+    return np.concatenate([np.arange(begin[n], begin[n + 1]) for n in chosen])

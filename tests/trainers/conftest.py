@@ -1,0 +1,43 @@
+"""A tiny model and a small text world, for tests of learning."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from agentgym.records import Task
+from agentgym.rollout import Group, Rollout
+from agentgym.trainers.model import ModelPolicy, tiny
+
+sys.path.insert(0, str(Path(__file__).parent))
+import letters
+
+TEXTS = [f"You see {w}. Still {w}, turn {n}. {w}" for w in letters.WORDS for n in range(4)] * 3
+
+
+@pytest.fixture(scope="session")
+def small():
+    """``small(seed=0, **sizes)``: a tiny model in float32 and its tokenizer."""
+
+    def make(seed=0, dtype=torch.float32, **sizes):
+        options = {"layers": 2, "hidden": 32, "heads": 2, "kv_heads": 1, "vocabulary": 300, "max_context": 256}
+        model, tokenizer = tiny(TEXTS, seed=seed, **{**options, **sizes})
+        return model.to(dtype), tokenizer
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def played():
+    """``played(policy, groups, size)``: episodes of the small world, in order."""
+
+    def play(policy: ModelPolicy, groups=3, size=4, *, run_key=0, branching=None, **options):
+        env = lambda: letters.Letters(**options)  # noqa: E731
+        with Rollout(env, policy, branching=branching, run_key=run_key) as rollout:
+            found = list(rollout.play([Group(f"g{n}", Task(n), size) for n in range(groups)]))
+        return sorted(found, key=lambda e: (e.group, e.member))
+
+    return play

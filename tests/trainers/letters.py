@@ -1,0 +1,49 @@
+"""A small text world for tests of learning: any text is an action, and what it pays depends on its letters."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+
+from agentgym.env import TextEnv, digest
+
+WORDS = ("red", "blue", "green")
+
+
+class Letters(TextEnv):
+    """Name the colour. Pays the share of the word's letters that the action holds; the whole word ends the episode.
+
+    It is cut off after ``turns`` turns.
+    """
+
+    instructions = "Write the colour that you see."
+
+    def __init__(self, *, split: str = "train", turns: int = 3) -> None:
+        super().__init__(split=split)
+        self.turns = turns
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.word, self.turn = WORDS[(seed or 0) % 3], 0
+        return f"You see {self.word}.", self._info()
+
+    def step(self, action):
+        self.turn += 1
+        reward = sum(letter in action for letter in self.word) / len(self.word)
+        terminated = action.strip() == self.word
+        truncated = not terminated and self.turn >= self.turns
+        info = self._info()
+        if not action.strip():
+            info["error"] = "write something"
+        if terminated or truncated:
+            info["success"] = terminated
+        return f"Still {self.word}, turn {self.turn}.", reward, terminated, truncated, info
+
+    def expert(self):
+        return self.word
+
+    def _info(self):
+        return {"task_id": self.word, "anchor": digest(self.word, self.turn), "admissible": list(WORDS)}
+
+
+if "tests/Letters-v0" not in gym.registry:
+    gym.register("tests/Letters-v0", entry_point=Letters, disable_env_checker=True)

@@ -1,0 +1,339 @@
+"""Every registered recipe: documented, resolvable, obeyed to the last parameter, and able to learn."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from agentgym.errors import UnknownName, UsageError
+from agentgym.trainers.algorithm import Algorithm, get_recipe, recipe, recipe_names, slots, with_part
+from agentgym.trainers.credit import chain, outcome, scaled, standardize, to_go, total
+from agentgym.trainers.learner import Learner, Optimisation
+from agentgym.trainers.model import ModelPolicy
+from agentgym.trainers.turns import TurnTable
+
+NAMES = recipe_names()
+OURS = ("cispo", "dapo", "dr_grpo", "gigpo", "gspo", "grpo", "ppo", "reinforce_pp", "rloo")
+
+# Another valid value for each parameter, by recipe or for all; beside it what else must be set for it to matter.
+OTHER = {
+    "clip": {"clip": 0.3},
+    "clip_low": {"clip_low": 0.1},
+    "clip_high": {"clip_high": 0.5},
+    "kl": {"kl": 0.01},
+    "discount": {"discount": 0.5},
+    "step_weight": {"step_weight": 0.5},
+    "scale": {"scale": True},
+    "scale_episode": {"scale_episode": False},
+    "similarity": {"similarity": 0.9},
+    "penalty": {"penalty": 0.1},
+    "released": {"released": True},
+    "max_length": {"max_length": 99},
+    "rollouts": {"rollouts": 1},
+    "limit": {"limit": 50},
+    "mask_cut": {"mask_cut": True},
+    "sequence": {"sequence": "turn"},
+    "low": {"low": 0.5},
+    "high": {"high": 2.0},
+    "baseline": {"baseline": "group"},
+    "trace": {"trace": 0.5},
+    "value_weight": {"value_weight": 0.1},
+    "value_clip": {"value_clip": None},
+    "whiten": {"whiten": False},
+}
+
+
+def test_the_promised_recipes_are_registered():
+    assert set(OURS) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_page(name):
+    found = get_recipe(name)
+    assert len(found.summary) <= 120
+    assert found.summary.endswith(".")
+    assert re.search(r"\b\d{4}\.\d{4,5}\b|ICLR|NeurIPS|ICML", found.docstring), "which paper?"
+    for parameter in found.parameters:
+        assert f"    {parameter}: " in found.docstring or f", {parameter}: " in found.docstring
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_page_says_whether_the_length_of_episodes_biases_it(name):
+    assert "\nBias: " in get_recipe(name).docstring
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_defaults_build_and_resolve(name):
+    found = get_recipe(name)
+    resolved = found.resolve()
+    assert set(resolved) == set(found.parameters)
+    algorithm = found()
+    algorithm.check()
+    assert slots(found(**resolved)) == slots(algorithm)
+    assert not any(re.search(r"0x[0-9a-f]{6}", text) for text in slots(algorithm).values()), (
+        "memory addresses in run.yaml"
+    )
+
+
+@pytest.mark.parametrize(("name", "parameter"), [(n, p) for n in OURS for p in get_recipe(n).parameters])
+def test_every_parameter_is_obeyed(name, parameter):
+    assert slots(get_recipe(name)(**OTHER[parameter])) != slots(get_recipe(name)())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_updates_move_the_weights(name, small, played):
+    model, tokenizer = small()
+    found = get_recipe(name)
+    algorithm = found()
+    if algorithm.needs & {"answer_logprob"}:
+        pytest.skip("reads beliefs; tested beside them")
+    policy = ModelPolicy(model, tokenizer, max_new_tokens=4)
+    learner = Learner(model, algorithm, Optimisation(lr=1e-3))
+    before = [p.detach().clone() for p in model.parameters()]
+    for update in range(2):
+        done = learner.update(played(policy, run_key=update))
+        policy.updated()
+        assert all(math.isfinite(value) for value in done.metrics.values()), done.metrics
+        assert done.metrics["signal"] > 0
+        assert done.metrics["skipped"] == 0
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+# --- wrong input ------------------------------------------------------------------------------------------------------
+
+
+def test_nearest_names():
+    with pytest.raises(UnknownName, match=r"unknown recipe 'gipgo'; did you mean 'gigpo'"):
+        get_recipe("gipgo")
+    with pytest.raises(UsageError, match=r"recipe gigpo has no parameter 'discont'; did you mean 'discount'\?"):
+        get_recipe("gigpo")(discont=0.9)
+    with pytest.raises(UnknownName, match=r"unknown slot 'surogate'; did you mean 'surrogate'"):
+        with_part(Algorithm(), "surogate", "surrogate()")
+    with pytest.raises(UnknownName, match=r"unknown credit part 'standardise'; did you mean 'standardize'"):
+        with_part(Algorithm(), "credit", "chain(outcome(), standardise())")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("gigpo", {"discount": 1.5}, r"gigpo: discount: input should be less than or equal to 1 \(got 1\.5\)"),
+        ("grpo", {"clip": "wide"}, r"grpo: clip: input should be a valid number.* \(got 'wide'\)"),
+        ("gspo", {"sequence": "word"}, r"gspo: sequence: input should be 'episode' or 'turn' \(got 'word'\)"),
+        ("dapo", {"rollouts": 0}, r"dapo: rollouts: input should be greater than 0 \(got 0\)"),
+    ],
+)
+def test_wrong_values_are_one_line(name, given, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        get_recipe(name)(**given)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_needs_a_page_and_typed_parameters():
+    def bare() -> Algorithm:
+        return Algorithm()
+
+    with pytest.raises(UsageError, match="recipe 'bare' needs a docstring"):
+        recipe(bare)
+
+    def loose(x=1) -> Algorithm:
+        """Something."""
+        return Algorithm()
+
+    with pytest.raises(UsageError, match="recipe 'loose': parameter 'x' needs a type and a default"):
+        recipe(loose)
+
+    def grpo() -> Algorithm:
+        """Something."""
+        return Algorithm()
+
+    with pytest.raises(UsageError, match=r"recipe 'grpo' is already registered by agentgym\.trainers\.recipes\.grpo"):
+        recipe(grpo)
+
+
+# --- slots by name ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("slot", "expression", "shown"),
+    [
+        ("aggregate", "token_mean", "token_mean"),
+        ("aggregate", "seq_mean_token_sum_norm(max_length=8)", "seq_mean_token_sum_norm(max_length=8)"),
+        ("credit", "chain(to_go(0.9), leave_one_out())", "chain(to_go(0.9), leave_one_out())"),
+        ("credit", "outcome", "outcome()"),
+        ("penalties", "kl(0.01)", "(kl(0.01))"),
+        ("penalties", "(kl(0.01, 'k2'), entropy(coefficient=-1e-3))", "(kl(0.01, 'k2'), entropy(coefficient=-0.001))"),
+        ("penalties", "()", "()"),
+        ("weights", "drop_zero", "(drop_zero())"),
+        (
+            "surrogate",
+            "surrogate(sequence_ratio(), fixed(3e-4, 4e-4))",
+            "surrogate(sequence_ratio(), fixed(0.0003, 0.0004))",
+        ),
+        ("select", "with_spread(rollouts=3)", "with_spread(rollouts=3)"),
+        ("context", "window(4)", "window(4)"),
+        ("reward", "chain", None),
+    ],
+)
+def test_with_part(slot, expression, shown):
+    if shown is None:
+        with pytest.raises(UnknownName):
+            with_part(Algorithm(), slot, expression)
+        return
+    assert slots(with_part(Algorithm(), slot, expression))[slot] == shown
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "__import__('os').system('true')",
+        "outcome().apply",
+        "outcome.__globals__",
+        "chain.__wrapped__()",
+        "(lambda: 1)()",
+        "[p for p in (1,)]",
+        "to_go(open('/etc/passwd'))",
+        "to_go(9**9**9)",
+        "to_go(*(1, 2))",
+        "to_go(**{'discount': 1})",
+        "f'{outcome}'",
+        "outcome() or outcome()",
+        "_moments",
+        "np",
+        "Part",
+        "Literal",
+        "exec('x')",
+        "eval('1')",
+        "",
+        "outcome(",
+        "outcome()\nimport os",
+        "a\0b",
+        "(" * 10_000,
+        "-" * 100_000 + "1",
+        "to_go(discount=0.9, discount=0.8)",
+        "to_go('0.9')",
+        "to_go(True)",
+        "to_go()",
+        "to_go(1, 2)",
+        "1",
+        "'outcome'",
+        "outcome(), outcome()",
+    ],
+)
+def test_hostile_or_broken_parts_are_refused(expression):
+    with pytest.raises(UsageError) as caught:
+        with_part(Algorithm(), "credit", expression)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("slot", "expression"),
+    [("surrogate", "token_ratio()"), ("select", "uniform()"), ("penalties", "(kl(0.1), 3)"), ("weights", "2")],
+)
+def test_a_part_of_another_kind_is_refused(slot, expression):
+    with pytest.raises(UsageError, match="does not go into this slot"):
+        with_part(Algorithm(), slot, expression)
+
+
+def test_what_could_not_be_computed_is_refused_before_anything_is_played():
+    reading = with_part(Algorithm(), "credit", "chain(outcome(), baseline())")
+    with pytest.raises(UsageError, match="a part reads 'baseline', which training does not compute; it has anchor, "):
+        reading.check()
+    with pytest.raises(UsageError, match="nothing trains a critic: start from the recipe ppo"):
+        with_part(Algorithm(), "credit", "gae()").check()
+    with pytest.raises(UsageError, match="nothing trains a critic"):
+        with_part(Algorithm(), "penalties", "value_loss()").check()
+    whole = with_part(
+        with_part(with_part(Algorithm(), "credit", "gae()"), "critic", "gae()"), "penalties", "value_loss()"
+    )
+    whole.check()
+    with pytest.raises(UsageError, match="nothing trains a critic"):
+        replace(whole, penalties=()).check()
+
+
+# --- what they compute ------------------------------------------------------------------------------------------------
+
+TABLE = TurnTable.from_columns(
+    group=list("AAAAAAAABBC"),
+    episode=["a1"] * 4 + ["a2"] * 2 + ["a3"] * 2 + ["b1"] * 2 + ["c1"],
+    turn=[0, 1, 2, 3, 0, 1, 0, 1, 0, 1, 0],
+    anchor=["s0", "s1", "s0", "s2", "s0", "s2", "s0", "s1", "s0", "s9", "s0"],
+    reward=[0, 0, 0, 10, 0, 0, 0, 10, 0, 10, 10],
+    valid=[True, True, False] + [True] * 8,
+    tokens=[1] * 11,
+)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "scale", "expected"),
+    [
+        (0.0, False, "4.1803 2.0125 5.1066 7.5 -14.3934 -12.5 5.1066 2.9875 0 0 10"),
+        (0.0, True, "0.9041 -0.167 1.1047 1.2472 -3.1135 -2.3273 1.1047 1.2472 0 0 10"),
+        (0.1, False, "4.2178 2.025 4.9441 7.5125 -14.3559 -12.4875 5.1441 3.0 0 0 10"),
+        (0.1, True, "0.9146 -0.1635 1.0726 1.2508 -3.114 -2.3272 1.116 1.2508 0 0 10"),
+    ],
+)
+def test_gigpo_as_released(penalty, scale, expected):
+    """The vectors of the released code; c is its penalty, ``scale`` its mean_std_norm."""
+    rule = get_recipe("gigpo")(released=True, scale=scale, scale_episode=scale, penalty=penalty).credit
+    assert_allclose(rule(TABLE, TABLE.reward), [float(x) for x in expected.split()], atol=6e-5)
+
+
+def test_gigpo_is_grpo_plus_the_mean_normed_credit_of_equal_anchors():
+    mine = get_recipe("gigpo")().credit(TABLE, TABLE.reward)
+    grpo = chain(outcome(), standardize())
+    assert_allclose(
+        mine, total(grpo, scaled(1.0, chain(to_go(0.95), standardize(by="anchor", scale=False))))(TABLE, TABLE.reward)
+    )
+    assert_allclose(mine[8:], 0.0)  # groups of one episode, states met once
+    assert_allclose(mine[4], (0 - 20 / 3) / (math.sqrt(100 / 3) + 1e-6) - 6.8934, atol=6e-5)
+
+
+def test_gigpo_by_similarity_compares_observations_not_anchors(small, played):
+    model, tokenizer = small()
+    turns = TurnTable.from_episodes(played(ModelPolicy(model, tokenizer, max_new_tokens=2), groups=1))
+    # "You see red." once per episode; "Still red, turn 1." and "Still red, turn 2." differ by one letter of 18
+    exact, alike = get_recipe("gigpo")(), get_recipe("gigpo")(similarity=0.9)
+    assert alike.needs >= {"observation"}
+    apart = turns.with_columns(anchor=[f"digest {n}" for n in range(len(turns))])
+    assert_allclose(exact.credit(apart, turns.reward), get_recipe("grpo")().credit(turns, turns.reward))
+    text = ["first" if o.startswith("You") else "later" for o in turns.observation]
+    merged = turns.with_columns(anchor=text)
+    assert_allclose(alike.credit(apart, turns.reward), exact.credit(merged, turns.reward))
+
+
+def test_credit_of_each_recipe_by_hand():
+    """Group of four single turns, r = 1 0 0 0: μ = .25, σ = .5; two groups, so whitening sees both."""
+    turns = TurnTable.from_columns(
+        group=[0] * 4 + [1] * 4, episode=range(8), turn=[0] * 8, reward=[1, 0, 0, 0, 1, 1, 0, 0],
+        tokens=[1] * 8, truncated=[False] * 8, value=[0.5] * 8,
+    )  # fmt: skip
+    credit = {name: get_recipe(name)().credit for name in OURS if name != "gigpo"}
+    found = {name: rule(turns, turns.reward)[:4] for name, rule in credit.items()}
+    for name in ("grpo", "dapo", "gspo", "cispo"):
+        assert_allclose(found[name], [1.5, -0.5, -0.5, -0.5], atol=1e-5)
+    assert_allclose(found["dr_grpo"], [0.75, -0.25, -0.25, -0.25])
+    assert_allclose(found["rloo"], [1, -1 / 3, -1 / 3, -1 / 3])
+    reward = np.array([1, 0, 0, 0, 1, 1, 0, 0.0])
+    white = (reward - reward.mean()) / reward.std(ddof=1)
+    assert_allclose(found["reinforce_pp"], white[:4], atol=1e-6)
+    assert_allclose(found["ppo"], white[:4], atol=1e-6)  # one value everywhere, one turn each
+    centred = np.array([0.75, -0.25, -0.25, -0.25, 0.5, 0.5, -0.5, -0.5])
+    group = get_recipe("reinforce_pp")(baseline="group").credit(turns, turns.reward)
+    assert_allclose(group, centred / centred.std(ddof=1), atol=1e-6)
+
+
+def test_dapo_shapes_overlong_episodes_and_masks_cut_ones():
+    turns = TurnTable.from_columns(
+        group=[0] * 3, episode=[0, 1, 2], turn=[0] * 3, reward=[1.0, 1.0, 1.0], tokens=[80, 90, 300],
+        truncated=[False, False, True],
+    )  # fmt: skip
+    rule = get_recipe("dapo")(limit=100, mask_cut=True)
+    assert_allclose(rule.reward(turns, turns.reward), [1.0, 0.5, 0.0])  # free up to 80, all of it at 100
+    (mask,) = rule.weights
+    assert_allclose(mask(turns, turns.reward), [1, 1, 0])
