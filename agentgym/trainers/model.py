@@ -31,17 +31,26 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") 
     Raises:
         UsageError: neither a folder with a model nor reachable by that name.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise UsageError(f"no model folder {name!r}")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = _tokenizer(name)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     except OSError as error:
         first = str(error).splitlines()[0]
         raise UsageError(f"cannot load model {name!r}: {first} (give a local folder, a hub name, or 'tiny')") from error
     return model.to(device), tokenizer
+
+
+def _tokenizer(name: str) -> Any:
+    """The tokenizer as it was saved. By the model's type alone, transformers would split a generic one's words anew."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    generic = get_tokenizer_config(name).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(name)
 
 
 def tiny(
