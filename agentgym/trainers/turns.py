@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
 from itertools import count
 from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
@@ -256,7 +256,7 @@ class Part:
     needs: frozenset[str] = frozenset()
     parts: tuple[Callable[[TurnTable, Floats], Floats], ...] = ()
     name: str = "part"
-    state: dict[str, Any] | None = None
+    state: dict[str, Any] | None = field(default=None, compare=False)
 
     def __call__(self, turns: TurnTable, values: ArrayLike) -> Floats:
         """Apply to ``values``.
