@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from importlib import import_module
@@ -18,8 +18,9 @@ from typing import Any, Literal, TypeVar, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from agentgym.errors import UnknownName, UsageError, nearest
-from agentgym.rollout import Branching, Independent
+from agentgym.rollout import Branching
 from agentgym.trainers.aggregate import seq_mean_token_mean
+from agentgym.trainers.branching import Maker, independent
 from agentgym.trainers.contexts import Context
 from agentgym.trainers.credit import chain, outcome, standardize
 from agentgym.trainers.penalties import Penalty
@@ -60,7 +61,7 @@ class Algorithm:
 
     sampling: TaskSampling = field(default_factory=uniform)
     select: Selection = field(default_factory=everything)
-    branching: Callable[[], Branching] = Independent
+    branching: Callable[[], Branching] = field(default_factory=independent)
     context: Context | None = None
     reward: Part = field(default_factory=paid)
     credit: Part = field(default_factory=lambda: chain(outcome(), standardize()))
@@ -74,7 +75,7 @@ class Algorithm:
     @property
     def needs(self) -> frozenset[str]:
         """Everything the parts read beyond the basics; only this is computed."""
-        parts = (self.reward, self.credit, self.critic, self.surrogate, *self.weights, *self.penalties)
+        parts = (self.branching, self.reward, self.credit, self.critic, self.surrogate, *self.weights, *self.penalties)
         return frozenset().union(*(getattr(part, "needs", frozenset()) for part in parts))
 
     def check(self) -> None:
@@ -179,18 +180,19 @@ def get_recipe(name: str) -> Recipe:
     return _recipes[name]
 
 
-#: slot -> the stage file whose parts fill it, and how such a part is recognised
-SLOTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "sampling": ("sampling", lambda part: callable(part)),
-    "select": ("sampling", lambda part: isinstance(part, Selection)),
-    "context": ("contexts", lambda part: callable(part)),
-    "reward": ("rewards", lambda part: isinstance(part, Part)),
-    "credit": ("credit", lambda part: isinstance(part, Part)),
-    "critic": ("credit", lambda part: isinstance(part, Part)),
-    "weights": ("weights", lambda part: isinstance(part, Part | Term)),
-    "surrogate": ("surrogate", lambda part: isinstance(part, Surrogate) or repr(part).startswith("by_source(")),
-    "penalties": ("penalties", lambda part: isinstance(part, Penalty)),
-    "aggregate": ("aggregate", lambda part: callable(part)),
+#: slot -> the stage files whose parts fill it, and how such a part is recognised
+SLOTS: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
+    "sampling": (("sampling",), lambda part: callable(part) and not isinstance(part, Selection)),
+    "select": (("sampling",), lambda part: isinstance(part, Selection)),
+    "branching": (("branching",), lambda part: isinstance(part, Maker)),
+    "context": (("contexts",), callable),
+    "reward": (("rewards", "information"), lambda part: isinstance(part, Part)),
+    "credit": (("credit", "information", "anchors"), lambda part: isinstance(part, Part)),
+    "critic": (("credit",), lambda part: isinstance(part, Part)),
+    "weights": (("weights",), lambda part: isinstance(part, Part | Term)),
+    "surrogate": (("surrogate",), lambda part: isinstance(part, Surrogate) or repr(part).startswith("by_source(")),
+    "penalties": (("penalties",), lambda part: isinstance(part, Penalty)),
+    "aggregate": (("aggregate",), callable),
 }
 
 
@@ -205,11 +207,10 @@ def with_part(algorithm: Algorithm, slot: str, expression: str) -> Algorithm:
     """
     if slot not in SLOTS:
         raise UnknownName("slot", slot, SLOTS)
-    stage, fits = SLOTS[slot]
-    module = import_module(f"agentgym.trainers.{stage}")
+    stages, fits = SLOTS[slot]
+    known = {name: part for stage in reversed(stages) for name, part in _parts(stage)}
     try:
-        tree = ast.parse(expression.strip(), mode="eval").body
-        value = _built(tree, module, slot)
+        value = _built(ast.parse(expression.strip(), mode="eval").body, known, slot)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         if isinstance(error, UsageError):
             raise
@@ -227,19 +228,19 @@ def slots(algorithm: Algorithm) -> dict[str, str]:
     return {f.name: _shown(getattr(algorithm, f.name)) for f in fields(algorithm)}
 
 
-def _built(node: ast.expr, module: Any, slot: str) -> Any:
+def _built(node: ast.expr, known: Mapping[str, Any], slot: str) -> Any:
     if isinstance(node, ast.Tuple):
-        return tuple(_built(e, module, slot) for e in node.elts)
+        return tuple(_built(e, known, slot) for e in node.elts)
     if isinstance(node, ast.Name):
-        part = _part(node.id, module, slot)
+        part = _part(node.id, known, slot)
         return part if slot == "aggregate" or not _makes(part) else part()
     if not isinstance(node, ast.Call):
         return _literal(node, slot)
     if not isinstance(node.func, ast.Name) or len({k.arg for k in node.keywords} - {None}) < len(node.keywords):
         raise UsageError(f"--with {slot}: {ast.unparse(node)} is not a call of a part by name")
-    part = _part(node.func.id, module, slot)
-    values = [_built(a, module, slot) for a in node.args]
-    named = {str(k.arg): _built(k.value, module, slot) for k in node.keywords}
+    part = _part(node.func.id, known, slot)
+    values = [_built(a, known, slot) for a in node.args]
+    named = {str(k.arg): _built(k.value, known, slot) for k in node.keywords}
     try:
         if slot == "aggregate":  # it is called later, with the tokens
             inspect.signature(part).bind(None, None, *values, **named)
@@ -257,15 +258,18 @@ def _literal(node: ast.expr, slot: str) -> Any:
         raise UsageError(f"--with {slot}: {ast.unparse(node)[:80]} is neither a part nor a literal") from error
 
 
-def _part(name: str, module: Any, slot: str) -> Any:
-    known = {
-        n
-        for n, v in vars(module).items()
-        if inspect.isfunction(v) and not n.startswith("_") and v.__module__ == module.__name__
-    }
+def _parts(stage: str) -> Iterator[tuple[str, Any]]:
+    """The public functions of a stage file."""
+    module = import_module(f"agentgym.trainers.{stage}")
+    for name, value in vars(module).items():
+        if inspect.isfunction(value) and not name.startswith("_") and value.__module__ == module.__name__:
+            yield name, value
+
+
+def _part(name: str, known: Mapping[str, Any], slot: str) -> Any:
     if name not in known:
         raise UnknownName(f"{slot} part", name, known)
-    return getattr(module, name)
+    return known[name]
 
 
 _PLAIN = {"float": (int, float), "int": (int,), "bool": (bool,), "str": (str,)}

@@ -177,6 +177,13 @@ def test_a_recipe_needs_a_page_and_typed_parameters():
         ),
         ("select", "with_spread(rollouts=3)", "with_spread(rollouts=3)"),
         ("context", "window(4)", "window(4)"),
+        ("branching", "entropy_branching(alpha=0.4)", "entropy_branching(alpha=0.4)"),
+        ("credit", "information_credit(kind='prob')", "information_credit(kind='prob')"),
+        (
+            "credit",
+            "chain(to_go(0.9), standardize(by=similar_anchors(0.9, column='observation')))",
+            "chain(to_go(0.9), standardize(by=similar_anchors(0.9, column='observation', junk=False)))",
+        ),
         ("reward", "chain", None),
     ],
 )
