@@ -20,6 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from agentgym.errors import UnknownName, UsageError, nearest
 from agentgym.rollout import Branching
 from agentgym.trainers.aggregate import seq_mean_token_mean
+from agentgym.trainers.beliefs import Belief
 from agentgym.trainers.branching import Maker, independent
 from agentgym.trainers.contexts import Context
 from agentgym.trainers.credit import chain, outcome, standardize
@@ -36,7 +37,7 @@ Aggregate = Callable[[Any, Any], Any]
 GIVEN = frozenset(
     {"valid", "tokens", "tool_calls", "truncated", "terminated", "parent", "anchor", "observation", "success"}
     | {"entropy", "reference", "kl", "value", "old_value", "target", "bootstrap"}
-    | {"answer_logprob", "answer_logprob_before"}
+    | {"task", "evidence_recall", "evidence_cited", "answer_logprob", "answer_logprob_before"}
 )
 
 
@@ -57,6 +58,7 @@ class Algorithm:
         penalties: further loss per token.
         aggregate: coefficients that make losses per token one number.
         sequence: what ratios and means over a sequence count as one: an episode or a turn.
+        belief: how the policy is asked what it believes, if a part reads ``answer_logprob``.
     """
 
     sampling: TaskSampling = field(default_factory=uniform)
@@ -71,12 +73,41 @@ class Algorithm:
     penalties: tuple[Any, ...] = ()
     aggregate: Aggregate = seq_mean_token_mean
     sequence: Literal["episode", "turn"] = "episode"
+    belief: Belief = field(default_factory=Belief)
 
     @property
     def needs(self) -> frozenset[str]:
         """Everything the parts read beyond the basics; only this is computed."""
         parts = (self.branching, self.reward, self.credit, self.critic, self.surrogate, *self.weights, *self.penalties)
         return frozenset().union(*(getattr(part, "needs", frozenset()) for part in parts))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What its parts remember from update to update."""
+        return {f"{number} {part!r}": dict(part.state or {}) for number, part in enumerate(self._remembering())}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`.
+
+        Raises:
+            UsageError: it is of other parts.
+        """
+        if list(state) != list(self.state_dict()):
+            raise UsageError(f"the checkpoint remembers {list(state)}, this algorithm {list(self.state_dict())}")
+        for part, saved in zip(self._remembering(), state.values(), strict=True):
+            assert part.state is not None
+            part.state.clear()
+            part.state.update(saved)
+
+    def _remembering(self) -> list[Part]:
+        """Parts with a state, each once, those inside others included."""
+        found: list[Part] = []
+        ahead: list[Any] = [self.reward, self.credit, self.critic, *self.weights]
+        while ahead:
+            part = ahead.pop(0)
+            if getattr(part, "state", None) is not None and not any(part is other for other in found):
+                found.append(part)
+            ahead.extend(getattr(part, "parts", ()))
+        return found
 
     def check(self) -> None:
         """Refuse, before anything is played, what could not be computed or would not be learned.

@@ -69,9 +69,21 @@ class Totals:
 
 
 def turn_metrics(turns: TurnTable, advantage: NDArray[np.float64]) -> dict[str, float]:
-    """``turns``; ``advantage_std`` over turns; ``signal``: share of turns whose advantage is not 0."""
-    return {
+    """``turns``; ``advantage_std`` over turns; ``signal``: share of turns whose advantage is not 0.
+
+    Where beliefs were asked for: ``beliefs``, turns with one before and after them; ``belief``, its mean after, and
+    ``information_gain``, its mean rise, in nats a token.
+    """
+    metrics = {
         "turns": float(len(turns)),
         "advantage_std": float(advantage.std()),
         "signal": float((advantage != 0).mean()),
     }
+    if "answer_logprob" in turns:
+        gain = turns.answer_logprob - turns.answer_logprob_before
+        known = np.isfinite(gain)
+        number = max(1, int(known.sum()))
+        metrics["beliefs"] = float(known.sum())
+        metrics["belief"] = float(turns.answer_logprob[known].sum() / number)
+        metrics["information_gain"] = float(gain[known].sum() / number)
+    return metrics

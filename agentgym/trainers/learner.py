@@ -118,6 +118,7 @@ class Learner:
             "updates": self.updates,
             "values": self.values.state_dict() if self.values is not None else None,
             "reference": self.reference.model.state_dict() if self.reference is not None else None,
+            "parts": self.algorithm.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -128,6 +129,7 @@ class Learner:
             self.values.load_state_dict(state["values"])
         if self.reference is not None:
             self.reference.model.load_state_dict(state["reference"])
+        self.algorithm.load_state_dict(state["parts"])
 
     def update(self, episodes: Sequence[Episode], *, lr: float | None = None) -> Update:
         """Learn from the episodes (failed ones left out); whole groups.
@@ -163,22 +165,29 @@ class Learner:
     def _prepared(
         self, turns: TurnTable, episodes: Sequence[Episode], whole: Rows
     ) -> tuple[TurnTable, dict[str, Floats]]:
-        """Columns that come from a scoring pass with the weights before the update; only those that are needed."""
+        """Columns that come from a scoring pass with the weights before the update; only those that are needed.
+
+        What asks for beliefs joins the tree of the model that is asked, as leaves of the rows it scores anyway.
+        """
         by_token: dict[str, Floats] = {}
+        asked = self.beliefs.ask(episodes) if self.beliefs is not None else None
+        leaves = asked.rows if asked is not None else []
+        of_reference = self.beliefs is not None and self.beliefs.belief.by == "reference"
+        answers = np.empty(0)
         if self.reference is not None:
-            by_token["reference"], _ = self._scored(self.reference, whole.rows)
+            logprob, _ = self._scored(self.reference, [*whole.rows, *leaves] if of_reference else whole.rows)
+            by_token["reference"], answers = np.split(logprob, [len(whole.turn)])
             kl = np.bincount(whole.turn, whole.old - by_token["reference"], len(turns))
             turns = turns.with_columns(kl=kl)
         if self.values is not None:
-            _, by_token["old_value"] = self._scored(self.scorer, whole.rows)
+            logprob, value = self._scored(self.scorer, whole.rows if of_reference else [*whole.rows, *leaves])
+            answers = answers if of_reference else logprob[len(whole.turn) :]
+            by_token["old_value"] = value[: len(whole.turn)]
             value = by_token["old_value"][whole.first]
             turns = turns.with_columns(value=value, bootstrap=self._bootstrap(episodes))
-        if self.beliefs is not None:
-            asked = self.beliefs.ask(episodes)
-            scorer = self.reference if self.beliefs.belief.by == "reference" else self.scorer
-            assert scorer is not None
-            turns = turns.with_columns(**asked.columns(self._scored(scorer, asked.rows)[0]))
-        return turns, by_token
+        elif leaves and not of_reference:
+            answers, _ = self._scored(self.scorer, leaves)
+        return turns if asked is None else turns.with_columns(**asked.columns(answers)), by_token
 
     @torch.no_grad()
     def _scored(self, scorer: Scorer, rows: list[Row]) -> tuple[Floats, Floats]:
