@@ -25,7 +25,7 @@ IDS = ("group", "episode", "task", "anchor", "parent")  # any hashables; None me
 DTYPES: Mapping[str, type] = {
     **dict.fromkeys(("reward", "entropy", "value", "bootstrap", "baseline", "kl"), np.float64),
     **dict.fromkeys(("answer_logprob", "answer_logprob_before", "evidence_recall", "evidence_cited"), np.float64),
-    **dict.fromkeys(("turn", "tokens", "tool_calls"), np.int64),
+    **dict.fromkeys(("turn", "tokens", "tool_calls", "fork_turn"), np.int64),
     **dict.fromkeys(("success", "valid", "truncated", "terminated"), np.bool_),
 }
 
@@ -55,6 +55,7 @@ class TurnTable:
     anchor                  id of the state that the action met; None: not known, in no set with others
     observation             text that the action answered
     parent                  id of the episode that this one was forked from, or None
+    fork_turn               int, its first turn of its own; 0 without a parent
     valid                   bool, the environment understood the action
     success                 bool, the episode solved its task
     truncated, terminated   bool, how the episode ended
@@ -123,6 +124,7 @@ class TurnTable:
             "truncated": [e.truncated for e, _, _ in rows],
             "terminated": [e.terminated for e, _, _ in rows],
             "parent": [e.parent for e, _, _ in rows],
+            "fork_turn": [e.fork_turn or 0 for e, _, _ in rows],
             "anchor": [t.anchor for _, _, t in rows],
             "observation": [t.observation for _, _, t in rows],
         }

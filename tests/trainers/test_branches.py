@@ -1,0 +1,230 @@
+"""Credit on trees, against values worked out by hand (two roots, a fork, and a fork of the fork)."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentgym.errors import UsageError
+from agentgym.trainers.branches import continuation_values, diverse_sets, hard, node_values, nodes, once, own
+from agentgym.trainers.credit import chain, outcome, standardize
+from agentgym.trainers.turns import TurnTable
+
+
+def table(episodes, group="g"):
+    """``{id: (parent, fork turn, [reward of each turn])}`` as a table; anchors name the node."""
+    rows = [(e, p, f, t, r) for e, (p, f, rewards) in episodes.items() for t, r in enumerate(rewards)]
+
+    def owner(e, t):
+        parent, fork, _ = episodes[e]
+        return (e, t) if parent is None or t >= fork or parent not in episodes else owner(parent, t)
+
+    return TurnTable.from_columns(
+        group=[group] * len(rows),
+        episode=[r[0] for r in rows],
+        turn=[r[3] for r in rows],
+        reward=[r[4] for r in rows],
+        parent=[r[1] for r in rows],
+        fork_turn=[r[2] for r in rows],
+        anchor=[str(owner(r[0], r[3])) for r in rows],
+    )
+
+
+# Roots a and b; c forks from a after its first segment (turns 0 and 1), d from c after its second (turn 2).
+TREE = {
+    "a": (None, 0, [0, 0, 0, 1.0]),
+    "b": (None, 0, [0, 0]),
+    "c": ("a", 2, [0, 0, 0, 0, 0.4]),
+    "d": ("c", 3, [0, 0, 0, 1.1]),
+}
+
+
+def by_turn(turns, values):
+    return {(e, int(t)): v for e, t, v in zip(turns.episode, turns.turn, values, strict=True)}
+
+
+def test_copies_of_a_turn_are_one_node():
+    turns = table(TREE)
+    code = by_turn(turns, nodes(turns).code)
+    assert code["a", 0] == code["c", 0] == code["d", 0] != code["b", 0]
+    assert code["a", 1] == code["c", 1] == code["d", 1] != code["a", 0]
+    assert code["c", 2] == code["d", 2] != code["a", 2]
+    assert code["c", 3] != code["d", 3]
+    assert nodes(turns).total == 4 + 2 + 3 + 1
+
+
+@pytest.mark.parametrize(
+    ("ddof", "soft", "first", "second"),
+    [
+        (1, [0.722803, -1.204671, -0.433682, 0.915550], 0.401557, 0.240934),
+        (0, [0.834620, -1.391034, -0.500772, 1.057186], 0.463678, 0.278207),
+    ],
+)
+def test_hard_attribution_is_the_mean_of_the_leaves(ddof, soft, first, second):
+    turns = table(TREE)
+    plain = chain(outcome(), standardize(ddof=ddof))
+    given_soft = by_turn(turns, plain(turns, turns.reward))
+    assert [given_soft[e, 0] for e in "abcd"] == pytest.approx(soft, abs=1e-6)
+    shared = by_turn(turns, chain(plain, hard())(turns, turns.reward))
+    assert [shared[e, t] for e in "acd" for t in (0, 1)] == pytest.approx([first] * 6, abs=1e-6)
+    assert [shared["c", 2], shared["d", 2]] == pytest.approx([second] * 2, abs=1e-6)
+    assert [shared["a", 2], shared["b", 1], shared["c", 4], shared["d", 3]] == pytest.approx(soft, abs=1e-6)
+
+
+def test_hard_moves_no_credit_between_turns_and_once_gives_every_node_weight_one():
+    turns = table(TREE)
+    values = np.random.default_rng(0).normal(size=len(turns))
+    found = nodes(turns)
+    assert np.bincount(found.code, hard()(turns, values)) == pytest.approx(np.bincount(found.code, values))
+    assert np.bincount(found.code, once()(turns, values)) == pytest.approx(np.ones(found.total))
+    assert own()(turns, values).sum() == found.total
+
+
+def test_node_values_by_hand():
+    turns = table(TREE)
+    got = by_turn(turns, node_values()(turns, turns.reward))
+    root, one, two = 2.5 / 4, 2.5 / 3, 0.75
+    assert (one, two) == (pytest.approx(0.833333, abs=1e-6), 0.75)
+    assert [got[e, t] for e in "acd" for t in (0, 1)] == pytest.approx([one - root] * 6)
+    assert [got["a", 2], got["a", 3]] == pytest.approx([1.0 - one] * 2)
+    assert [got["c", 2], got["d", 2]] == pytest.approx([two - one] * 2)
+    assert [got["c", 3], got["c", 4], got["d", 3]] == pytest.approx([0.4 - two, 0.4 - two, 1.1 - two])
+    assert [got["b", 0], got["b", 1]] == pytest.approx([-root] * 2)
+
+
+def test_node_values_scaled_by_the_spread_of_siblings():
+    turns = table(TREE)
+    got = by_turn(turns, node_values(scale=True, eps=0.0)(turns, turns.reward))
+    root, one, two = 2.5 / 4, 2.5 / 3, 0.75
+    assert got["a", 0] == got["d", 1] == pytest.approx((one - root) / np.std([one, 0.0], ddof=1))
+    assert got["b", 0] == pytest.approx(-root / np.std([one, 0.0], ddof=1))
+    assert got["a", 3] == pytest.approx((1.0 - one) / np.std([1.0, two], ddof=1))
+    assert got["d", 3] == pytest.approx((1.1 - two) / np.std([0.4, 1.1], ddof=1))
+    same = table({e: (p, f, [0.0] * len(r)) for e, (p, f, r) in TREE.items()})
+    assert not node_values(scale=True)(same, same.reward).any()
+
+
+def test_a_failed_parent_is_still_what_its_forks_share():
+    turns = table({k: v for k, v in TREE.items() if k != "a"})
+    code = by_turn(turns, nodes(turns).code)
+    assert code["c", 0] == code["d", 0] != code["b", 0]
+    assert by_turn(turns, node_values()(turns, turns.reward))["d", 0] == pytest.approx(0.75 - 0.5)
+
+
+def test_without_forks_every_turn_is_its_own():
+    turns = table({"a": (None, 0, [0, 1.0]), "b": (None, 0, [0.5])})
+    assert nodes(turns).total == 3
+    assert hard()(turns, turns.reward).tolist() == [0, 1, 0.5]
+    assert node_values()(turns, turns.reward).tolist() == [0.25, 0.25, -0.25]
+    assert not continuation_values()(turns, turns.reward).any()
+
+
+@st.composite
+def trees(draw):
+    episodes = {}
+    for i in range(draw(st.integers(1, 7))):
+        reward = draw(st.sampled_from([0.0, 0.5, 1.0]))
+        if i and draw(st.booleans()):
+            parent = str(draw(st.integers(0, i - 1)))
+            low = episodes[parent][1]  # a fork lies on the parent's own turns
+            fork = draw(st.integers(low, len(episodes[parent][2]) - 1))
+        else:
+            parent, fork = None, 0
+        length = fork + draw(st.integers(1, 3))
+        prefix = episodes[parent][2][:fork] if parent else []
+        episodes[str(i)] = (parent, fork, [*prefix, *[0.0] * (length - fork - 1), reward])
+    return episodes
+
+
+@given(trees())
+def test_node_values_telescope_and_agree_with_a_slow_reference(episodes):
+    turns = table(episodes)
+    got = by_turn(turns, node_values()(turns, turns.reward))
+    reward = {e: sum(r) for e, (_, _, r) in episodes.items()}
+    root = np.mean(list(reward.values()))
+    leaves = {}
+    for e, t, node in zip(turns.episode, turns.turn, turns.anchor, strict=True):
+        leaves.setdefault(node, set()).add(e)
+        del t
+    path = {e: [] for e in episodes}
+    for row in turns.order:
+        path[turns.episode[row]].append(frozenset(leaves[turns.anchor[row]]))
+    for e, below in path.items():
+        value, start, done = root, None, 0.0
+        for t, held in enumerate(below):
+            if held != start:
+                new = np.mean([reward[x] for x in held])
+                advantage, value, start = new - value, new, held
+                done += advantage
+            assert got[e, t] == pytest.approx(advantage)
+        if below[-1] == {e}:
+            assert done == pytest.approx(reward[e] - root)
+
+
+def test_continuation_values_by_hand():
+    # x is continued at turns 0, 2 and 3 (none at 1); the forks' means are .5, .75 and .25, its own end 1.
+    turns = table(
+        {
+            "x": (None, 0, [0, 0, 0, 0, 1.0]),
+            "p": ("x", 0, [0.0]),
+            "q": ("x", 0, [1.0]),
+            "r": ("x", 2, [0, 0, 0.5]),
+            "s": ("x", 2, [0, 0, 1.0]),
+            "t": ("x", 3, [0, 0, 0, 0.25]),
+            "y": (None, 0, [0, 0, 1.0]),
+            "z": ("y", 1, [0, 0.0]),
+        }
+    )
+    got = by_turn(turns, continuation_values()(turns, turns.reward))
+    assert [got["x", t] for t in range(5)] == pytest.approx([0.25, 0.25, -0.5, 0.75, 0.75])
+    assert [got["y", t] for t in range(3)] == pytest.approx([0, 1.0, 1.0])
+    assert all(got[e, t] == 0 for e, t in got if e not in "xy")
+
+
+def test_sets_that_succeed_and_differ():
+    # Four roots; a and b go the same way, d fails.
+    turns = TurnTable.from_columns(
+        group=["g"] * 8,
+        episode=list("aabbccdd"),
+        turn=[0, 1] * 4,
+        reward=[0, 1, 0, 1, 0, 1, 0, 0],
+        parent=[None] * 8,
+        fork_turn=[0] * 8,
+        anchor=["s", "left", "s", "left", "s", "right", "s", "pit"],
+    )
+    way, reward = dict(a=1, b=1, c=2, d=3), dict(a=1, b=1, c=1, d=0)
+    sets = list(itertools.combinations("abcd", 2))
+    f = {s: np.mean([reward[e] for e in s]) * len({way[e] for e in s}) / 2 for s in sets}
+    expected = {e: np.mean([f[s] for s in sets if e in s]) - np.mean(list(f.values())) for e in "abcd"}
+    got = by_turn(turns, diverse_sets(2)(turns, turns.reward))
+    assert {e: got[e, 0] for e in "abcd"} == pytest.approx(expected)
+    assert expected["c"] > expected["a"] > expected["d"]
+    assert by_turn(turns, diverse_sets(2, window=1)(turns, turns.reward))["c", 1] == pytest.approx(0.25)
+    assert by_turn(turns, diverse_sets(4)(turns, turns.reward))["a", 0] == pytest.approx(0.25)  # no set to compare with
+
+
+def test_sets_at_a_fork_leave_the_copied_turns_alone():
+    turns = table(
+        {
+            "x": (None, 0, [0, 0, 1.0]),
+            "p": ("x", 1, [0, 0, 1.0]),
+            "q": ("x", 1, [0, 0.0]),
+        }
+    )
+    got = by_turn(turns, diverse_sets(2)(turns, turns.reward))
+    assert got["p", 0] == got["q", 0] == 0
+    assert got["x", 0] == pytest.approx(1 / 3)  # its own turn before the fork: reward minus the group's mean
+    # {x,p}: two ways, reward 1 -> 1; with q: mean .5, two ways -> .5
+    assert [got[e, 1] for e in "xpq"] == pytest.approx([0.75 - 2 / 3, 0.75 - 2 / 3, 0.5 - 2 / 3])
+
+
+def test_too_many_sets_are_refused():
+    turns = table({str(i): (None, 0, [float(i % 2)]) for i in range(40)})
+    with pytest.raises(UsageError, match=r"40 episodes have 847660528 sets of 10; use fewer continuations"):
+        diverse_sets(10)(turns, turns.reward)
+    with pytest.raises(UsageError, match="size must be at least 1, got 0"):
+        diverse_sets(0)
