@@ -250,17 +250,3 @@ def answer_markup(env: Any) -> tuple[str, str]:
         return "<answer>", "</answer>"
     opening, _, closing = str(syntax.render(answer=_MARK)).partition(_MARK)
     return opening, closing
-
-
-def refuse_without_answers(env: Any) -> None:
-    """Play one ``reset`` and look for accepted answers.
-
-    Raises:
-        UsageError: the environment gives none, so nothing can be believed.
-    """
-    _, info = env.reset(seed=0)
-    if not info.get("answers"):
-        raise UsageError(
-            "the recipe reads the policy's belief in the accepted answer, but this environment's reset gives no "
-            "info['answers']; add them to its info, or choose a recipe that needs the reward only, e.g. grpo"
-        )

@@ -6,7 +6,7 @@ import functools
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,11 +23,14 @@ from agentgym.registry import make, takes_split
 from agentgym.rollout import Group, Rollout
 from agentgym.store import EpisodeWriter, JsonLines, RunFolder
 from agentgym.trainers.algorithm import Algorithm, get_recipe, slots, with_part
+from agentgym.trainers.beliefs import Beliefs, answer_markup
+from agentgym.trainers.branching import decisions, tree_figures
 from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.contexts import full_history
 from agentgym.trainers.imitation import imitate
 from agentgym.trainers.learner import Learner, Optimisation
 from agentgym.trainers.model import ModelPolicy, load, tiny, with_lora
+from agentgym.trainers.requirements import check_environment
 
 _STATE = "trainer.pt"
 
@@ -58,8 +61,10 @@ class Training:
             torch.set_num_threads(config.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
         self.algorithm = build_algorithm(config)
+        self.branching = self.algorithm.branching()
         self.key = draws.key("train", config.seed)
         self.timings = JsonLines(folder.path / "timings.jsonl")
+        self.forks = JsonLines(folder.path / "branches.jsonl")
         self.update = 0
         self._recent: list[float] = []
 
@@ -68,6 +73,7 @@ class Training:
         """Make the run folder; everything that can be refused is refused before it exists."""
         algorithm = build_algorithm(config)
         env = environment(config, "train")()
+        check_environment(env, algorithm.needs)
         resolved = config.model_dump() | {
             "parameters": get_recipe(config.recipe).resolve(**config.parameters),
             "algorithm": slots(algorithm),
@@ -91,7 +97,7 @@ class Training:
             policy,
             slots=self.config.slots,
             max_turns=self.config.max_turns,
-            branching=self.algorithm.branching(),
+            branching=self.branching,
             run_key=self.key,
         ) as rollout:
             while self.update < self.config.updates and not self._good_enough():
@@ -114,17 +120,20 @@ class Training:
         done = learner.update(kept, lr=self.config.lr * share)
         policy.updated()
         ended = time.perf_counter()
-        useful = sum(len(e.turns) for e in episodes)
+        useful = sum(len(e.own_turns) for e in episodes)
+        nodes = decisions(self.branching)
         metrics = {"update": self.update} | summary(episodes) | {
             "kept_episodes": len(kept),
             "calls_per_turn": (rollout.policy_calls - calls) / max(1, useful),
             "generated_tokens": policy.engine.generated - generated,
-        } | done.metrics
+        } | tree_figures(episodes, nodes) | done.metrics
         self._recent = [*self._recent[-2:], metrics["success"]]
         for episode in episodes:
             writer.append(episode)
         for episode_id, credit in done.credits.items():
             self.folder.credits.append({"update": self.update, "episode": episode_id, "credit": credit})
+        for node in nodes:
+            self.forks.append({"update": self.update} | asdict(node))
         self.folder.metrics.append(metrics)
         seconds = {"rollout_seconds": rolled_out - began, "update_seconds": ended - rolled_out}
         self.timings.append({"update": self.update} | seconds)
@@ -190,17 +199,19 @@ class Training:
         if self.config.lora:
             raise UsageError("resuming LoRA runs loads the adapter folder; see trainers.model.with_lora")
         state = torch.load(path / _STATE, weights_only=True)
-        learner = self._learner(model)
-        learner.load_state_dict(state["learner"])
         policy = self._policy(model, tokenizer)
+        learner = self._learner(policy)
+        learner.load_state_dict(state["learner"])
         policy.version = update
         self.update, self._recent = update, list(state["recent"])
-        for lines in (self.folder.metrics, self.folder.credits, self.timings):
+        if state["branching"]:
+            self.branching.load_state_dict(state["branching"])
+        for lines in (self.folder.metrics, self.folder.credits, self.timings, self.forks):
             lines.cut(update)
         return self.folder.writer(at=state["episodes"]), learner, policy
 
     def _fresh(self) -> tuple[EpisodeWriter, Learner, ModelPolicy]:
-        for lines in (self.folder.metrics, self.folder.credits, self.timings):
+        for lines in (self.folder.metrics, self.folder.credits, self.timings, self.forks):
             lines.cut(-1)
         expert = ExpertPolicy(self.config.warm_start_noise)
         demonstrations, instructions = self._demonstrations(expert)
@@ -214,7 +225,7 @@ class Training:
         if self.config.warm_start:
             for metrics in teach(demonstrations, epochs=self.config.warm_start_epochs, noise=expert.noise):
                 self.progress("warm start", metrics)
-        learner = self._learner(model)
+        learner = self._learner(policy)
         writer = self.folder.writer(at=0)
         self._evaluate(policy)
         self._save(learner, policy, writer)
@@ -238,7 +249,7 @@ class Training:
     def _random_episodes(self) -> list[Episode]:
         """Episodes of the random policy: what the environment's actions look like, and which are possible when."""
         limit, count = self.config.pretrain_turns, self.config.pretrain
-        with Rollout(environment(self.config, "train"), RandomPolicy(), max_turns=limit, run_key=self.key) as rollout:
+        with Rollout(environment(self.config, "train"), RandomPolicy(by_verb=True), max_turns=limit, run_key=self.key) as rollout:
             tasks = self.algorithm.sampling(draws.key(self.key, "pretrain"), 0, count, rollout.num_tasks)
             return _in_order(rollout.play(Group(f"pretrain.{i}", task) for i, task in enumerate(tasks)))
 
@@ -260,12 +271,26 @@ class Training:
             temperature=self.config.temperature,
             max_new_tokens=self.config.max_new_tokens,
             max_context=self.config.max_context,
-            entropies=bool(self.algorithm.needs & {"entropy"}),
+            entropies=bool(self.algorithm.needs & {"entropy", "sampled_entropy"}),
         )
 
-    def _learner(self, model: Any) -> Learner:
+    def _learner(self, policy: ModelPolicy) -> Learner:
         names = ("optimizer", "lr", "weight_decay", "epochs", "minibatches", "max_tokens", "max_grad_norm", "temperature")
-        return Learner(model, self.algorithm, Optimisation(**{n: getattr(self.config, n) for n in names}))
+        how = Optimisation(**{n: getattr(self.config, n) for n in names})
+        return Learner(policy.model, self.algorithm, how, beliefs=self._beliefs(policy))
+
+    def _beliefs(self, policy: ModelPolicy) -> Beliefs:
+        env = environment(self.config, "train")()
+        markup, instructions = answer_markup(env), str(getattr(env.unwrapped, "instructions", ""))
+        env.close()
+        return Beliefs(
+            policy.chat,
+            policy.context,
+            self.algorithm.belief,
+            markup=markup,
+            instructions=instructions,
+            limit=getattr(policy.model.config, "max_position_embeddings", None),
+        )
 
     def _instructions(self) -> bool:
         given = self.config.instructions
@@ -276,6 +301,7 @@ class Training:
             policy.model.save_pretrained(path)
             policy.tokenizer.save_pretrained(path)
             state = {"learner": learner.state_dict(), "episodes": writer.flush(), "recent": self._recent}
+            state["branching"] = self.branching.state_dict()
             torch.save(state, path / _STATE)
         self.folder.prune(self.config.keep_checkpoints)
 
