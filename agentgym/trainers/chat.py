@@ -13,7 +13,7 @@ from typing import Any
 
 from agentgym.errors import UsageError
 
-_USER, _ACTION, _NEXT = "first observation 4711", "some action 4712", "next observation 4713"
+_SYSTEM, _USER, _ACTION, _NEXT = "instructions 4710", "observation 4711", "action 4712", "observation 4713"
 
 
 class Chat:
@@ -48,6 +48,7 @@ class Chat:
         self._between_ended = end[1:] if end and end[0] == self.end else end
         self._between_cut = end if end and end[0] == self.end else [self.end, *end]
         self._suffix = lru_cache(maxsize=65536)(self._suffix_ids)
+        self._frame = lru_cache(maxsize=64)(self._frame_ids)
 
     @property
     def special_ids(self) -> set[int]:
@@ -55,15 +56,15 @@ class Chat:
         return set(self.tokenizer.all_special_ids) | set(self.tokenizer.get_added_vocab().values())
 
     def opening(self, instructions: str, observation: str) -> list[int]:
-        """Ids of a conversation's start, up to where the first action begins."""
-        messages = [_message("user", _USER)]
-        if instructions:
-            messages.insert(0, _message("system", instructions))
-        before, _, after = self._render(messages, prompt=True).rpartition(_USER)
-        return [*self._encode(before), *self.plain(observation), *self._encode(after)]
+        """Ids of a conversation's start, up to where the first action begins.
+
+        Instructions are the system message, or where the template has none, the beginning of the first observation.
+        """
+        before, after = self._frame(instructions)
+        return [*before, *self.plain(observation), *after]
 
     def following(self, observation: str, *, ended: bool) -> list[int]:
-        """Ids that follow an action: its end if it was cut off (not ``ended``), the observation, the next action's start."""
+        """Ids from one action to the next: its end if it was cut off (not ``ended``), the observation, a start."""
         head = self._between_ended if ended else self._between_cut
         return [*head, *self._suffix(observation)]
 
@@ -72,13 +73,35 @@ class Chat:
         return [*self.plain(action), self.end]
 
     def plain(self, text: str) -> list[int]:
-        """Ids of a text; special tokens spelled out in it are split like any other text, so nobody can forge a message."""
+        """Ids of a text; special tokens spelled out in it are split like any other text: nobody can forge a message."""
         return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
     def text(self, action: Sequence[int]) -> str:
         """The action's text without its end token."""
         ids = action[:-1] if action and action[-1] == self.end else action
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def _frame_ids(self, instructions: str) -> tuple[list[int], list[int]]:
+        """What stands before and after the first observation."""
+        user = _message("user", _USER)
+        if not instructions:
+            before, _, after = self._render([user], prompt=True).rpartition(_USER)
+            return self._encode(before), self._encode(after)
+        head, marker, rest = self._with_system([_message("system", _SYSTEM), user]).partition(_SYSTEM)
+        if not marker:
+            before_ids, after_ids = self._frame("")
+            return [*before_ids, *self.plain(f"{instructions}\n\n")], after_ids
+        between, _, after = rest.rpartition(_USER)
+        return [*self._encode(head), *self.plain(instructions), *self._encode(between)], self._encode(after)
+
+    def _with_system(self, messages: list[dict[str, str]]) -> str:
+        """The messages as the template shows them; nothing where it refuses a system message."""
+        from jinja2 import TemplateError
+
+        try:
+            return self._render(messages, prompt=True)
+        except TemplateError:
+            return ""
 
     def _suffix_ids(self, observation: str) -> tuple[int, ...]:
         return (*self.plain(observation), *self._encode(self._after))
