@@ -1,0 +1,46 @@
+"""Judging a program by hidden tests: it gets an input inside the sandbox, its output is compared outside.
+
+Expected outputs never enter the sandbox, and every test runs in an interpreter of its own, so that a program can
+neither read nor forge a verdict; what it can do is print the right output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agentgym.tools.python.protocol import Limit, Sandbox
+from agentgym.tools.python.tool import unfenced
+
+MAX_PROGRAM = 50_000  #: characters
+
+
+def passed(sandbox: Sandbox, program: str, tests: Sequence[Sequence[str]], *, stop: bool = False) -> int:
+    """How many tests a program passes.
+
+    Args:
+        program: Python source, with or without a Markdown fence.
+        tests: pairs of standard input and expected standard output.
+        stop: at the first test that fails.
+
+    Raises:
+        ToolError: the sandbox failed; nothing is known about the program.
+    """
+    if len(program) > MAX_PROGRAM:
+        return 0
+    source, count = unfenced(program), 0
+    for given, expected in tests:
+        result = sandbox.run(source, stdin=given)
+        if result.error is None and Limit.OUTPUT not in result.limits and same_output(result.stdout, expected):
+            count += 1
+        elif stop:
+            break
+    return count
+
+
+def same_output(output: str, expected: str) -> bool:
+    """Equal line by line; spaces at the ends of lines and empty lines at the end do not matter."""
+    return _lines(output) == _lines(expected)
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.rstrip().split("\n")]
