@@ -23,7 +23,7 @@ import math
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -129,6 +129,12 @@ class Branching(Protocol):
     def ended(self, episode: Episode) -> None:
         """An episode has finished."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to branch as it would have; empty if nothing."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+
 
 class Independent:
     """Every episode starts from ``reset``."""
@@ -148,6 +154,12 @@ class Independent:
         return group.room
 
     def ended(self, episode: Episode) -> None:
+        return
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         return
 
 

@@ -36,6 +36,7 @@ Aggregate = Callable[[Any, Any], Any]
 #: Everything beyond the basics that a part may read: columns of episodes, and what the learner computes where needed.
 GIVEN = frozenset(
     {"valid", "tokens", "tool_calls", "truncated", "terminated", "parent", "anchor", "observation", "success"}
+    | {"fork_turn", "sampled_entropy"}
     | {"entropy", "reference", "kl", "value", "old_value", "target", "bootstrap"}
     | {"task", "evidence_recall", "evidence_cited", "answer_logprob", "answer_logprob_before"}
 )
@@ -218,9 +219,9 @@ SLOTS: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
     "branching": (("branching",), lambda part: isinstance(part, Maker)),
     "context": (("contexts",), callable),
     "reward": (("rewards", "information"), lambda part: isinstance(part, Part)),
-    "credit": (("credit", "information", "anchors"), lambda part: isinstance(part, Part)),
+    "credit": (("credit", "information", "branches", "anchors"), lambda part: isinstance(part, Part)),
     "critic": (("credit",), lambda part: isinstance(part, Part)),
-    "weights": (("weights",), lambda part: isinstance(part, Part | Term)),
+    "weights": (("weights", "branches"), lambda part: isinstance(part, Part | Term)),
     "surrogate": (("surrogate",), lambda part: isinstance(part, Surrogate) or repr(part).startswith("by_source(")),
     "penalties": (("penalties",), lambda part: isinstance(part, Penalty)),
     "aggregate": (("aggregate",), callable),

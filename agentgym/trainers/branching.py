@@ -200,16 +200,19 @@ def decisions(rule: Branching) -> list[Node]:
     return taken
 
 
-def figures(nodes: Sequence[Node]) -> dict[str, float]:
-    """``nodes`` decided, the share of them branched, and their mean signal and chance; empty without any."""
-    if not nodes:
+def tree_figures(episodes: Sequence[Episode], nodes: Sequence[Node]) -> dict[str, float]:
+    """:func:`shared`, ``nodes`` decided, the share ``branched``, mean signal and chance; empty without branching."""
+    if not nodes and all(e.parent is None for e in episodes):
         return {}
-    return {
-        "nodes": float(len(nodes)),
-        "branched": float(np.mean([n.branches > 0 for n in nodes])),
-        "branch_signal": float(np.mean([n.signal for n in nodes])),
-        "branch_chance": float(np.mean([n.chance for n in nodes])),
-    }
+    found = shared(episodes)
+    if nodes:
+        found |= {
+            "nodes": float(len(nodes)),
+            "branched": float(np.mean([n.branches > 0 for n in nodes])),
+            "branch_signal": float(np.mean([n.signal for n in nodes])),
+            "branch_chance": float(np.mean([n.chance for n in nodes])),
+        }
+    return found
 
 
 def _tokens(turn: Turn) -> int:

@@ -87,13 +87,6 @@ class Chance(Independent):
         """Whether to branch."""
         return draw < chance
 
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to branch as it would have."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
-
 
 def _share(episode: Running) -> int:
     """An even share of the room among the episodes of the group that may still branch, this one included."""
@@ -200,18 +193,16 @@ class Spread(Chance):
             self.seen.popitem(last=False)
 
     def signal(self, episode: Running, reply: Reply) -> float:
-        """The spread s; NaN while nothing is known."""
+        """The spread s; the usual one while nothing is known."""
         own = self.seen.get(episode.anchor, []) if episode.anchor is not None else []
         general = self.late.get(len(episode.turns))
         number = max(0, len(own) - 1)
         if general is None:
-            return float(np.std(own, ddof=1)) if number else math.nan
+            return float(np.std(own, ddof=1)) if number else self.usual
         squares = number * float(np.var(own, ddof=1)) if number else 0.0
         return math.sqrt((squares + self.prior * general[2]) / (number + self.prior))
 
     def chance(self, episode: Running, signal: float) -> float:
-        if math.isnan(signal):
-            return self.alpha
         self.asked += 1
         self.usual += max(1 / self.asked, self.FADE) * (signal - self.usual)
         return self.alpha + (self.beta * (signal / self.usual - 1.0) if self.usual > 0 else 0.0)
