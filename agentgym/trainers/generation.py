@@ -185,10 +185,7 @@ class Engine:
             # At least the last token is computed again: its logits are needed.
             start = min(common_prefix(self._held[g.slot], g.context), len(g.context) - 1)
             starts.append(start)
-            if start == 0:
-                leader = seen.setdefault(tuple(g.context), len(leaders))
-            else:
-                leader = len(leaders)
+            leader = seen.setdefault(tuple(g.context), len(leaders)) if start == 0 else len(leaders)
             if leader == len(leaders):
                 leaders.append(len(leader_of))
             leader_of.append(leader)
@@ -213,9 +210,8 @@ class Engine:
         begin = np.array(starts)
         width, read = int(lengths.max()), int((begin + lengths).max())
         self._store.reserve(max(reserve_slots, max(slots) + 1), read)
-        offset = np.arange(width) - (
-            width - lengths[:, None]
-        )  # aligned right: every row's last token is in the last column
+        # aligned right: every row's last token is in the last column
+        offset = np.arange(width) - (width - lengths[:, None])
         valid = offset >= 0
         ids = np.zeros((len(slots), width), np.int64)
         ids[valid] = np.concatenate([np.asarray(t, np.int64) for t in tokens])
@@ -271,7 +267,8 @@ def sample(
     Returns:
         tokens, their log-probabilities, and (if asked for) the entropies in nats, [rows] each.
     """
-    logprob = torch.log_softmax(logits.float() / (temperature or 1.0), -1)
+    exact = logits if logits.dtype == torch.float64 else logits.float()
+    logprob = torch.log_softmax(exact / (temperature or 1.0), -1)
     if temperature == 0:
         chosen = logprob.argmax(-1)
     else:
@@ -281,9 +278,12 @@ def sample(
             beyond = ordered.cumsum(-1) - ordered >= top_p
             prob = prob.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), 0.0)
         mass = prob.cumsum(-1)
-        point = torch.as_tensor(noise, device=logits.device)[:, None] * mass[:, -1:]
-        chosen = (mass <= point).sum(-1).clamp(max=logits.shape[-1] - 1)
-    entropies = -(logprob.exp() * logprob).sum(-1).tolist() if entropy else []
+        total = mass[:, -1:]
+        point = torch.as_tensor(noise, device=logits.device)[:, None] * total
+        # below the total even after rounding, so that the mass grows at what is chosen: it is possible
+        point = point.minimum(total.nextafter(torch.zeros_like(total)))
+        chosen = (mass <= point).sum(-1)
+    entropies = torch.special.entr(logprob.exp()).sum(-1).tolist() if entropy else []
     return chosen.tolist(), logprob.gather(-1, chosen[:, None])[:, 0].tolist(), entropies
 
 
