@@ -3,7 +3,7 @@
     bₜ = 1/L · Σⱼ log π(aⱼ | context after turn t, opening, a_<j)
 
 The answer a stands where the policy would write it: at the start of the next action, inside the environment's answer
-markup. IGPO (ICLR 2026, eq. 3). A row is context + opening + answer + closing, joined as ids and never tokenised again,
+markup. IGPO (ICLR 2026). A row is context + opening + answer + closing, joined as ids and never tokenised again,
 so which ids are the answer's is known by construction. Rows are leaves of the token tree: they cost their few own
 tokens, and none of their context where that is scored anyway.
 """

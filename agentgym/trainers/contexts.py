@@ -6,6 +6,7 @@ sampled (empty on the first turn); the longest common prefix of ``before`` and t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -70,6 +71,43 @@ def window(turns: int = 2, *, instructions: bool = True) -> Context:
                 lines.append(f"[observation {number}] {turn.observation}")
             lines.append(f"[action {number}] {turn.action}")
         lines.append(f"[observation {len(request.turns) + 1}] {request.observation}")
+        return chat.opening(system, "\n".join(lines))
+
+    return _Built(context)
+
+
+_REPORT = re.compile(r"<report>(.*?)</report>", re.DOTALL)
+_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+KEEP_A_REPORT = (
+    "Of all that happened you will see only the task, your report, your last action and its result. So write in every "
+    "action, between <report> and </report>, a new report of everything that you know and still need to know."
+)
+
+
+@named
+def workspace(*, instructions: bool = True) -> Context:
+    """The task, the report that the policy rewrites, its last action and what came of it, in one message.
+
+    sₜ = (q, Mₜ, aₜ₋₁, oₜ₋₁), M₀ = ∅: IterResearch (2511.07327). However long an episode, its contexts stay about as
+    short as the report. Mₜ is what the last action that has one writes between ``<report>`` and ``</report>``; the
+    action is shown without it and without its thinking.
+
+    Args:
+        instructions: start with the environment's instructions, and with what a report is, as the system message.
+    """
+
+    def context(chat: Chat, request: Request, before: Sequence[int]) -> list[int]:
+        system = "\n\n".join(filter(None, (request.instructions, KEEP_A_REPORT))) if instructions else ""
+        if not request.turns:
+            return chat.opening(system, request.observation)
+        reports = [found[-1] for turn in request.turns if (found := _REPORT.findall(turn.action))]
+        action = _REPORT.sub("", _THOUGHT.sub("", request.turns[-1].action)).strip()
+        lines = [
+            request.turns[0].observation,
+            f"[report] {reports[-1].strip() if reports else 'nothing yet'}",
+            f"[action] {action}",
+            f"[result] {request.observation}",
+        ]
         return chat.opening(system, "\n".join(lines))
 
     return _Built(context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -72,13 +72,14 @@ def everything() -> Selection:
 
 
 @named
-def with_spread(rollouts: int = 1) -> Selection:
+def with_spread(rollouts: int = 1, of: Literal["reward", "success"] = "reward") -> Selection:
     """Only groups whose episode rewards differ: where all are equal, a group baseline leaves no signal.
 
     Args:
         rollouts: DAPO's dynamic sampling (2503.14476): roll out again, at most so often, until the batch is full; what
             is kept beyond the batch is dropped. 1: train on what is left.
+        of: what must differ; ``success`` where rewards are never quite equal.
     """
     if rollouts < 1:
         raise UsageError(f"rollouts must be at least 1, got {rollouts}")
-    return Selection(lambda group: len({e.reward for e in group}) > 1, rollouts)
+    return Selection(lambda group: len({getattr(e, of) for e in group}) > 1, rollouts)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agentgym import draws
 from agentgym.errors import UsageError
 from agentgym.trainers.tokens import Term, Tokens
 from agentgym.trainers.turns import Floats, Part, TurnTable, named
@@ -98,3 +99,54 @@ def top_entropy(share: float = 0.2) -> Term[[Tokens], Tensor]:
         return ((entropy >= least) & counted).to(tokens.weight.dtype)
 
     return Term(apply, frozenset({"entropy"}))
+
+
+@named
+def thinned(multiple: int) -> Part:
+    """0 on turns drawn at random, so that the number of others is a multiple of ``multiple``; EAPO (2511.07327).
+
+    |C'| = m · ⌊|C| / m⌋ of all |C| turns of the update; fewer than m turns are all kept. A draw hangs off the names of
+    the episode and the turn, so a resumed run leaves out the same ones.
+    """
+    if multiple < 1:
+        raise UsageError(f"multiple must be at least 1, got {multiple!r}")
+
+    def apply(turns: TurnTable, advantage: Floats) -> Floats:
+        weight = np.ones(len(turns))
+        if len(turns) >= multiple:
+            names = zip(turns.group, turns.episode, turns.turn.tolist(), strict=True)
+            chance = [draws.uniform("thinned", *map(str, name)) for name in names]
+            weight[np.argsort(chance, kind="stable")[: len(turns) % multiple]] = 0.0
+        return weight
+
+    return Part(apply)
+
+
+@named
+def by_entropy(scale: float = 0.2) -> Term[[Tokens], Tensor]:
+    """1 + scale · z, z the batch's z-score of the token's entropy (nats); never below 0. AEPO (2510.14545).
+
+    Multiplying the loss by it is its entropy-aware advantage, A·(1 + a·Â_ΔH). Masked tokens do not take part in z; a
+    batch without spread gives 1.
+    """
+
+    def apply(tokens: Tokens) -> Tensor:
+        entropy, counted = tokens.require("entropy").detach(), tokens.weight > 0
+        number = int(counted.sum())
+        if number < 2:
+            return tokens.weight.new_ones(len(tokens))
+        away = entropy - entropy[counted].mean()
+        deviation = entropy[counted].std()
+        if not float(deviation) > 1e-9:
+            return tokens.weight.new_ones(len(tokens))
+        return (1.0 + scale * away / deviation).clamp(min=0.0).to(tokens.weight.dtype)
+
+    return Term(apply, frozenset({"entropy"}))
+
+
+@named
+def unsure(below: float = 0.9) -> Term[[Tokens], Tensor]:
+    """1 on tokens that were sampled with a probability < ``below``, 0 on the others: SPO's mask (2505.23564)."""
+    if not 0.0 < below <= 1.0:
+        raise UsageError(f"below must lie in (0, 1], got {below!r}")
+    return Term(lambda tokens: (tokens.old < math.log(below)).to(tokens.weight.dtype))

@@ -16,6 +16,7 @@ from agentgym.trainers.algorithm import Algorithm, get_recipe, recipe, recipe_na
 from agentgym.trainers.credit import chain, outcome, scaled, standardize, to_go, total
 from agentgym.trainers.learner import Learner, Optimisation
 from agentgym.trainers.model import ModelPolicy
+from agentgym.trainers.requirements import KEYS
 from agentgym.trainers.turns import TurnTable
 
 NAMES = recipe_names()
@@ -91,8 +92,10 @@ def test_two_updates_move_the_weights(name, small, played):
     model, tokenizer = small()
     found = get_recipe(name)
     algorithm = found()
-    if algorithm.needs & {"answer_logprob"}:
-        pytest.skip("reads beliefs; tested beside them")
+    if algorithm.needs & set(KEYS):
+        pytest.skip("reads what this world does not give; tested in test_igpo.py")
+    if name == "tapo":
+        pytest.skip("without training every episode here is malformed, so all are equal")
     policy = ModelPolicy(model, tokenizer, max_new_tokens=4)
     learner = Learner(model, algorithm, Optimisation(lr=1e-3))
     before = [p.detach().clone() for p in model.parameters()]

@@ -1,0 +1,58 @@
+"""Search-R1: outcome rewards for searching and answering."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from agentgym.trainers.aggregate import seq_mean_token_mean, token_mean
+from agentgym.trainers.algorithm import Algorithm, recipe
+from agentgym.trainers.credit import chain, gae, outcome, standardize, whiten
+from agentgym.trainers.penalties import kl as kl_penalty
+from agentgym.trainers.penalties import value_loss
+from agentgym.trainers.rewards import kl as kl_reward
+from agentgym.trainers.rewards import paid
+from agentgym.trainers.surrogate import fixed, min_clip, surrogate
+
+
+@recipe
+def search_r1(
+    estimator: Literal["grpo", "ppo"] = "grpo",
+    clip: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+    kl: Annotated[float, Field(ge=0)] = 0.001,
+    value_weight: Annotated[float, Field(gt=0)] = 0.5,
+) -> Algorithm:
+    """GRPO or PPO on exact match alone, where only the tokens that the policy wrote are learned from.
+
+    Search-R1, 2503.09516. Its masking of retrieved tokens needs no switch here: observations are context, no
+    token of them is scored or has an advantage, in any recipe.
+
+    With ``ppo``, γ = λ = 1 and the KL term is in the reward; unlike there the critic reads where turns begin, not every
+    token, and shares the policy's weights.
+
+    Bias: that of grpo, or of ppo.
+
+    Args:
+        estimator: each episode against its group, or a critic.
+        clip: ε of the clipped ratio.
+        kl: β of the distance to the first weights: a k3 penalty (grpo), or taken from the reward (ppo).
+        value_weight: of the critic's error (ppo).
+    """
+    bounded = surrogate(bound=fixed(clip, clip), shape=min_clip())
+    if estimator == "ppo":
+        advantage = gae(1.0, 1.0)
+        return Algorithm(
+            reward=kl_reward(kl) if kl else paid(),
+            credit=chain(advantage, whiten("token")),
+            critic=advantage,
+            surrogate=bounded,
+            penalties=(value_loss(value_weight, 0.5),),
+            aggregate=token_mean,
+        )
+    return Algorithm(
+        credit=chain(outcome(), standardize()),
+        surrogate=bounded,
+        penalties=(kl_penalty(kl),) if kl else (),
+        aggregate=seq_mean_token_mean,
+    )
