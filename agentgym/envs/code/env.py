@@ -49,7 +49,7 @@ class CodeEnv(PythonEnv):
         max_turns: actions before the episode is truncated.
     """
 
-    splits = SPLITS
+    splits: tuple[str, ...] = SPLITS
 
     def __init__(
         self,
@@ -68,8 +68,6 @@ class CodeEnv(PythonEnv):
         syntax: str = "tags",
         max_turns: int = 4,
     ) -> None:
-        if split not in self.splits:
-            raise UnknownName("split", split, self.splits)
         if tasks is not None and (level is not None or families is not None):
             raise UsageError("level and families belong to generated tasks; leave them out with tasks=")
         self._tasks: tuple[Question, ...] = ()
@@ -80,10 +78,17 @@ class CodeEnv(PythonEnv):
             draw: Callable[[np.random.Generator, str], Question] = partial(generate, families=made[0], levels=made[1])
             source = (sorted(made[0]), made[1])
         elif tasks.startswith(reasoning.PREFIX):
+            self.splits = SPLITS[:2]
             draw = partial(reasoning.draw, names=reasoning.names_of(tasks))
         else:
-            self._tasks = read_tasks(tasks, split)
-            source = digest(self._tasks)
+            found = read_tasks(tasks)
+            self.splits = tuple(found)
+            if split not in found:
+                raise UsageError(
+                    f"{tasks!r} has no task in split {split!r}; it has {', '.join(found) or 'none at all'}"
+                )
+            self._tasks = found[split]
+            source = digest(found)
             draw = self._drawn
         self._source = source
         super().__init__(

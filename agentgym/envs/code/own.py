@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agentgym.env import digest
+from agentgym.env import SPLITS, digest
 from agentgym.envs.search.datasets import SPLIT_NAMES
 from agentgym.envs.tool_env import Question
 from agentgym.errors import UnknownName, UsageError
@@ -23,20 +23,20 @@ VERIFIERS = ("text", "math")
 _TEXT = ("question", "problem", "prompt")
 
 
-def read_tasks(source: str, split: str) -> tuple[Question, ...]:
-    """The tasks of one split; a record's own ``split`` decides, without one a hash of its text: one in five is test.
+def read_tasks(source: str) -> dict[str, tuple[Question, ...]]:
+    """The tasks by split; a record's own ``split`` decides, without one a hash of its text: one in five is test.
 
     Raises:
-        UsageError: no such file, a record that is no task, or no task in the split.
+        UsageError: no such file, or a record that is no task.
     """
     path = Path(source)
     if not path.is_file():
         raise UsageError(f"no file {source!r}; give a JSON-lines file, or 'reasoning-gym:NAME'")
-    return _read(source, split, path.stat().st_mtime_ns)
+    return _read(source, path.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=8)
-def _read(source: str, split: str, changed: int) -> tuple[Question, ...]:
+def _read(source: str, changed: int) -> dict[str, tuple[Question, ...]]:
     name = Path(source).name
     sides: dict[str, str] = {}
     found: dict[str, Question] = {}
@@ -44,16 +44,18 @@ def _read(source: str, split: str, changed: int) -> tuple[Question, ...]:
         where = f"{name}:{number}"
         question = _question(record, where)
         key = digest(question.text, sorted(question.data.get("files", {}).items()))
-        mine = _side(record, key, where)
-        if sides.setdefault(key, mine) != mine:
-            raise UsageError(f"{where}: its question is in {sides[key]!r} and in {mine!r}; splits must not meet")
-        if mine == split:
-            if question.id in found:
-                raise UsageError(f"{where}: the id {question.id!r} stands twice; ids must differ")
-            found[question.id] = question
-    if not found:
-        raise UsageError(f"{source!r} has no task in split {split!r}; a record's 'split' decides, if it has one")
-    return tuple(found.values())
+        if question.id in found:
+            raise UsageError(f"{where}: the id {question.id!r} stands twice; ids must differ")
+        if key in sides:
+            raise UsageError(f"{where}: its question stands twice; a question belongs to one split")
+        sides[key] = _side(record, key, where)
+        found[question.id] = question
+    splits = dict(zip(found, sides.values(), strict=True))
+    return {
+        split: tuple(question for key, question in found.items() if splits[key] == split)
+        for split in SPLITS
+        if split in sides.values()
+    }
 
 
 def _question(record: Mapping[str, Any], where: str) -> Question:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -30,8 +29,9 @@ _SIZE = 10_000_000  #: tasks of each generator
 _TRIES = 500
 
 _EVALUATING = frozenset({"eval", "exec", "parse_expr", "sympify", "S"})
+_WORDS = re.compile(r"[A-Za-z0-9_ .#-]{0,100}")
 _NAMES = r"(?:sin|cos|tan|exp|log|sqrt|asin|acos|atan|sinh|cosh|tanh|[A-Za-z])"
-_POWER = r"\*\*\s*(?:\d{1,2}|\(\s*\d{1,2}\s*(?:/\s*\d{1,2}\s*)?\))(?!\s*\*\*)"
+_POWER = r"\*\*\s*(?:\d{1,2}(?!\d)|\(\s*\d{1,2}\s*(?:/\s*\d{1,2}\s*)?\))(?!\s*\*\*)"
 _ARITHMETIC = re.compile(rf"(?:\d{{1,12}}(?:\.\d{{1,12}})?(?![\w.])|{_NAMES}(?![\w.])|{_POWER}|\*(?!\*)|[-+/()=\s])*")
 
 
@@ -55,18 +55,16 @@ def names_of(source: str) -> list[str]:
 def draw(rng: np.random.Generator, split: str, names: Sequence[str]) -> Question:
     """A task of that split; as for our own families the task's own text decides on which side it is."""
     name = names[int(rng.integers(len(names)))]
-    harder = split == "unseen"
     for _ in range(_TRIES):
         index = int(rng.integers(_SIZE))
-        entry = dataset(name, harder)[index]
+        entry = dataset(name)[index]
         if side(entry["question"], {}) == split:
             answer = entry["answer"]
-            task = {"name": name, "harder": harder, "index": index}
             return Question(
                 entry["question"],
                 () if answer is None else (str(answer),),
-                id=f"{name}-{index}{'-harder' if harder else ''}",
-                data={"family": name, "reasoning_gym": task},
+                id=f"{name}-{index}",
+                data={"family": name, "reasoning_gym": {"name": name, "index": index}},
             )
     raise UsageError(f"reasoning-gym's {name!r} has no task in split {split!r}; it knows too few different ones")
 
@@ -83,9 +81,9 @@ def score(answer: str, task: dict[str, Any]) -> float:
     return float(reply) if isinstance(reply, (int, float)) else 0.0
 
 
-def verified(answer: str, name: str, harder: bool, index: int) -> float:
+def verified(answer: str, name: str, index: int) -> float:
     """The verifier itself; what it raises over an odd answer counts as wrong."""
-    made = dataset(name, harder)
+    made = dataset(name)
     try:
         value = float(made.score_answer(answer, made[index]))
     except Exception:
@@ -94,50 +92,58 @@ def verified(answer: str, name: str, harder: bool, index: int) -> float:
 
 
 def harmless(answer: str) -> bool:
-    """Whether evaluating the answer can do no more than compute: a literal, or arithmetic with small powers."""
+    """Whether evaluating the answer can do no more than compute: a literal, or arithmetic with small powers.
+
+    Strings in a literal are plain words, because SymPy evaluates a string that an evaluation gave once more.
+    """
     if _ARITHMETIC.fullmatch(answer):
         return True
-    for read in (ast.literal_eval, json.loads):
-        try:
-            read(answer)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            continue
-        return True
-    return False
+    try:
+        return _plain(ast.literal_eval(answer))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return False
+
+
+def _plain(value: object) -> bool:
+    if isinstance(value, (list, tuple, set)):
+        return all(map(_plain, value))
+    if isinstance(value, dict):
+        return all(map(_plain, value)) and all(map(_plain, value.values()))
+    if isinstance(value, str):
+        return _WORDS.fullmatch(value) is not None
+    return value is None or isinstance(value, (bool, int, float))
 
 
 @functools.lru_cache(maxsize=256)
 def evaluates(name: str) -> bool:
-    """Whether anything in the generator's module evaluates text; read from its source, so also when in doubt."""
+    """Whether the verifier, or a function of its module that it names, evaluates text; read from the source."""
     module = sys.modules[_factory().DATASETS[name][0].__module__]
-    tree = ast.parse(inspect.getsource(module))
-    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if called in _EVALUATING - own:
+    functions: dict[str, list[ast.AST]] = {}
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.FunctionDef):
+            functions.setdefault(node.name, []).append(node)
+    open_, seen = ["score_answer"], set[str]()
+    while open_:
+        function = open_.pop()
+        seen.add(function)
+        for node in (inner for body in functions.get(function, ()) for inner in ast.walk(body)):
+            named = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+            if named in functions:
+                open_ += [named] if named not in seen else []
+            elif named in _EVALUATING:
                 return True
     return False
 
 
 @functools.lru_cache(maxsize=256)
-def dataset(name: str, harder: bool) -> Any:  # reasoning-gym has no types
-    """The generator with its own settings; ``harder``: with its curriculum two levels up."""
-    factory = _factory()
-    if not harder:
-        return factory.create_dataset(name, seed=1, size=_SIZE)
-    if not factory.has_curriculum(name):
-        raise UsageError(f"reasoning-gym's {name!r} has no curriculum, so no 'unseen' split; use train or test")
-    curriculum = factory.create_curriculum(name)
-    for _ in range(2):
-        curriculum.increment_global_level()
-    config = curriculum.generate_configuration({"seed": 2, "size": _SIZE})
-    return factory.DATASETS[name][0](config)
+def dataset(name: str) -> Any:  # reasoning-gym has no types
+    """The generator with its own settings."""
+    return _factory().create_dataset(name, seed=1, size=_SIZE)
 
 
 def _factory() -> Any:
     try:
-        from reasoning_gym import factory
+        from reasoning_gym import factory  # type: ignore[import-untyped,unused-ignore]
     except ImportError as error:
         raise MissingExtra("reasoning_gym", "reasoning") from error
     return factory

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import resource
 import subprocess
 import sys
 import threading
@@ -18,6 +19,8 @@ from agentgym.errors import MissingExtra, ToolError
 
 SECONDS = 10.0  #: for one answer
 _START_SECONDS = 60.0  #: for the first, which imports
+
+_MEMORY = 4 << 30  #: bytes of address space
 
 _lock = threading.Lock()
 _running: _Child | None = None
@@ -107,7 +110,7 @@ def _reply(question: Mapping[str, Any]) -> dict[str, Any]:
             return {"result": _math(question["answer"], question["expected"])}
         from agentgym.envs.code.reasoning import verified
 
-        return {"result": verified(*(question[key] for key in ("answer", "name", "harder", "index")))}
+        return {"result": verified(*(question[key] for key in ("answer", "name", "index")))}
     except MissingExtra as error:
         return {
             "missing": ["math_verify", "math"] if kind == "math" else ["reasoning_gym", "reasoning"],
@@ -117,7 +120,7 @@ def _reply(question: Mapping[str, Any]) -> dict[str, Any]:
 
 def _math(answer: str, expected: str) -> bool:
     try:
-        from math_verify import parse, verify
+        from math_verify import parse, verify  # type: ignore[import-untyped,unused-ignore]
     except ImportError as error:
         raise MissingExtra("math_verify", "math") from error
     # Without dollars a text counts as LaTeX only where it is in an environment.
@@ -127,6 +130,7 @@ def _math(answer: str, expected: str) -> bool:
 
 def main() -> None:
     """Answer until the other side hangs up."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a verifier prints is no reply
     for line in sys.stdin:

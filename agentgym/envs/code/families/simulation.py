@@ -14,9 +14,9 @@ def robot(rng: np.random.Generator, level: int) -> Draft:
     rounds = whole(rng, 2, 3 * 2**level)
     asked = choose(rng, ("where", "cells"))
     text = (
-        f"A robot stands on cell (0, 0) of a {size} by {size} board and looks north (+y)."
-        f" The board's edges are joined: x and y count modulo {size}. F is one step ahead, L a turn to the left, R a turn "
-        f"to the right. It performs {moves} {rounds} times. "
+        f"A robot stands on cell (0, 0) of a {size} by {size} board and looks north (+y). "
+        f"The board's edges are joined: x and y count modulo {size}. F is one step ahead, L a turn to the left, "
+        f"R a turn to the right. It performs {moves} {rounds} times. "
     )
     text += (
         "Where does it stand at the end? Write x, y."

@@ -174,8 +174,8 @@ def words(rng: np.random.Generator, level: int) -> Draft:
 
         return Draft(text, program, solve_letters)
     text = (
-        f"{listed} How many words come earlier in the alphabet than the word right before them in this list, and do not "
-        f"contain the letter '{letter}'?"
+        f"{listed} How many words come earlier in the alphabet than the word right before them in this list, and do "
+        f"not contain the letter '{letter}'?"
     )
     program = head + f"print(sum(b < a and '{letter}' not in b for a, b in zip(words, words[1:])))"
     return Draft(text, program, lambda: str(sum(b < a and letter not in set(b) for a, b in pairwise(chosen))))
