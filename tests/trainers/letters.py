@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import gymnasium as gym
 
 from agentgym.env import TextEnv, digest
@@ -40,6 +42,9 @@ class Letters(TextEnv):
 
     def expert(self):
         return self.word
+
+    def fork(self):
+        return copy.deepcopy(self)
 
     def _info(self):
         return {"task_id": self.word, "anchor": digest(self.word, self.turn), "admissible": list(WORDS)}

@@ -96,11 +96,13 @@ def test_two_updates_move_the_weights(name, small, played):
         pytest.skip("reads what this world does not give; tested in test_igpo.py")
     if name == "tapo":
         pytest.skip("without training every episode here is malformed, so all are equal")
-    policy = ModelPolicy(model, tokenizer, max_new_tokens=4)
+    entropies = bool(algorithm.needs & {"entropy", "sampled_entropy"})
+    policy = ModelPolicy(model, tokenizer, max_new_tokens=4, entropies=entropies)
+    branching = algorithm.branching()
     learner = Learner(model, algorithm, Optimisation(lr=1e-3))
     before = [p.detach().clone() for p in model.parameters()]
     for update in range(2):
-        done = learner.update(played(policy, run_key=update))
+        done = learner.update(played(policy, size=8, run_key=update, branching=branching))
         policy.updated()
         assert all(math.isfinite(value) for value in done.metrics.values()), done.metrics
         assert done.metrics["signal"] > 0

@@ -1,0 +1,66 @@
+"""Agentic reinforced policy optimisation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from agentgym.trainers.aggregate import token_mean
+from agentgym.trainers.algorithm import Algorithm, recipe
+from agentgym.trainers.branches import hard, node_values, once
+from agentgym.trainers.branching import entropy_branching
+from agentgym.trainers.credit import chain, outcome, standardize
+from agentgym.trainers.penalties import kl as kl_penalty
+from agentgym.trainers.surrogate import fixed, min_clip, surrogate
+
+
+@recipe
+def arpo(
+    roots: PositiveInt | None = None,
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.5,
+    beta: float = 0.2,
+    window: PositiveInt = 20,
+    each: PositiveInt = 1,
+    cap: Annotated[int, Field(ge=0)] | None = None,
+    fill: bool = True,
+    threshold: float | None = None,
+    released: bool = False,
+    attribution: Literal["soft", "hard", "hard_unit", "node_values"] = "soft",
+    clip: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+    kl: Annotated[float, Field(ge=0)] = 0.0,
+) -> Algorithm:
+    """GRPO on groups of which a part is forked from running episodes, where the policy became unsure after an answer.
+
+    After an answer of the environment an episode is forked with probability P = α + β·ΔH, ΔH how much higher the mean
+    entropy of what the policy writes next (its first ``window`` tokens, over ln V) is than at its start. 2507.19849.
+    The paper's 16 episodes with 8 roots are ``group_size=16``. With alpha=0 beta=0 fill=no it is GRPO.
+
+    Bias: by the division by the group's spread; and a turn that d episodes share weighs d times a private one (not with
+    ``attribution=hard_unit``).
+
+    Args:
+        roots: episodes that start at once; by default half of the group.
+        alpha: probability of branching where the policy is as sure as at its start.
+        beta: weight of ΔH; the paper finds 0.4 best and trains with 0.2.
+        window: tokens that the entropy is the mean of.
+        each: branches of one state.
+        cap: at most so many branches an update.
+        fill: on the last turn (``max_turns``) take what room is left, before fresh roots do.
+        threshold: branch iff P exceeds it, as the paper writes, instead of a draw.
+        released: read the signal as the released code does: one turn late, summed, and 0 after the first answer.
+        attribution: what turns get that several episodes share: each episode's own credit, the mean of it, the mean
+            with the weight of one turn, or the change of the mean reward below (no group statistics).
+        clip: ε of the clipped ratio.
+        kl: coefficient of the k3 penalty towards the first weights.
+    """
+    plain = chain(outcome(), standardize())
+    credit = {"soft": plain, "node_values": node_values()}.get(attribution, chain(plain, hard()))
+    return Algorithm(
+        branching=entropy_branching(roots, alpha, beta, window, each, cap, fill, threshold, released),
+        credit=credit,
+        weights=(once(),) if attribution in ("hard_unit", "node_values") else (),
+        surrogate=surrogate(bound=fixed(clip, clip), shape=min_clip(dual=3.0)),
+        penalties=(kl_penalty(kl),) if kl else (),
+        aggregate=token_mean,
+    )

@@ -1,0 +1,46 @@
+"""Segment policy optimisation on trees."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, PositiveInt
+
+from agentgym.trainers.aggregate import token_mean
+from agentgym.trainers.algorithm import Algorithm, recipe
+from agentgym.trainers.branches import node_values, once
+from agentgym.trainers.branching import tree
+from agentgym.trainers.surrogate import fixed, min_clip, surrogate
+from agentgym.trainers.weights import drop_zero, unsure
+
+
+@recipe
+def spo_tree(
+    factors: tuple[PositiveInt, ...] = (2, 2, 2),
+    every: PositiveInt = 1,
+    scale: bool = False,
+    mask: Annotated[float, Field(gt=0, le=1)] = 0.9,
+    clip: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+) -> Algorithm:
+    """A tree of fixed shape; a segment's credit is how much it changed the mean reward of the leaves below.
+
+    A = V(child) − V(parent), V the mean reward of a node's leaves; segments are turns here, not tokens. Each segment is
+    learned from once, without those of credit 0, and only at tokens that were not certain. 2505.23564. ``group_size``
+    has to be the product of the factors. Edges of earlier updates are not replayed.
+
+    Bias: by the number of tokens that count; with ``scale`` also by the spread among siblings.
+
+    Args:
+        factors: children at each level, beginning with the roots; the paper's are 6,6,6.
+        every: turns between levels.
+        scale: divide by the standard deviation among siblings.
+        mask: only tokens that were sampled with a smaller probability count; 1: all but certain ones.
+        clip: ε of the clipped ratio.
+    """
+    return Algorithm(
+        branching=tree(factors, every),
+        credit=node_values(scale),
+        weights=(once(), drop_zero(), unsure(mask)),
+        surrogate=surrogate(bound=fixed(clip, clip), shape=min_clip()),
+        aggregate=token_mean,
+    )
