@@ -18,13 +18,29 @@ import letters
 TEXTS = [f"You see {w}. Still {w}, turn {n}. {w}" for w in letters.WORDS for n in range(4)] * 3
 
 
+class ExactNorm(torch.nn.Module):
+    """RMSNorm in the precision of its input; Transformers' own computes in float32 whatever comes in."""
+
+    def __init__(self, weight, eps):
+        super().__init__()
+        self.weight, self.eps = weight, eps
+
+    def forward(self, x):
+        return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
+
+
 @pytest.fixture(scope="session")
 def small():
-    """``small(seed=0, **sizes)``: a tiny model in float32 and its tokenizer."""
+    """``small(seed=0, dtype=..., **sizes)``: a tiny model and its tokenizer; float64 is exact throughout."""
 
     def make(seed=0, dtype=torch.float32, **sizes):
         options = {"layers": 2, "hidden": 32, "heads": 2, "kv_heads": 1, "vocabulary": 300, "max_context": 256}
         model, tokenizer = tiny(TEXTS, seed=seed, **{**options, **sizes})
+        if dtype == torch.float64:
+            for name, module in list(model.named_modules()):
+                if type(module).__name__.endswith("RMSNorm"):
+                    parent, _, child = name.rpartition(".")
+                    setattr(model.get_submodule(parent), child, ExactNorm(module.weight, module.variance_epsilon))
         return model.to(dtype), tokenizer
 
     return make

@@ -1,0 +1,474 @@
+"""The update against slow row-by-row computations, and what must not change it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from agentgym.errors import UsageError
+from agentgym.records import StopReason
+from agentgym.trainers.algorithm import Algorithm, get_recipe, with_part
+from agentgym.trainers.batch import minibatches
+from agentgym.trainers.contexts import window
+from agentgym.trainers.learner import Learner, Optimisation
+from agentgym.trainers.model import ModelPolicy
+from agentgym.trainers.optim import Optimizer
+from agentgym.trainers.penalties import Penalty
+from agentgym.trainers.rows import played_ids
+
+FREE = Optimisation(lr=1e-2, max_grad_norm=1e9)
+
+
+@pytest.fixture(scope="module")
+def world(small, played):
+    """A float64 model, episodes that it played, and a copy whose weights have moved since."""
+
+    def make(context=None, **options):
+        model, tokenizer = small(dtype=torch.float64)
+        policy = ModelPolicy(model, tokenizer, max_new_tokens=4, context=context, entropies=True)
+        episodes = played(policy, **options)
+        moved = copy.deepcopy(model)
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for p in moved.parameters():
+                p.add_(0.02 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
+        return model, moved, episodes
+
+    return make
+
+
+def gradient(learner, episodes):
+    """The gradient of one update, without a step."""
+    learner.optimizer.step = lambda: None
+    done = learner.update(episodes)
+    return [p.grad.clone() for p in learner.model.parameters()], done
+
+
+def logprobs(model, context, action, temperature=1.0):
+    """log π of an action's tokens, and the hidden states that predict them, by an ordinary forward pass."""
+    out = model(input_ids=torch.tensor([[*context, *action]]), use_cache=False, output_hidden_states=True)
+    at = slice(len(context) - 1, len(context) + len(action) - 1)
+    every = torch.log_softmax(out.logits[0, at] / temperature, -1)
+    return every[range(len(action)), list(action)], out.hidden_states[-1][0, at], every
+
+
+def slow_clip(ratio, advantage, low=0.2, high=0.2, dual=None):
+    losses = []
+    for r in ratio:
+        loss = torch.maximum(-advantage * r, -advantage * r.clamp(1 - low, 1 + high))
+        if dual is not None and advantage < 0:
+            loss = torch.minimum(loss, torch.tensor(-advantage * dual, dtype=loss.dtype))
+        losses.append(loss)
+    return torch.stack(losses)
+
+
+def slow_grpo_credit(episodes):
+    groups = {}
+    for e in episodes:
+        groups.setdefault(e.group, []).append(e.reward)
+    out = {}
+    for e in episodes:
+        r = np.array(groups[e.group])
+        out[e.id] = (e.reward - r.mean()) / (r.std(ddof=1) + 1e-6) if r.std() > 1e-12 else 0.0
+    return out
+
+
+def slow_gigpo_credit(episodes, discount=0.95):
+    returns = {}
+    for e in episodes:
+        for t in range(len(e.turns)):
+            returns[e.id, t] = sum(discount ** (k - t) * e.turns[k].reward for k in range(t, len(e.turns)))
+    whole, out = slow_grpo_credit(episodes), {}
+    for e in episodes:
+        for t, turn in enumerate(e.turns):
+            same = [
+                returns[o.id, k]
+                for o in episodes
+                if o.group == e.group
+                for k, other in enumerate(o.turns)
+                if other.anchor == turn.anchor
+            ]
+            out[e.id, t] = whole[e.id] + returns[e.id, t] - sum(same) / len(same)
+    return out
+
+
+def check(grads, model, loss):
+    expected = torch.autograd.grad(loss, list(model.parameters()))
+    assert max(float(g.abs().max()) for g in expected) > 1e-4
+    for got, want in zip(grads, expected, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-9, rtol=1e-7)
+
+
+@pytest.mark.parametrize("context", [None, window(1)], ids=["history", "window"])
+@pytest.mark.parametrize("max_tokens", [64, 10_000])
+def test_gradient_of_grpo_equals_the_loss_written_out(world, context, max_tokens):
+    """1/N Σᵢ 1/|oᵢ| Σₜ max(−Aρ, −A·clip ρ), one forward pass a turn."""
+    _, moved, episodes = world(context)
+    credit = slow_grpo_credit(episodes)
+    slow = 0.0
+    for e in episodes:
+        losses = []
+        for at, turn in zip(e.contexts(), e.turns, strict=True):
+            now, _, _ = logprobs(moved, at, turn.sample.action)
+            ratio = (now - torch.tensor(turn.sample.logprobs, dtype=torch.float64)).exp()
+            losses.append(slow_clip(ratio, credit[e.id]))
+        slow = slow + torch.cat(losses).mean() / len(episodes)
+    learner = Learner(moved, get_recipe("grpo")(), replace(FREE, max_tokens=max_tokens))
+    grads, done = gradient(learner, episodes)
+    check(grads, moved, slow)
+    assert_allclose(done.metrics["loss"], slow.item(), rtol=1e-9)
+    assert done.metrics["clipped"] > 0.01
+    for e in episodes:
+        assert_allclose(done.credits[e.id], [credit[e.id]] * len(e.turns), atol=1e-12)
+
+
+def test_gradient_of_gigpo_equals_the_loss_written_out(world):
+    """The mean over all action tokens of the dual-clipped loss with k3 to the first weights."""
+    first, moved, episodes = world()
+    credit = slow_gigpo_credit(episodes)
+    losses = []
+    for e in episodes:
+        for t, (at, turn) in enumerate(zip(e.contexts(), e.turns, strict=True)):
+            now, _, _ = logprobs(moved, at, turn.sample.action)
+            ratio = (now - torch.tensor(turn.sample.logprobs, dtype=torch.float64)).exp()
+            d = logprobs(first, at, turn.sample.action)[0].detach() - now
+            losses.append(slow_clip(ratio, credit[e.id, t], dual=3.0) + 0.05 * (d.exp() - d - 1))
+    learner = Learner(first, get_recipe("gigpo")(kl=0.05), FREE)
+    learner.model.load_state_dict(moved.state_dict())  # the reference keeps the first weights
+    grads, done = gradient(learner, episodes)
+    check(grads, moved, torch.cat(losses).mean())
+    for e in episodes:
+        assert_allclose(done.credits[e.id], [credit[e.id, t] for t in range(len(e.turns))], atol=1e-9)
+
+
+def test_gradient_of_ppo_equals_the_loss_written_out(world):
+    """GAE over turns, whitened over tokens; V of cut-off episodes behind the context that would have come next."""
+    _, moved, episodes = world()
+    assert any(e.truncated for e in episodes)
+    after = lambda e: [*played_ids(e), 7, 8, 9]  # noqa: E731
+    learner = Learner(moved, get_recipe("ppo")(discount=0.9, trace=0.8, value_clip=0.05), FREE, after)
+    with torch.no_grad():
+        learner.values.weight.copy_(torch.linspace(-0.3, 0.3, 32, dtype=torch.float64)[None])
+        learner.values.bias.fill_(0.1)
+
+    def value(hidden):
+        return (hidden @ learner.values.weight[0]) + learner.values.bias
+
+    turns, lengths, ratios, values = [], [], [], []
+    advantage, target = [], []
+    for e in episodes:
+        own = []
+        for at, turn in zip(e.contexts(), e.turns, strict=True):
+            now, hidden, _ = logprobs(moved, at, turn.sample.action)
+            ratios.append((now - torch.tensor(turn.sample.logprobs, dtype=torch.float64)).exp())
+            values.append(value(hidden))
+            own.append(values[-1][0].item())
+            lengths.append(len(turn.sample.action))
+            turns.append(turn)
+        after_last = 0.0
+        if e.truncated:
+            ids = after(e)
+            after_last = value(logprobs(moved, ids, [0])[1])[0].item()
+        found, carried = [], 0.0
+        for t in reversed(range(len(e.turns))):
+            following = own[t + 1] if t + 1 < len(own) else after_last
+            carried = e.turns[t].reward + 0.9 * following - own[t] + 0.9 * 0.8 * carried
+            found.insert(0, carried)
+        advantage += found
+        target += [a + v for a, v in zip(found, own, strict=True)]
+    tokens = np.repeat(advantage, lengths)
+    white = (np.array(advantage) - tokens.mean()) / (tokens.std(ddof=1) + 1e-8)
+    losses = []
+    for a, r, v, goal in zip(white, ratios, values, target, strict=True):
+        losses.append(slow_clip(r, a) + 0.5 * 0.5 * (v - goal) ** 2)  # V is V_old, so its clip does nothing yet
+    slow = torch.cat(losses).mean()
+    head = torch.autograd.grad(slow, list(learner.values.parameters()), retain_graph=True)
+    grads, done = gradient(learner, episodes)
+    check(grads, moved, slow)
+    torch.testing.assert_close(learner.values.weight.grad, head[0], atol=1e-9, rtol=1e-7)
+    torch.testing.assert_close(learner.values.bias.grad, head[1], atol=1e-9, rtol=1e-7)
+    assert_allclose(np.concatenate([done.credits[e.id] for e in episodes]), white, atol=1e-9)
+
+
+def test_a_critic_learns_the_returns(world):
+    """Frozen policy gradient aside, the value loss falls and values move towards the turns' returns."""
+    model, _, episodes = world()
+    algorithm = with_part(get_recipe("ppo")(trace=1.0, value_weight=1.0, value_clip=None, whiten=False), "surrogate",
+                          "surrogate(bound=absolute(0.0, 0.0), shape=min_clip())")  # fmt: skip
+    episodes = [replace(e, stop=StopReason.TERMINATED) for e in episodes]
+    learner = Learner(model, algorithm, Optimisation(lr=1e-2))
+    seen = []
+    for _ in range(25):
+        done = learner.update(episodes)
+        gaps = np.concatenate([done.credits[e.id] for e in episodes])  # with λ = 1: return − value
+        seen.append(float(np.mean(gaps**2)))
+    assert seen[-1] < 0.5 * seen[0]
+
+
+def test_kl_in_the_reward_is_measured_against_the_first_weights(world):
+    first, moved, episodes = world()
+    learner = Learner(first, get_recipe("rloo")(kl=0.5), FREE)
+    learner.model.load_state_dict(moved.state_dict())
+    episodes = [  # as if the moved weights had played
+        replace(e, turns=tuple(
+            replace(t, sample=replace(t.sample, logprobs=tuple(logprobs(moved, c, t.sample.action)[0].tolist())))
+            for c, t in zip(e.contexts(), e.turns, strict=True)))
+        for e in episodes
+    ]  # fmt: skip
+    _, done = gradient(learner, episodes)
+    reference = learner.reference.model
+    reward = {}
+    for e in episodes:
+        spent = 0.0
+        for at, turn in zip(e.contexts(), e.turns, strict=True):
+            spent += sum(turn.sample.logprobs) - logprobs(reference, at, turn.sample.action)[0].sum().item()
+        reward[e.id] = e.reward - 0.5 * spent
+    for e in episodes:
+        others = [reward[o.id] for o in episodes if o.group == e.group and o is not e]
+        assert_allclose(done.credits[e.id], [reward[e.id] - np.mean(others)] * len(e.turns), atol=1e-9)
+
+
+def test_temperature_is_that_of_sampling(world):
+    _, moved, episodes = world()
+    learner = Learner(moved, get_recipe("rloo")(), replace(FREE, temperature=0.7))
+    grads, done = gradient(learner, episodes)
+    slow, nll, count = 0.0, 0.0, 0
+    for e in episodes:
+        for at, turn in zip(e.contexts(), e.turns, strict=True):
+            now, _, _ = logprobs(moved, at, turn.sample.action, 0.7)
+            slow = slow - done.credits[e.id][0] * now.sum() / len(episodes)
+            nll, count = nll - now.sum().item(), count + len(now)
+    check(grads, moved, slow)
+    assert_allclose(done.metrics["nll"], nll / count)
+
+
+def test_entropy_bonus_and_top_entropy_tokens(world):
+    """The bonus is on the entropy now; the tokens are chosen by the entropy with which they were sampled."""
+    _, moved, episodes = world()
+    algorithm = with_part(get_recipe("rloo")(), "penalties", "entropy(0.3)")
+    algorithm = with_part(algorithm, "weights", "top_entropy(0.25)")
+    grads, done = gradient(Learner(moved, algorithm, FREE), episodes)
+    recorded = sorted((x for e in episodes for t in e.turns for x in t.sample.entropies), reverse=True)
+    least = recorded[-(-len(recorded) // 4) - 1]
+    slow, counted = 0.0, set()
+    for e in episodes:
+        for at, turn in zip(e.contexts(), e.turns, strict=True):
+            now, _, every = logprobs(moved, at, turn.sample.action)
+            entropy = -(every.exp() * every).sum(-1)
+            kept = torch.tensor([float(x >= least) for x in turn.sample.entropies], dtype=torch.float64)
+            slow = slow + (kept * (-done.credits[e.id][0] * now - 0.3 * entropy)).sum()
+            if kept.any():
+                counted.add(e.id)
+    check(grads, moved, slow / len(counted))
+
+
+# --- what must not change anything ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["grpo", "gigpo", "gspo", "ppo", "dr_grpo"])
+def test_micro_batches_change_no_value(world, name):
+    _, moved, episodes = world()
+    whole, one = gradient(Learner(moved, get_recipe(name)(), FREE), episodes)
+    parts, other = gradient(Learner(moved, get_recipe(name)(), replace(FREE, max_tokens=40)), episodes)
+    for a, b in zip(whole, parts, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-8)
+    for id_, credit in one.credits.items():
+        assert_allclose(credit, other.credits[id_], atol=1e-10)
+    assert_allclose(one.metrics["loss"], other.metrics["loss"], atol=1e-12)
+
+
+def test_the_order_of_episodes_changes_no_value(world):
+    """Groups may be mixed up; minibatches still hold whole groups."""
+    _, moved, episodes = world()
+    mixed = sorted(episodes, key=lambda e: (e.member, e.group))
+    for minibatch in (1, 3):
+        models = [copy.deepcopy(moved) for _ in range(2)]
+        for model, given in zip(models, (episodes, mixed), strict=True):
+            learner = Learner(model, get_recipe("gigpo")(kl=0.1), replace(FREE, minibatches=minibatch))
+            learner.update(given)
+        for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-7)
+
+
+def test_minibatches_hold_whole_groups(world):
+    _, _, episodes = world()
+    mixed = sorted(episodes, key=lambda e: (e.member, e.group))
+    parts = list(minibatches(mixed, 2))
+    assert sorted(n for part in parts for n in part) == list(range(12))
+    groups = [{mixed[n].group for n in part} for part in parts]
+    assert groups == [{"g0", "g1"}, {"g2"}]
+    assert all(part == sorted(part) for part in parts)
+    assert len(list(minibatches(mixed, 99))) == 3
+    alone = [replace(e, group="") for e in mixed[:3]]
+    assert list(minibatches(alone, 3)) == [[0], [1], [2]]
+
+
+def test_minibatches_are_steps_on_the_advantages_of_the_whole(world):
+    """Two minibatches are two updates with one group each, whose whitening saw both."""
+    _, moved, episodes = world(groups=2)
+    other = copy.deepcopy(moved)
+    learner = Learner(moved, get_recipe("reinforce_pp")(), Optimisation(lr=1e-3, minibatches=2))
+    done = learner.update(episodes)
+    fixed = {e.id: done.credits[e.id] for e in episodes}
+    slow = Learner(other, with_part(with_part(Algorithm(), "credit", "total(to_go(0.0))"), "aggregate", "token_mean"),
+                   Optimisation(lr=1e-3))  # fmt: skip
+    for part in (episodes[:4], episodes[4:]):
+        slow.update([
+            replace(e, turns=tuple(replace(t, reward=a) for t, a in zip(e.turns, fixed[e.id], strict=True)))
+            for e in part
+        ])  # fmt: skip
+    for a, b in zip(moved.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-8)
+
+
+def test_epochs_are_passes_with_the_same_old_probabilities(world):
+    _, moved, episodes = world()
+    other = copy.deepcopy(moved)
+    twice = Learner(moved, get_recipe("grpo")(), Optimisation(lr=1e-2, epochs=2))
+    twice.update(episodes)
+    once = Learner(other, get_recipe("grpo")(), Optimisation(lr=1e-2))
+    once.update(episodes)
+    once.update(episodes)
+    for a, b in zip(moved.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-10)
+
+
+# --- edges ------------------------------------------------------------------------------------------------------------
+
+
+def unchanged(model, before):
+    return all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
+
+
+def test_groups_without_spread_teach_nothing_and_move_nothing(world):
+    """Not even by the momentum of earlier updates, or by weight decay."""
+    model, _, episodes = world()
+    learner = Learner(model, get_recipe("grpo")(), Optimisation(lr=1e-2, weight_decay=0.1))
+    learner.update(episodes)
+    before = [p.detach().clone() for p in model.parameters()]
+    flat = [replace(e, turns=tuple(replace(t, reward=0.0) for t in e.turns)) for e in episodes]
+    done = learner.update(flat)
+    assert unchanged(model, before)
+    assert done.metrics["signal"] == done.metrics["loss"] == done.metrics["grad_norm"] == 0
+    assert done.metrics["skipped"] == 1
+
+
+def test_failed_and_empty_episodes_are_left_out(world):
+    model, _, episodes = world()
+    broken = replace(episodes[0], id="x", stop=StopReason.ENVIRONMENT_ERROR, failure="boom")
+    empty = replace(episodes[0], id="y", turns=(), stop=StopReason.CONTEXT_FULL)
+    grads, done = gradient(Learner(model, get_recipe("grpo")(), FREE), [broken, *episodes, empty])
+    assert set(done.credits) == {e.id for e in episodes}
+    plain, _ = gradient(Learner(model, get_recipe("grpo")(), FREE), episodes)
+    for a, b in zip(grads, plain, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_nothing_to_learn_from(world):
+    model, _, episodes = world()
+    learner = Learner(model, get_recipe("grpo")(), FREE)
+    before = [p.detach().clone() for p in model.parameters()]
+    failed = [replace(e, stop=StopReason.POLICY_ERROR) for e in episodes]
+    for none in ([], failed):
+        done = learner.update(none)
+        assert done.metrics == {"turns": 0.0}
+        assert done.credits == {}
+    assert unchanged(model, before)
+    assert learner.updates == 2
+
+
+def test_masked_tokens_everywhere_give_a_zero_loss(world):
+    model, _, episodes = world()
+    cut = [replace(e, stop=StopReason.TURN_LIMIT) for e in episodes]
+    learner = Learner(model, with_part(get_recipe("grpo")(), "weights", "mask_truncated()"), FREE)
+    done = learner.update(cut)
+    assert done.metrics["loss"] == 0.0
+    assert done.metrics["skipped"] == 1
+
+
+def test_a_broken_gradient_moves_nothing(world):
+    model, _, episodes = world()
+    broken = Penalty(1.0, lambda tokens: tokens.logprob * float("nan"))
+    learner = Learner(model, replace(get_recipe("rloo")(), penalties=(broken,)), FREE)
+    before = [p.detach().clone() for p in model.parameters()]
+    done = learner.update(episodes)
+    assert done.metrics["skipped"] == 1
+    assert unchanged(model, before)
+
+
+def test_one_long_gradient_is_scaled_down(world):
+    model, _, episodes = world()
+    learner = Learner(model, get_recipe("rloo")(), replace(FREE, max_grad_norm=0.01))
+    grads, done = gradient(learner, episodes)
+    assert done.metrics["grad_norm"] > 0.01
+    assert_allclose(float(torch.cat([g.flatten() for g in grads]).norm()), 0.01, rtol=1e-3)
+
+
+def test_warm_up_raises_the_learning_rate_in_equal_steps(world):
+    model, _, episodes = world()
+    learner = Learner(model, get_recipe("grpo")(), Optimisation(lr=0.4, warmup=4))
+    rates = []
+    for _ in range(6):
+        gradient(learner, episodes)
+        rates.append(learner.optimizer._all[0].param_groups[0]["lr"])
+    assert_allclose(rates, [0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
+    learner.update(episodes, lr=0.2)
+    assert learner.optimizer._all[0].param_groups[0]["lr"] == 0.2
+
+
+@pytest.mark.parametrize("name", ["ppo", "gigpo"])
+def test_state_is_all_that_an_exact_continuation_needs(world, name):
+    model, _, episodes = world()
+    algorithm = get_recipe(name)(kl=0.1)
+    learner = Learner(model, algorithm, Optimisation(lr=1e-3))
+    learner.update(episodes)
+    twin = Learner(copy.deepcopy(model), get_recipe(name)(kl=0.1), Optimisation(lr=1e-3))
+    twin.load_state_dict(copy.deepcopy(learner.state_dict()))
+    one, two = learner.update(episodes), twin.update(episodes)
+    assert one == two
+    assert unchanged(twin.model, list(model.parameters()))
+
+
+def test_what_the_learner_cannot_compute_is_refused(small):
+    model, _ = small()
+    with pytest.raises(UsageError, match="a part reads 'baseline', which training does not compute"):
+        Learner(model, with_part(Algorithm(), "credit", "baseline()"))
+    with pytest.raises(UsageError, match="a part reads the policy's belief"):
+        Learner(model, with_part(Algorithm(), "reward", "information_gain()"))
+
+
+def test_figures(world):
+    model, _, episodes = world()
+    _, done = gradient(Learner(model, get_recipe("grpo")(), FREE), episodes)
+    turns = sum(len(e.turns) for e in episodes)
+    tokens = sum(len(t.sample.action) for e in episodes for t in e.turns)
+    nll = -sum(sum(t.sample.logprobs) for e in episodes for t in e.turns) / tokens
+    assert done.metrics["turns"] == turns
+    assert done.metrics["action_tokens"] == tokens
+    assert_allclose(done.metrics["nll"], nll, rtol=1e-9)
+    assert done.metrics["kl_old"] == pytest.approx(0, abs=1e-12)
+    assert done.metrics["clipped"] == 0
+    assert done.metrics["sharing"] > 1.5
+    assert done.metrics["tree_tokens"] * done.metrics["sharing"] == pytest.approx(
+        sum(len(e.contexts()[-1]) + len(e.turns[-1].sample.action) - 1 for e in episodes)
+    )
+
+
+# --- optimisers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_every_trainable_weight_is_in_one_optimiser_once(small, name):
+    model, _ = small()
+    model.model.layers[0].mlp.up_proj.weight.requires_grad_(False)
+    head = torch.nn.Linear(32, 1)
+    optimizer = Optimizer.of(name, model, head.parameters(), lr=0.1, weight_decay=0.0, betas=(0.9, 0.99))
+    ids = [id(p) for inner in optimizer._all for group in inner.param_groups for p in group["params"]]
+    wanted = [*(p for p in model.parameters() if p.requires_grad), *head.parameters()]
+    assert sorted(ids) == sorted(map(id, wanted))
+    assert sorted(map(id, optimizer.parameters)) == sorted(ids)
