@@ -29,7 +29,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 #: Ends thinking that the template began, or spans it; unclosed thinking goes to the end.
-_THOUGHT = re.compile(r"\A(?:(?!<think>).)*?</think>\s*|<think>.*?(?:</think>\s*|\Z)", re.DOTALL)
+_THOUGHT = re.compile(r"\A(?:(?!<think>).)*?</think>|<think>.*?(?:</think>|\Z)", re.DOTALL)
 _MARK = "4711"
 NONE = -1
 
@@ -221,13 +221,7 @@ def without_thought(chat: Chat, action: Sequence[int]) -> list[int]:
     """The action's ids without those that write its thinking; what remains keeps the ids that were sampled."""
     ids = list(action)
     while found := _THOUGHT.search(chat.text(ids)):
-        first = _token_at(chat, ids, found.start())
-        stop = len(ids) if found.end() == len(chat.text(ids)) else _token_at(chat, ids, found.end() - 1) + 1
-        if ids[-1] == chat.end:
-            stop = min(stop, len(ids) - 1)
-        if first >= stop:
-            break
-        del ids[first:stop]
+        del ids[_token_at(chat, ids, found.start()) : _token_at(chat, ids, found.end() - 1) + 1]
     return ids
 
 
