@@ -1,12 +1,12 @@
-"""What branching costs and saves: tool calls and rounds of a scripted policy, by rule. ``python benchmarks/branching.py``
+"""What branching saves: tool calls and rounds of a scripted policy, by rule: ``python benchmarks/branching.py``.
 
 The policy calls a tool with probability ``--p`` while it has calls left (3), else answers; an answer to ``call`` is its
 last call's result. 16 tasks, groups of 16 with 8 roots, three seeds, as the released ARPO code was measured: GRPO 27.8
 calls a group in 4 rounds, ARPO 20.6 in 8 (p = 0.75).
 
-A round is a turn of everything that runs: all requests at once, one token each a step, replies of ``LENGTH`` = 145 tokens
-(what the released code generated). Branches start inside their parent's round, as soon as the window of 20 tokens has
-been seen; "latency" counts that too, in lengths of a reply.
+A round is a turn of everything that runs: all requests at once, one token each a step, replies of ``LENGTH`` = 145
+tokens (what the released code generated). Branches start inside their parent's round, as soon as the window of 20 tokens
+has been seen; "latency" counts that too, in lengths of a reply.
 """
 
 from __future__ import annotations
@@ -119,6 +119,7 @@ RULES: dict[str, Callable[[], Branching]] = {
 
 
 def main() -> None:
+    """Print a table for each tool probability."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--p", type=float, nargs="*", default=[0.75])
     parser.add_argument("--seeds", type=int, default=3)

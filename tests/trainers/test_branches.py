@@ -196,7 +196,7 @@ def test_sets_that_succeed_and_differ():
         fork_turn=[0] * 8,
         anchor=["s", "left", "s", "left", "s", "right", "s", "pit"],
     )
-    way, reward = dict(a=1, b=1, c=2, d=3), dict(a=1, b=1, c=1, d=0)
+    way, reward = {"a": 1, "b": 1, "c": 2, "d": 3}, {"a": 1, "b": 1, "c": 1, "d": 0}
     sets = list(itertools.combinations("abcd", 2))
     f = {s: np.mean([reward[e] for e in s]) * len({way[e] for e in s}) / 2 for s in sets}
     expected = {e: np.mean([f[s] for s in sets if e in s]) - np.mean(list(f.values())) for e in "abcd"}
