@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,8 +24,10 @@ from agentgym.trainers.beliefs import Belief, Beliefs, Questions, answer_markup,
 from agentgym.trainers.chat import Chat
 from agentgym.trainers.contexts import full_history, window, workspace
 from agentgym.trainers.demonstrations import tokenised
+from agentgym.trainers.information import information_gain
 from agentgym.trainers.learner import Learner, Optimisation
 from agentgym.trainers.model import ModelPolicy, tiny
+from agentgym.trainers.penalties import kl
 from agentgym.trainers.requirements import check_environment
 from agentgym.trainers.rows import rows_of
 from agentgym.trainers.tree import Row, TokenTree
@@ -102,10 +105,11 @@ def episodes(chat, context=None, *, answers=ANSWERS, lengths=(3, 1, 6, 2), think
     return out
 
 
-def columns(model, tokenizer, found, belief=None, context=None, *, max_tokens=16384, **options):
+def columns(model, tokenizer, found, belief=None, context=None, *, max_tokens=16384, algorithm=None, **options):
     """What the learner makes of them, through its own scoring pass."""
+    algorithm = algorithm or get_recipe("igpo")()
     beliefs = Beliefs(Chat(tokenizer), context or full_history(), belief, **options)
-    learner = Learner(copy.deepcopy(model), get_recipe("igpo")(), Optimisation(max_tokens=max_tokens), beliefs=beliefs)
+    learner = Learner(copy.deepcopy(model), algorithm, Optimisation(max_tokens=max_tokens), beliefs=beliefs)
     turns, _ = learner._prepared(TurnTable.from_episodes(found), found, rows_of(found))
     return turns.answer_logprob, turns.answer_logprob_before
 
@@ -187,6 +191,19 @@ def test_contexts_that_are_rebuilt_every_turn(double, context):
     assert_allclose(before, list(itertools.chain(*expected)), rtol=0, atol=1e-9)
     assert_allclose(after[3:8], before[4:9], rtol=0, atol=1e-12)
     assert np.isfinite(after[8])
+
+
+@pytest.mark.parametrize("by", ["policy", "reference"])
+@pytest.mark.parametrize("base", ["igpo", "ppo"])
+@pytest.mark.parametrize("penalties", [(), (kl(0.01),)])
+def test_the_pass_that_other_parts_need_gives_the_same_beliefs(double, by, base, penalties):
+    """Before the first update the reference is the policy, so all of them agree."""
+    found = episodes(Chat(double[1]))
+    algorithm = replace(get_recipe(base)(), reward=information_gain())
+    algorithm = replace(algorithm, penalties=(*algorithm.penalties, *penalties))
+    got = columns(*double, found, Belief(by=by), algorithm=algorithm)
+    for a, b in zip(got, columns(*double, found), strict=True):
+        assert_allclose(a, b, rtol=0, atol=1e-12)
 
 
 def test_lead_and_markup(double):

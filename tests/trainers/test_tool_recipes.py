@@ -1,0 +1,335 @@
+"""Reward parts, contexts and weights of the recipes for agents with tools, by hand; and IGPO from end to end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import agentgym
+from agentgym.errors import UsageError
+from agentgym.policy import Request
+from agentgym.records import Episode, StopReason, Task, ToolCall, Turn
+from agentgym.store import RunFolder
+from agentgym.trainers.algorithm import get_recipe
+from agentgym.trainers.chat import Chat
+from agentgym.trainers.config import TrainConfig
+from agentgym.trainers.contexts import KEEP_A_REPORT, workspace
+from agentgym.trainers.credit import chain
+from agentgym.trainers.evidence import evidence_columns
+from agentgym.trainers.learner import Learner
+from agentgym.trainers.model import TEMPLATE, train_tokenizer
+from agentgym.trainers.rewards import malformed, rubrics, tool_cost
+from agentgym.trainers.sampling import with_spread
+from agentgym.trainers.train import Training
+from agentgym.trainers.turns import TurnTable
+from agentgym.trainers.weights import thinned
+
+
+def table(**columns):
+    """Episodes of one turn each."""
+    count = len(next(iter(columns.values())))
+    columns.setdefault("group", ["g"] * count)
+    return TurnTable.from_columns(**{"episode": range(count), "turn": [0] * count, **columns})
+
+
+# --- OTC --------------------------------------------------------------------------------------------------------------
+
+
+def test_tool_cost_without_comparison():
+    turns = table(reward=[1.0] * 5, tool_calls=range(5), success=[True] * 5)
+    got = tool_cost(4.0, fewest="none")(turns, turns.reward)
+    assert got == pytest.approx([1, 0.8660, 0.7071, 0.5878, 0.5], abs=1e-4)
+
+
+def test_tool_cost_against_the_fewest_of_the_group():
+    # n = 2 (the solved episodes with 2, 3 and 4 calls); the ones with 0 and 1 call are right by their reward only
+    turns = table(reward=[1.0] * 5, tool_calls=range(5), success=[False, False, True, True, True])
+    got = tool_cost()(turns, turns.reward)
+    assert got == pytest.approx([0, 0.8660, 1, 0.9511, 0.8660], abs=1e-4)
+
+
+def test_tool_cost_where_no_call_was_needed():
+    turns = table(reward=[1.0, 1.0, 0.0], tool_calls=[0, 3, 7], success=[True, True, False])
+    assert tool_cost(4.0, scale=2.0)(turns, turns.reward) == pytest.approx([2, 2 * 0.5878, 0], abs=1e-4)
+
+
+def test_tool_cost_multiplies_what_was_earned_and_nothing_else():
+    turns = TurnTable.from_columns(
+        group=["g"] * 5,
+        episode=["a", "a", "b", "b", "c"],
+        turn=[0, 1, 0, 1, 0],
+        reward=[0.5, 0.5, -0.2, 0.1, 0.0],
+        tool_calls=[1, 0, 3, 0, 9],
+        success=[True, True, False, False, False],
+    )
+    assert tool_cost(fewest="none")(turns, turns.reward) == pytest.approx([0.433, 0.433, -0.2, 0.1, 0.0], abs=1e-4)
+    assert tool_cost()(turns, turns.reward) == pytest.approx(turns.reward)  # a is the group's fewest
+
+
+def test_without_a_solved_episode_nothing_is_known():
+    turns = table(reward=[0.4, 0.0], tool_calls=[3, 1], success=[False, False])
+    assert tool_cost()(turns, turns.reward).tolist() == [0.4, 0.0]
+
+
+def test_the_fewest_calls_of_a_task_are_remembered():
+    part = tool_cost(fewest="task")
+    first = table(reward=[1.0, 1.0], tool_calls=[4, 2], success=[True, False], task=["t", "t"])
+    assert part(first, first.reward) == pytest.approx([1.0, np.sin(np.pi * 2 / 6)])  # n = 4
+    assert part.state == {"t": 4}
+    better = table(reward=[1.0, 1.0], tool_calls=[1, 2], success=[True, True], task=["t", "u"])
+    assert part(better, better.reward) == pytest.approx([1.0, 1.0])  # entered before they are scored
+    again = table(reward=[1.0], tool_calls=[4], success=[True], task=["t"])
+    assert part(again, again.reward) == pytest.approx([np.sin(np.pi * 4 / 5)])  # n = 1, though this group needed 4
+    assert part.state == {"t": 1, "u": 2}
+
+
+def test_what_parts_remember_is_saved_and_restored():
+    algorithm, fresh = (get_recipe("otc")(fewest="task") for _ in range(2))
+    turns = table(reward=[1.0], tool_calls=[3], success=[True], task=["t"])
+    algorithm.reward(turns, turns.reward)
+    saved = json.loads(json.dumps(algorithm.state_dict()))
+    assert list(saved.values()) == [{"t": 3}]
+    fresh.load_state_dict(saved)
+    more = table(reward=[1.0], tool_calls=[6], success=[False], task=["t"])
+    assert fresh.reward(more, more.reward) == pytest.approx([np.sin(np.pi * 6 / 9)])
+    inside = replace(fresh, reward=chain(fresh.reward, malformed()))
+    assert list(inside.state_dict().values()) == [{"t": 3}]
+    with pytest.raises(UsageError, match="the checkpoint remembers"):
+        get_recipe("otc")().load_state_dict(saved)
+    assert get_recipe("otc")().state_dict() == {}
+
+
+def test_recipes_do_not_share_what_they_remember():
+    first, second = (get_recipe("otc")(fewest="task") for _ in range(2))
+    turns = table(reward=[1.0], tool_calls=[3], success=[True], task=["t"])
+    first.reward(turns, turns.reward)
+    assert second.reward.state == {}
+
+
+def test_tool_cost_refuses():
+    with pytest.raises(UsageError, match=r"smoothing and scale must be positive, got 0\.0 and 1\.0"):
+        tool_cost(0.0)
+    with pytest.raises(UsageError, match="fewest is 'group', 'task' or 'none', got 'run'"):
+        tool_cost(fewest="run")
+
+
+# --- C-GRPO -----------------------------------------------------------------------------------------------------------
+
+
+def search(*documents, error=None):
+    return ToolCall("search", {}, "\n".join(f"[{d}] about {d}" for d in documents), error)
+
+
+def played(*turns, evidence=("a", "b"), episode="e"):
+    """Turns as (action, calls)."""
+    made = tuple(Turn("", action, tool_calls=tuple(calls)) for action, calls in turns)
+    return Episode(episode, "test", Task(0), made, StopReason.TERMINATED, group="g", evidence=evidence)
+
+
+def test_evidence_is_counted_as_it_is_shown():
+    episode = played(
+        ("<search>x</search>", [search("a", "z")]),
+        ("see [a] [b]", [search("b", error="timeout"), ToolCall("search", {}, "text with [b] inside a line")]),
+        ("see [a] [z]", [search("z", "b")]),
+        ("<answer>x</answer> [a] [b]", []),
+    )
+    got = evidence_columns([episode])
+    assert got["evidence_recall"] == [0.5, 0.5, 1.0, 1.0]
+    assert got["evidence_cited"] == [0.0, 0.5, 0.5, 1.0]  # b was not yet shown when it was first cited
+
+
+def test_episodes_without_evidence():
+    none = played(("x", []), evidence=(), episode="f")
+    assert evidence_columns([none]) == {}
+    some = evidence_columns([none, played(("x", [search("a")]))])
+    assert np.isnan(some["evidence_recall"][0])
+    assert some["evidence_recall"][1] == 0.5
+    turns = TurnTable.from_episodes([none, played(("x", [search("a")]))])
+    assert turns.evidence_recall[1] == 0.5
+    assert "evidence_recall" not in TurnTable.from_episodes([none])
+
+
+def test_rubrics_by_hand():
+    turns = table(reward=[1.0, 1.0, 1.0, 0.0], evidence_recall=[1.0, 0.5, 0.0, 1.0])
+    for relative in (True, False):  # the best of the group has 1
+        assert rubrics(0.3, relative=relative)(turns, turns.reward) == pytest.approx([1.0, 0.85, 0.7, 0.0])
+    turns = table(reward=[1.0, 1.0, 1.0], evidence_cited=[0.5, 0.25, float("nan")])
+    assert rubrics(0.3, "evidence_cited")(turns, turns.reward) == pytest.approx([1.0, 0.85, 1.0])
+    assert rubrics(0.3, "evidence_cited", relative=False)(turns, turns.reward) == pytest.approx([0.85, 0.775, 1.0])
+
+
+def test_rubrics_where_nothing_was_found():
+    turns = table(reward=[1.0, 1.0], evidence_recall=[0.0, 0.0])
+    assert rubrics(0.3)(turns, turns.reward) == pytest.approx([0.7, 0.7])
+    with pytest.raises(UsageError, match=r"weight must lie in \[0, 1\], got 2"):
+        rubrics(2)
+
+
+# --- TAPO -------------------------------------------------------------------------------------------------------------
+
+
+def test_malformed_episodes():
+    turns = TurnTable.from_columns(
+        group=["g"] * 5,
+        episode=["a", "a", "b", "c", "c"],
+        turn=[0, 1, 0, 0, 1],
+        reward=[0.0, 1.0, 0.5, 0.3, 0.7],
+        valid=[False, True, True, True, True],
+        terminated=[True, True, False, True, True],
+    )
+    assert malformed()(turns, turns.reward).tolist() == [0.0, -1.0, -1.0, 0.3, 0.7]
+
+
+def test_groups_whose_successes_are_equal_are_drawn_again():
+    a, b = (replace(played(("x", [])), success=True, turns=(Turn("", "x", reward),)) for reward in (0.2, 0.9))
+    assert with_spread().keep([a, b])
+    assert not with_spread(of="success").keep([a, b])
+    assert with_spread(of="success").keep([a, replace(b, success=False)])
+    assert get_recipe("tapo")().select.rollouts == 10
+
+
+# --- EAPO -------------------------------------------------------------------------------------------------------------
+
+
+def test_rounds_of_an_episode_earn_the_discounted_outcome():
+    algorithm = get_recipe("eapo")(discount=0.9)
+    turns = TurnTable.from_columns(
+        group=["g"] * 6, episode=list("aaaabb"), turn=[0, 1, 2, 3, 0, 1], reward=[0, 0, 0, 1, 0, 0]
+    )
+    rounds = np.array([0.729, 0.81, 0.9, 1.0, 0.0, 0.0])
+    expected = (rounds - rounds.mean()) / (rounds.std(ddof=1) + 1e-6)
+    assert algorithm.credit(turns, turns.reward) == pytest.approx(expected)
+    assert algorithm.sequence == "turn"
+
+
+@given(count=st.integers(1, 40), multiple=st.integers(1, 12))
+@settings(max_examples=50, deadline=None)
+def test_thinned_keeps_a_multiple(count, multiple):
+    turns = TurnTable.from_columns(group=["g"] * count, episode=["e"] * count, turn=range(count), reward=[0.0] * count)
+    weight = thinned(multiple)(turns, turns.reward)
+    kept = count if count < multiple else multiple * (count // multiple)
+    assert weight.sum() == kept
+    assert set(weight.tolist()) <= {0.0, 1.0}
+    back = TurnTable.from_columns(**{name: turns.column(name)[::-1] for name in turns.columns})
+    assert thinned(multiple)(back, back.reward).tolist() == weight[::-1].tolist()
+
+
+def test_thinned_refuses():
+    with pytest.raises(UsageError, match="multiple must be at least 1, got 0"):
+        thinned(0)
+
+
+@pytest.fixture(scope="module")
+def chat():
+    tokenizer = train_tokenizer(["Who was it ? nothing yet report action result"] * 3)
+    assert tokenizer.chat_template == TEMPLATE
+    return Chat(tokenizer)
+
+
+def shown(chat, turns, observation, **options):
+    ids = workspace(**options)(chat, Request("e", 0, observation, {}, turns, "Be brief."), [])
+    return chat.tokenizer.decode(ids)
+
+
+def test_the_workspace_holds_the_task_the_report_and_the_last_step(chat):
+    assert shown(chat, [], "Who?") == f"<|system|>Be brief.\n\n{KEEP_A_REPORT}<|user|>Who?<|assistant|>"
+    first = Turn("Who?", "<think>hm</think><report>\nknown: 1\n</report><search>x</search>")
+    second = Turn("found x", "<search>y</search>")
+    assert shown(chat, [first], "found x", instructions=False) == (
+        "<|user|>Who?\n[report] known: 1\n[action] <search>x</search>\n[result] found x<|assistant|>"
+    )
+    # a turn without a report leaves the last one standing
+    assert shown(chat, [first, second], "found y", instructions=False) == (
+        "<|user|>Who?\n[report] known: 1\n[action] <search>y</search>\n[result] found y<|assistant|>"
+    )
+    assert "[report] nothing yet\n" in shown(chat, [second], "found y", instructions=False)
+
+
+def test_a_workspace_stays_short(chat):
+    turns = [Turn(f"observation {n}", f"<report>{n}</report><search>{n}</search>") for n in range(50)]
+    short, long = (len(shown(chat, turns[:n], "end")) for n in (2, 50))
+    assert long - short <= 4
+
+
+def test_a_result_cannot_forge_a_message(chat):
+    ids = workspace()(chat, Request("e", 0, "<|assistant|>", {}, [Turn("q", "a")], ""), [])
+    assert ids.count(chat.tokenizer.convert_tokens_to_ids("<|assistant|>")) == 1
+
+
+# --- from end to end --------------------------------------------------------------------------------------------------
+
+SMALL = {
+    "env": "agentgym/Search-v0",
+    "env_options": {"documents": 400, "max_turns": 3, "k": 1, "characters": 80},
+    "tiny": {"layers": 1, "hidden": 32, "heads": 2, "kv_heads": 1, "vocabulary": 600, "max_context": 1024},
+    "groups": 2,
+    "group_size": 3,
+    "max_new_tokens": 8,
+    "updates": 2,
+    "warm_start": 12,
+    "warm_start_epochs": 1,
+    "eval_every": 0,
+    "eval_episodes": 2,
+    "checkpoint_every": 1,
+    "threads": 1,
+}
+
+
+def trained(path, **given):
+    Training.start(TrainConfig.checked({**SMALL, **given}), path).run()
+    return [m for m in RunFolder(path).metrics.read() if "event" not in m]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"recipe": "igpo"},
+        {"recipe": "igpo", "parameters": {"by": "reference", "removed": "action", "kl": 0.01}},
+        {"recipe": "igpo", "parameters": {"norm": "joint", "accumulate": "rescaled", "aliases": "mean"}},
+        {"recipe": "c_grpo"},
+        {"recipe": "otc", "parameters": {"fewest": "task"}},
+        {"recipe": "eapo", "parameters": {"instructions": False, "multiple": 2}},
+        {"recipe": "search_r1", "parameters": {"estimator": "ppo"}},
+    ],
+    ids=lambda given: " ".join([given["recipe"], *given.get("parameters", {})]),
+)
+def test_defect_11_recipes_run_as_published(tmp_path, given):
+    metrics = trained(tmp_path / "run", **given)
+    assert [m["update"] for m in metrics] == [1, 2]
+    assert all(np.isfinite(v) for m in metrics for v in m.values() if isinstance(v, float))
+    if given["recipe"] == "igpo":
+        assert all(m["beliefs"] > 0 and m["signal"] > 0 for m in metrics)
+
+
+def test_defect_11_what_is_tested_is_not_what_is_trained_on():
+    train, test = (agentgym.make("agentgym/Search-v0", split=split).unwrapped.tasks for split in ("train", "test"))
+    seen, asked = ([tasks[n] for n in range(60)] for tasks in (train, test))
+    assert not {q.text for q in seen} & {q.text for q in asked}
+    assert not {d for q in seen for d in q.evidence} & {d for q in asked for d in q.evidence}
+
+
+def test_what_parts_remember_is_in_the_checkpoint(tmp_path, small):
+    def learner():
+        return Learner(small()[0], get_recipe("otc")(fewest="task"))
+
+    first, second = learner(), learner()
+    turns = table(reward=[1.0], tool_calls=[3], success=[True], task=["t"])
+    first.algorithm.reward(turns, turns.reward)
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert second.algorithm.reward.state == {"t": 3}
+
+
+def test_a_world_without_answers_is_refused_before_the_run_folder_exists(tmp_path):
+    with pytest.raises(UsageError, match=r"gives no info\['answers'\]"):
+        Training.start(
+            TrainConfig.checked({**SMALL, "env": "agentgym/Household-v0", "env_options": {}, "recipe": "igpo"}),
+            tmp_path / "run",
+        )
+    assert not (tmp_path / "run").exists()
