@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from itertools import pairwise
 from typing import NamedTuple
@@ -26,7 +27,12 @@ class Sale(NamedTuple):
     cents: int
 
     def line(self) -> str:
-        return f"{iso(from_number(self.day))},{self.town},{self.item},{self.pieces},{money(self.cents)}"
+        return f"{_iso(self.day)},{self.town},{self.item},{self.pieces},{money(self.cents)}"
+
+
+@functools.lru_cache(maxsize=10_000)
+def _iso(day: int) -> str:
+    return iso(from_number(day))
 
 
 def money(cents: int) -> str:
@@ -37,14 +43,13 @@ def money(cents: int) -> str:
 def _sales(rng: np.random.Generator, rows: int, spread: int) -> list[Sale]:
     """Rows in the order of their dates, with few towns and items so that groups have several rows."""
     towns, items = some(rng, TOWNS, 3 + spread // 2), some(rng, WORDS, 3 + spread)
-    prices = {item: whole(rng, 50, 3000) for item in items}
+    prices = [whole(rng, 50, 3000) for _ in items]
     first = day_number((2020, 1, 1)) + whole(rng, 0, 1500)
-    days = sorted(first + whole(rng, 0, rows) for _ in range(rows))
-    sales = []
-    for day in days:
-        item = choose(rng, items)
-        sales.append(Sale(day, choose(rng, towns), item, whole(rng, 1, 5 + 5 * spread), prices[item]))
-    return sales
+    days = np.sort(rng.integers(0, rows + 1, rows)) + first
+    where, what = rng.integers(len(towns), size=rows), rng.integers(len(items), size=rows)
+    pieces = rng.integers(1, 6 + 5 * spread, rows)
+    columns = zip(days.tolist(), where.tolist(), what.tolist(), pieces.tolist(), strict=True)
+    return [Sale(day, towns[t], items[i], count, prices[i]) for day, t, i, count in columns]
 
 
 def _ask(rng: np.random.Generator, sales: list[Sale], level: int) -> tuple[str, str, str]:
@@ -153,10 +158,11 @@ def log(rng: np.random.Generator, level: int) -> Draft:
     """A question about a log file."""
     users = some(rng, NAMES, 4 + level)
     actions = ("login", "read", "write", "logout")
-    second, entries = whole(rng, 0, 3600), []
-    for _ in range(25 * 2**level):
-        second += whole(rng, 1, 90)
-        entries.append((second, choose(rng, users), choose(rng, actions), whole(rng, 2, 900)))
+    count = 25 + 35 * level
+    seconds = whole(rng, 0, 3600) + np.cumsum(rng.integers(1, 91, count))
+    who, what = rng.integers(len(users), size=count), rng.integers(len(actions), size=count)
+    columns = zip(seconds.tolist(), who.tolist(), what.tolist(), rng.integers(2, 901, count).tolist(), strict=True)
+    entries = [(t, users[u], actions[a], ms) for t, u, a, ms in columns]
     user = choose(rng, entries)[1]
     lines = [f"{t // 3600:02d}:{t // 60 % 60:02d}:{t % 60:02d} {who} {what} {ms}ms" for t, who, what, ms in entries]
     head = "lines = [line.split() for line in open('app.log')]\n"
