@@ -60,23 +60,46 @@ def _schema(pa: Any) -> Any:
     )
     usage = pa.struct(
         {
-            "prompt_tokens": whole, "completion_tokens": whole, "cost": real,
-            "model_seconds": real, "tool_seconds": real, "waiting_seconds": real,
+            "prompt_tokens": whole,
+            "completion_tokens": whole,
+            "cost": real,
+            "model_seconds": real,
+            "tool_seconds": real,
+            "waiting_seconds": real,
         }.items()
     )
     turn = pa.struct(
         {
-            "observation": text, "action": text, "reward": real, "anchor": text, "error": text,
-            "tool_calls": pa.list_(call), "sample": sample, "usage": usage,
+            "observation": text,
+            "action": text,
+            "reward": real,
+            "anchor": text,
+            "error": text,
+            "tool_calls": pa.list_(call),
+            "sample": sample,
+            "usage": usage,
         }.items()
     )
     task = pa.struct({"seed": text, "options": text, "task_id": text}.items())
     return pa.schema(
         {
-            "id": text, "env": text, "task": task, "turns": pa.list_(turn), "stop": text, "success": pa.bool_(),
-            "group": text, "member": whole, "parent": text, "fork_turn": whole, "final": text,
-            "answers": pa.list_(text), "evidence": pa.list_(text), "failure": text, "fingerprint": text,
-            "reward": real, "tool_calls": whole,
+            "id": text,
+            "env": text,
+            "task": task,
+            "turns": pa.list_(turn),
+            "stop": text,
+            "success": pa.bool_(),
+            "group": text,
+            "member": whole,
+            "parent": text,
+            "fork_turn": whole,
+            "final": text,
+            "answers": pa.list_(text),
+            "evidence": pa.list_(text),
+            "failure": text,
+            "fingerprint": text,
+            "reward": real,
+            "tool_calls": whole,
         }.items()
     )
 

@@ -11,21 +11,36 @@ import typer
 from agentgym.cli._arguments import parse_value
 from agentgym.errors import MissingExtra, StoreError, UsageError, nearest
 
-_SHOWN = ("update", "reward", "success", "episode_turns", "errors", "loss", "kl_old", "sharing", "rollout_seconds", "update_seconds")
+_SHOWN = (
+    "update",
+    "reward",
+    "success",
+    "episode_turns",
+    "errors",
+    "loss",
+    "kl_old",
+    "sharing",
+    "rollout_seconds",
+    "update_seconds",
+)
 
 
 def command(
-    env: str = typer.Argument(None, help="id of the environment, e.g. agentgym/Household-v0"),
-    settings: list[str] = typer.Argument(
-        None, metavar="[KEY=VALUE]...", help="options (updates=50), recipe parameters (discount=0.9), env.NAME=, tiny.NAME="
+    env: str | None = typer.Argument(None, help="id of the environment, e.g. agentgym/Household-v0"),
+    settings: list[str] | None = typer.Argument(
+        None,
+        metavar="[KEY=VALUE]...",
+        help="options (updates=50), recipe parameters (discount=0.9), env.NAME=, tiny.NAME=",
     ),
-    recipe: str = typer.Option(None, help="the algorithm; see `agentgym recipes`"),
-    replaced: list[str] = typer.Option([], "--with", metavar="SLOT=PART", help="replace a slot, e.g. aggregate=token_mean"),
-    model: str = typer.Option(None, help="local folder, hub name, or tiny"),
-    warm_start: int = typer.Option(None, min=0, help="expert episodes to imitate first"),
-    config: Path = typer.Option(None, help="YAML file with options; the command line wins"),
-    out: Path = typer.Option(None, help="run folder to create; default: runs/ENV-RECIPE-N"),
-    resume: Path = typer.Option(None, help="continue this run folder exactly where its newest checkpoint is"),
+    recipe: str | None = typer.Option(None, help="the algorithm; see `agentgym recipes`"),
+    replaced: list[str] = typer.Option(
+        [], "--with", metavar="SLOT=PART", help="replace a slot, e.g. aggregate=token_mean"
+    ),
+    model: str | None = typer.Option(None, help="local folder, hub name, or tiny"),
+    warm_start: int | None = typer.Option(None, min=0, help="expert episodes to imitate first"),
+    config: Path | None = typer.Option(None, help="YAML file with options; the command line wins"),
+    out: Path | None = typer.Option(None, help="run folder to create; default: runs/ENV-RECIPE-N"),
+    resume: Path | None = typer.Option(None, help="continue this run folder exactly where its newest checkpoint is"),
 ) -> None:
     """Train an agent in an environment."""
     try:
@@ -39,11 +54,14 @@ def command(
             raise UsageError("--resume takes everything from the run folder; give no other option beside it")
         training = Training.resume(resume, show)
     else:
-        if not env:
-            raise UsageError("which environment? e.g. agentgym train agentgym/Household-v0 --recipe gigpo")
+        pairs = list(settings or [])
+        if env is not None and "=" in env:  # the file names the environment, and options follow
+            pairs, env = [env, *pairs], None
         given: dict[str, Any] = {"env": env, "recipe": recipe, "model": model, "warm_start": warm_start}
         values = _file(config) | {k: v for k, v in given.items() if v is not None}
-        values |= _settings(settings or [], values.get("recipe", "grpo"), values)
+        if "env" not in values:
+            raise UsageError("which environment? e.g. agentgym train agentgym/Household-v0 --recipe gigpo")
+        values |= _settings(pairs, values.get("recipe", "grpo"), values)
         values["replaced"] = values.get("replaced", {}) | dict(_pair(text) for text in replaced)
         checked = TrainConfig.checked(values)
         training = Training.start(checked, out or _free_folder(checked.env, checked.recipe), show)

@@ -17,7 +17,7 @@ Find = Callable[["Subject"], Iterator[str]]
 PHRASES = ("look", "help", "go to table 1", "take book 1 from table 1", "yes", "search: river")
 
 
-class NotApplicable(Exception):  # noqa: N818  not an error
+class NotApplicable(Exception):
     """The rule does not concern this environment."""
 
 

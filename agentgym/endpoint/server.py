@@ -21,11 +21,11 @@ _LONGEST_WAIT = 60.0  # seconds
 _SHOWN = 300  # characters of a server's own words in an error
 
 
-class UnreadableAnswer(ValueError):  # noqa: N818  what it is, not that it is an error
+class UnreadableAnswer(ValueError):
     """An answer that is not what the protocol says; asked again."""
 
 
-class ContextFull(Exception):  # noqa: N818  an outcome, not a fault
+class ContextFull(Exception):
     """The server says that the request is longer than its model's window."""
 
 

@@ -179,7 +179,9 @@ class Engine:
 
     def _prefill(self, batch: list[Generation]) -> Tensor:
         """Last-position logits [batch, vocabulary] of all new requests; equal work is done once."""
-        starts, leaders, leader_of = [], [], []
+        starts: list[int] = []
+        leaders: list[int] = []
+        leader_of: list[int] = []
         seen: dict[tuple[int, ...], int] = {}
         for g in batch:
             # At least the last token is computed again: its logits are needed.

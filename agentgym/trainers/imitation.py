@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ from agentgym.records import Episode
 from agentgym.trainers.aggregate import token_mean
 from agentgym.trainers.algorithm import Algorithm
 from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.demonstrations import tokenised
 from agentgym.trainers.credit import total
+from agentgym.trainers.demonstrations import tokenised
 from agentgym.trainers.learner import Learner, Optimisation
 from agentgym.trainers.model import ModelPolicy
 from agentgym.trainers.rewards import paid

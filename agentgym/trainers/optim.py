@@ -16,9 +16,9 @@ Name = Literal["adamw", "muon"]
 class Optimizer:
     """One or two torch optimisers under one learning rate.
 
-    ``muon`` orthogonalises the momentum of every weight matrix inside the network (Jordan et al. 2024; its step is scaled
-    to AdamW's size, so one learning rate serves both) and leaves embeddings, the output head, vectors and the value head
-    to AdamW. From random weights it needs far fewer steps; on a pretrained model AdamW is the usual choice.
+    ``muon`` orthogonalises the momentum of every weight matrix inside the network (Jordan et al. 2024; its step is
+    scaled to AdamW's size, so one learning rate serves both) and leaves embeddings, the output head, vectors and the
+    value head to AdamW. From random weights it needs far fewer steps; on a pretrained model AdamW is the usual choice.
 
     Args:
         name: which.

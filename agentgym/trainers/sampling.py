@@ -18,7 +18,7 @@ class TaskSampling(Protocol):
     """Chooses the tasks of an update."""
 
     def __call__(self, run_key: int, update: int, count: int, num_tasks: int | None) -> list[Task]:
-        """``count`` tasks; drawn by key, so the same for every resumed run. ``num_tasks``: how many there are, if finite."""
+        """``count`` tasks; drawn by key, so the same for a resumed run. ``num_tasks``: how many exist, if finite."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def _numbered(run_key: int, position: int, num_tasks: int) -> Task:
 
 @named
 def uniform() -> TaskSampling:
-    """Tasks without preference: fresh seeds where tasks are generated, shuffled passes where there are finitely many."""
+    """Tasks without preference: fresh seeds where tasks are generated, shuffled passes where they are finitely many."""
     return _Uniform()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from gymnasium.error import ResetNeeded
 
@@ -38,7 +38,7 @@ class HouseholdEnv(TextEnv):
         UsageError: ``max_turns`` is not a positive integer.
     """
 
-    splits: ClassVar[tuple[str, ...]] = ("train", "test", "unseen")
+    splits: tuple[str, ...] = ("train", "test", "unseen")
     instructions = grammar.INSTRUCTIONS
 
     def __init__(self, *, split: str = "train", max_turns: int = 50) -> None:
