@@ -5,8 +5,8 @@ last call's result. 16 tasks, groups of 16 with 8 roots, three seeds, as the rel
 calls a group in 4 rounds, ARPO 20.6 in 8 (p = 0.75).
 
 A round is a turn of everything that runs: all requests at once, one token each a step, replies of ``LENGTH`` = 145
-tokens (what the released code generated). Branches start inside their parent's round, as soon as the window of 20 tokens
-has been seen; "latency" counts that too, in lengths of a reply.
+tokens (what the released code generated). Branches start inside their parent's round, as soon as the window of 20
+tokens has been seen; "latency" counts that too, in lengths of a reply.
 """
 
 from __future__ import annotations
