@@ -268,10 +268,14 @@ def test_partial_credit_is_the_share_of_tests() -> None:
     assert (reward, info["success"]) == (pytest.approx(0.4), False)
 
 
-def test_what_a_test_leaves_behind_is_gone_before_the_next() -> None:
+def test_tests_have_variables_of_their_own_and_survive_a_crash() -> None:
     sandbox = shared_sandbox()
-    program = "import os\nprint(os.path.exists('seen'))\nopen('seen', 'w').close()"
-    assert passed(sandbox, program, [("", "False")] * 3) == 3
+    program = "print('x' in globals(), __name__)\nx = 1"
+    assert passed(sandbox, program, [("", "False __main__")] * 3) == 3
+    crashing = "import os\nn = input()\nprint(n, flush=True)\nif n == '2': os._exit(0)"
+    assert passed(sandbox, crashing, [(n, n) for n in "123"]) == 2
+    assert passed(sandbox, crashing, [(n, n) for n in "123"], stop=True) == 1
+    assert passed(sandbox, "import sys\nprint(sys.stdin.read())\nsys.exit()", [("é'\"\\\n", "é'\"\\")]) == 1
 
 
 # Tasks of one's own

@@ -1,7 +1,8 @@
 """Judging a program by hidden tests: it gets an input inside the sandbox, its output is compared outside.
 
-Expected outputs never enter the sandbox, and every test runs in an interpreter of its own, so that a program can
-neither read nor forge a verdict; what it can do is print the right output.
+Expected outputs never enter the sandbox, so a program can neither read nor forge a verdict; what it can do is print the
+right output. The tests of one program share an interpreter, each with variables of its own: starting one for every test
+costs thirty times as much and would keep nothing away from it that helps.
 """
 
 from __future__ import annotations
@@ -27,13 +28,17 @@ def passed(sandbox: Sandbox, program: str, tests: Sequence[Sequence[str]], *, st
     """
     if len(program) > MAX_PROGRAM:
         return 0
-    source, count = unfenced(program), 0
-    for given, expected in tests:
-        result = sandbox.run(source, stdin=given)
-        if result.error is None and Limit.OUTPUT not in result.limits and same_output(result.stdout, expected):
-            count += 1
-        elif stop:
-            break
+    code, count = f"exec(compile({unfenced(program)!r}, 'program', 'exec'), {{'__name__': '__main__'}})", 0
+    session = sandbox.session(seed=0)
+    try:
+        for given, expected in tests:
+            result = session.run(code, stdin=given)
+            if result.error is None and Limit.OUTPUT not in result.limits and same_output(result.stdout, expected):
+                count += 1
+            elif stop:
+                break
+    finally:
+        session.close()
     return count
 
 
