@@ -609,3 +609,30 @@ def test_every_environment_is_closed_even_if_play_is_left() -> None:
 def test_settings_are_checked(settings: dict[str, int], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         Rollout(Walk, Counting(), **settings)  # type: ignore[arg-type]
+
+
+def test_9_branches_are_generated_beside_the_reply_that_a_policy_shows_early() -> None:
+    class Early(Batching):
+        """Shows a reply one advance before it is complete."""
+
+        def submit(self, request: Request) -> Future[Reply]:
+            self.shown = [*getattr(self, "shown", []), request] if request.probed else getattr(self, "shown", [])
+            return super().submit(request)
+
+        def advance(self) -> bool:
+            shown, self.shown = getattr(self, "shown", []), []
+            for request in shown:
+                assert request.probed is not None
+                request.probed(Reply(""))
+            return bool(shown) or super().advance()
+
+    class Probing(Branchy):
+        probe = 3
+
+    early, late = Early(), Batching()
+    todo = groups(1, size=3, length=4)
+    shown, _ = play(Walk, early, todo, branching=Probing(1, 2, 2))
+    whole, _ = play(Walk, late, todo, branching=Probing(1, 2, 2))
+    assert early.batches == [1, 1, 3, 3]  # the branches are in the same batch as the turn they were forked at
+    assert late.batches == [1, 1, 1, 3, 2]
+    assert shown == whole
