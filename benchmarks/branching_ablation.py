@@ -1,13 +1,13 @@
 """Does entropy branching beat a coin flip? The same learner with different branching rules and equal tool-call budgets.
 
-    python benchmarks/branching_ablation.py OUT --seeds 10        # adds what is missing to OUT/results.jsonl, prints a table
-    python benchmarks/branching_ablation.py OUT --table           # only prints
+    python benchmarks/branching_ablation.py OUT --seeds 10        # adds what is missing to OUT/results.jsonl
+    python benchmarks/branching_ablation.py OUT --table           # only prints the table
 
-The world: a machine with four faults in a row; each shows one of 60 signs, and one of six tools repairs it. A wrong tool
-costs a call and says so; a fifth call is the last. Of a third of the signs the warm start teaches the tool, for a third
-it tries tools at random (they have to be learned), and for a third any tool will do: there the policy stays unsure
-though nothing depends on it. So uncertainty marks what matters only in part, as after a real tool's result. Every seed
-has its own signs, tools, tasks and warm start, which its arms share.
+The world: a machine with four faults in a row; each shows one of 30 signs; one of six tools repairs it. A wrong
+tool costs a call and says so; the sixth call is the last. Of a third of the signs the warm start teaches the tool, for a
+third it tries tools at random (they have to be learned), and for a third any tool will do: there the policy stays
+unsure though nothing depends on it. So being unsure marks what matters only in part, as after a real tool's result.
+Every seed has its own signs, tools, tasks and warm start, which its arms share.
 
 Every arm learns with GRPO's credit on groups of 16 until it has made the same number of tool calls; the arms with
 branches start 8 of the 16 from the task. Calls that a branch inherits are not made again and not counted.
@@ -19,7 +19,7 @@ import argparse
 import copy
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ from agentgym.trainers.imitation import imitate
 from agentgym.trainers.learner import Learner, Optimisation
 from agentgym.trainers.model import ModelPolicy, tiny
 
-SIGNS, TOOLS, FAULTS, CALLS = 60, ("hammer", "wrench", "drill", "tape", "oil", "saw"), 4, 5
+SIGNS, TOOLS, FAULTS, CALLS = 30, ("hammer", "wrench", "drill", "tape", "oil", "saw"), 4, 6
 SIZE, ROOTS = 16, 8
 ARMS: dict[str, Maker] = {
     "grpo": independent(),
@@ -61,7 +61,7 @@ ARMS: dict[str, Maker] = {
 
 
 class Repair(TextEnv):
-    """Four faults, each repaired by the tool that its sign calls for; at most five calls."""
+    """Four faults, each repaired by the tool that its sign calls for; at most six calls."""
 
     def __init__(self, seed: int, *, split: str = "train") -> None:
         super().__init__(split=split)
@@ -195,30 +195,29 @@ def interval(values: list[float]) -> str:
     return f"{np.mean(values):.3f} ± {half:.3f}"
 
 
+COLUMNS = "arm | seeds | success | − coin flip | − GRPO | mean of the curve | calls | updates | tokens made | inherited"
+
+
 def rows(results: list[dict[str, Any]]) -> Iterator[str]:
-    """The table, in Markdown."""
-    yield "| arm | seeds | success | minus coin flip | minus GRPO | mean of the curve | calls | updates | tokens made / inherited |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    """The table, in Markdown; differences are between arms of one seed."""
+    yield f"| {COLUMNS} |"
+    yield "|" + "---|" * len(COLUMNS.split("|"))
     by = {arm: {r["seed"]: r for r in results if r["arm"] == arm} for arm in ARMS}
     for arm, found in by.items():
         if not found:
             continue
-        column: Callable[[str], list[float]] = lambda name, found=found: [r[name] for r in found.values()]  # type: ignore[misc]
-        paired = [
-            interval([r["success"] - by[other][s]["success"] for s, r in found.items() if s in by[other]])
-            if other != arm and set(found) & set(by[other])
-            else ""
-            for other in ("random", "grpo")
+        runs = list(found.values())
+        cells = [arm, str(len(runs)), interval([r["success"] for r in runs])]
+        for other in ("random", "grpo"):
+            pairs = [r["success"] - by[other][s]["success"] for s, r in found.items() if s in by[other]]
+            cells.append(interval(pairs) if pairs and other != arm else "")
+        cells.append(interval([float(np.mean([point[1] for point in r["curve"][1:]])) for r in runs]))
+        cells.append(interval([r["calls"] for r in runs]))
+        cells.append(f"{np.mean([r['updates'] for r in runs]):.0f}")
+        cells += [
+            f"{np.mean([r['per_update'][f'{n}_action_tokens'] for r in runs]):.0f}" for n in ("made", "inherited")
         ]
-        curve = [float(np.mean([point[1] for point in r["curve"][1:]])) for r in found.values()]
-        made, inherited = (
-            np.mean([r["per_update"][f"{name}_action_tokens"] for r in found.values()])
-            for name in ("made", "inherited")
-        )
-        yield (
-            f"| {arm} | {len(found)} | {interval(column('success'))} | {paired[0]} | {paired[1]} | {interval(curve)} | "
-            f"{interval(column('calls'))} | {np.mean(column('updates')):.0f} | {made:.0f} / {inherited:.0f} |"
-        )
+        yield f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -227,7 +226,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
-    parser.add_argument("--budget", type=int, default=16_000, help="tool calls made in training")
+    parser.add_argument("--budget", type=int, default=24_000, help="tool calls made in training")
     parser.add_argument("--groups", type=int, default=8)
     parser.add_argument("--tasks", type=int, default=200)
     parser.add_argument("--lr", type=float, default=1e-3)
