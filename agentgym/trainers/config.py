@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from agentgym.errors import UsageError, nearest
+
+
+class Tiny(BaseModel):
+    """Size of the model that is built on the spot; see :func:`agentgym.trainers.model.tiny`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layers: PositiveInt = 2
+    hidden: PositiveInt = 128
+    heads: PositiveInt = 4
+    kv_heads: PositiveInt = 2
+    vocabulary: Annotated[int, Field(ge=261)] = 2048  # the bytes and markers alone are 261
+    max_context: PositiveInt = 2048
+    numbered: bool = True
+
+    @model_validator(mode="after")
+    def _fit(self) -> Tiny:
+        if self.hidden % (2 * self.heads) or self.heads % self.kv_heads:
+            raise ValueError("hidden must be a multiple of 2·heads, and heads one of kv_heads")
+        return self
 
 
 class TrainConfig(BaseModel):
@@ -24,10 +44,11 @@ class TrainConfig(BaseModel):
     replaced: dict[str, str] = Field({}, description="slots replaced by name: --with slot=part")
 
     model: str = Field("tiny", description="a local folder, a hub name, or 'tiny'")
-    tiny: dict[str, Any] = Field({}, description="size of the tiny model: tiny.layers, tiny.hidden, tiny.heads ...")
+    tiny: Tiny = Field(Tiny(), description="size of the tiny model: tiny.layers, tiny.hidden, tiny.heads ...")
     lora: PositiveInt | None = Field(None, description="train LoRA adapters of this rank instead of all weights")
     device: str = Field("cpu", description="where the model runs")
     instructions: bool | None = Field(None, description="show the environment's instructions; default: unless tiny")
+    remind: bool = Field(False, description="repeat the task behind every observation; helps a tiny model")
 
     updates: int = Field(100, ge=0, description="policy updates")
     groups: PositiveInt = Field(16, description="tasks per update")
@@ -47,7 +68,9 @@ class TrainConfig(BaseModel):
     max_tokens: PositiveInt = Field(8192, description="tree tokens per micro-batch; bounds memory")
     max_grad_norm: PositiveFloat = Field(1.0)
 
-    pretrain: int = Field(0, ge=0, description="episodes of the random policy to imitate first: teaches what can be done")
+    pretrain: int = Field(
+        0, ge=0, description="episodes of the random policy to imitate first: teaches what can be done"
+    )
     pretrain_turns: PositiveInt = Field(15, description="length limit of these")
     warm_start: int = Field(0, ge=0, description="expert episodes to imitate first")
     warm_start_epochs: PositiveInt = Field(15, description="passes over them")
@@ -60,7 +83,9 @@ class TrainConfig(BaseModel):
     eval_episodes: PositiveInt = Field(100)
     eval_split: str = Field("test")
     eval_temperature: float = Field(1.0, ge=0, description="0 is greedy")
-    stop_at: float | None = Field(None, description="stop once training success was at least this in three updates running")
+    stop_at: float | None = Field(
+        None, description="stop once training success was at least this in three updates running"
+    )
 
     seed: int = 0
     threads: PositiveInt | None = Field(None, description="CPU threads; default: torch's choice")
@@ -80,5 +105,6 @@ class TrainConfig(BaseModel):
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
             if first["type"] == "extra_forbidden":
-                raise UsageError(f"unknown option {name!r}{nearest(name, cls.model_fields)}") from error
+                known = Tiny.model_fields if first["loc"][0] == "tiny" else cls.model_fields
+                raise UsageError(f"unknown option {name!r}{nearest(str(first['loc'][-1]), known)}") from error
             raise UsageError(f"{name}: {first['msg'].lower()} (got {first['input']!r})") from error

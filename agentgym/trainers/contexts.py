@@ -36,17 +36,22 @@ class _Built:
 
 
 @named
-def full_history(*, instructions: bool = True) -> Context:
+def full_history(*, instructions: bool = True, remind: bool = False) -> Context:
     """Everything so far, append-only: each context extends the one before it.
 
     Args:
         instructions: start with the environment's instructions as the system message.
+        remind: repeat the task, the last line of the first observation, behind every later observation. A small model
+            then need not find it far back.
     """
 
     def context(chat: Chat, request: Request, before: Sequence[int]) -> list[int]:
         if not before:
             return chat.opening(request.instructions if instructions else "", request.observation)
-        return [*before, *chat.following(request.observation, ended=before[-1] == chat.end)]
+        observation = request.observation
+        if remind:
+            observation += "\n" + request.turns[0].observation.rsplit("\n", 1)[-1]
+        return [*before, *chat.following(observation, ended=before[-1] == chat.end)]
 
     return _Built(context)
 

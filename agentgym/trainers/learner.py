@@ -22,7 +22,7 @@ from agentgym.trainers.batch import Batch, cut, minibatches
 from agentgym.trainers.beliefs import Beliefs
 from agentgym.trainers.figures import Totals, turn_metrics
 from agentgym.trainers.optim import Name, Optimizer
-from agentgym.trainers.rows import Rows, played_ids, rows_of
+from agentgym.trainers.rows import Rows, rows_of, sampled_ids
 from agentgym.trainers.scoring import Scorer
 from agentgym.trainers.tokens import Tokens
 from agentgym.trainers.tree import MicroBatch, Row, TokenTree
@@ -89,7 +89,7 @@ class Learner:
         model: Any,
         algorithm: Algorithm,
         how: Optimisation | None = None,
-        after: Callable[[Episode], Sequence[int]] = played_ids,
+        after: Callable[[Episode], Sequence[int]] = lambda episode: sampled_ids(episode.turns),
         beliefs: Beliefs | None = None,
     ) -> None:
         algorithm.check()
@@ -117,7 +117,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "updates": self.updates,
             "values": self.values.state_dict() if self.values is not None else None,
-            "reference": self.reference.model.state_dict() if self.reference is not None else None,
+            "reference": self._reference_weights(),
             "parts": self.algorithm.state_dict(),
         }
 
@@ -128,8 +128,15 @@ class Learner:
         if self.values is not None:
             self.values.load_state_dict(state["values"])
         if self.reference is not None:
-            self.reference.model.load_state_dict(state["reference"])
+            self.reference.model.load_state_dict(state["reference"], strict=False)
         self.algorithm.load_state_dict(state["parts"])
+
+    def _reference_weights(self) -> dict[str, Tensor] | None:
+        """Of the first weights, those that have moved since; the others are the model's own."""
+        if self.reference is None:
+            return None
+        moving = {name for name, p in self.scorer.model.named_parameters() if p.requires_grad}
+        return {name: p for name, p in self.reference.model.named_parameters() if name in moving}
 
     def update(self, episodes: Sequence[Episode], *, lr: float | None = None) -> Update:
         """Learn from the episodes (failed ones left out); whole groups.

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 
-from agentgym.errors import MissingExtra, UsageError
+from agentgym.errors import UsageError
 from agentgym.policy import Reply, Request
-from agentgym.records import Sample, StopReason, Turn, Usage
+from agentgym.records import Episode, Sample, StopReason, Usage
 from agentgym.trainers.chat import Chat
 from agentgym.trainers.contexts import Context, full_history
 from agentgym.trainers.generation import Engine, Generation, common_prefix
+from agentgym.trainers.lora import base_of, load_adapters, without_bars
+from agentgym.trainers.rows import sampled_ids
 
 TEMPLATE = (
     "{% for m in messages %}"
@@ -25,23 +27,39 @@ TEMPLATE = (
 SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 
 
-def load(name: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[Any, Any]:
-    """A model and its tokenizer from a local folder or a hub.
+def check_model(name: str, device: str) -> None:
+    """Refuse what can be seen to be wrong without loading anything.
 
     Raises:
-        UsageError: neither a folder with a model nor reachable by that name.
+        UsageError: a path that is no folder, or a device that is not there.
+    """
+    if name != "tiny" and not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise UsageError(f"no model folder {name!r}")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without the device
+        raise UsageError(f"device={device!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def load(name: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[Any, Any]:
+    """A model and its tokenizer from a local folder or a hub; a folder of LoRA adapters brings its model along.
+
+    Raises:
+        UsageError: neither a folder with a model nor reachable by that name, or no such device.
     """
     from transformers import AutoModelForCausalLM
 
-    if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise UsageError(f"no model folder {name!r}")
+    check_model(name, device)
+    without_bars()
     try:
         tokenizer = _tokenizer(name)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+        base = base_of(Path(name))
+        model = AutoModelForCausalLM.from_pretrained(base or name, dtype=dtype)
     except OSError as error:
         first = str(error).splitlines()[0]
         raise UsageError(f"cannot load model {name!r}: {first} (give a local folder, a hub name, or 'tiny')") from error
-    return model.to(device), tokenizer
+    model = model.to(device)
+    return (model if base is None else load_adapters(model, Path(name))), tokenizer
 
 
 def _tokenizer(name: str) -> Any:
@@ -173,6 +191,7 @@ class ModelPolicy:
         limit = getattr(model.config, "max_position_embeddings", None) or 1 << 20
         self.max_context = min(max_context or limit, limit)
         self.version = 0
+        self._instructions = ""
         self.engine = Engine(
             model,
             self.chat.end,
@@ -193,6 +212,7 @@ class ModelPolicy:
         state = self._episodes.get(request.episode)
         if state is None:
             state = self._episodes[request.episode] = self._opened(request)
+        self._instructions = request.instructions
         before = [*state.context, *state.action]
         context = self.context(self.chat, request, before)
         if len(context) >= self.max_context:
@@ -229,6 +249,11 @@ class ModelPolicy:
         self.version += 1
         self.engine.forget()
 
+    def after(self, episode: Episode) -> list[int]:
+        """The context that would have come after the episode's last turn, as far as it fits."""
+        request = Request(episode.id, 0, episode.final, {}, episode.turns, self._instructions)
+        return self.context(self.chat, request, sampled_ids(episode.turns))[: self.max_context]
+
     def _opened(self, request: Request) -> _Episode:
         """State of an episode seen for the first time: empty, or what its parent or its record says."""
         state = _Episode(self.engine.open())
@@ -254,25 +279,3 @@ class ModelPolicy:
             tuple(so_far.entropies),
             self.version,
         )
-
-
-def sampled_ids(turns: Iterable[Turn]) -> list[int]:
-    """Context and action of the last turn, put together from the samples of all turns; empty without samples."""
-    ids: list[int] = []
-    for turn in turns:
-        if turn.sample is not None:
-            ids[turn.sample.keep :] = [*turn.sample.context, *turn.sample.action]
-    return ids
-
-
-def with_lora(model: Any, rank: int) -> Any:
-    """The model with trainable low-rank adapters on all its linear layers and everything else frozen (peft).
-
-    Raises:
-        MissingExtra: peft is not installed.
-    """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise MissingExtra("peft", "lora") from error
-    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"))

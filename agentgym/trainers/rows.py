@@ -6,7 +6,7 @@ new one. A branch brings its whole history: the tree computes what it shares wit
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentgym.errors import UsageError
-from agentgym.records import Episode
+from agentgym.records import Episode, Turn
 from agentgym.trainers.tree import Row
 
 Ints = NDArray[np.int64]
@@ -90,10 +90,10 @@ def rows_of(episodes: Sequence[Episode], *, together: str | None = "episode") ->
     return Rows(rows, np.array(turn_of, np.int64), np.array(old), np.array(entropy), np.array(first, bool))
 
 
-def played_ids(episode: Episode) -> list[int]:
-    """Context and action of the episode's last turn; empty without samples."""
+def sampled_ids(turns: Iterable[Turn]) -> list[int]:
+    """Context and action of the last turn, put together from the samples of all turns; empty without samples."""
     ids: list[int] = []
-    for turn in episode.turns:
+    for turn in turns:
         if turn.sample is not None:
             ids[turn.sample.keep :] = [*turn.sample.context, *turn.sample.action]
     return ids

@@ -6,13 +6,12 @@ import functools
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 import gymnasium as gym
-import numpy as np
 import torch
 
 from agentgym import draws
@@ -24,13 +23,16 @@ from agentgym.rollout import Group, Rollout
 from agentgym.store import EpisodeWriter, JsonLines, RunFolder
 from agentgym.trainers.algorithm import Algorithm, get_recipe, slots, with_part
 from agentgym.trainers.beliefs import Beliefs, answer_markup
+from agentgym.trainers.board import Board
 from agentgym.trainers.branching import decisions, tree_figures
 from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.contexts import full_history
 from agentgym.trainers.imitation import imitate
 from agentgym.trainers.learner import Learner, Optimisation
-from agentgym.trainers.model import ModelPolicy, load, tiny, with_lora
+from agentgym.trainers.lora import save_model, with_lora
+from agentgym.trainers.model import ModelPolicy, check_model, load, tiny
 from agentgym.trainers.requirements import check_environment
+from agentgym.trainers.summary import in_order, summary
 
 _STATE = "trainer.pt"
 
@@ -56,7 +58,8 @@ class Training:
 
     def __init__(self, folder: RunFolder, progress: Progress = silent) -> None:
         self.folder, self.progress = folder, progress
-        self.config = config = TrainConfig.checked({k: v for k, v in folder.config.items() if k in TrainConfig.model_fields})
+        known = {name: value for name, value in folder.config.items() if name in TrainConfig.model_fields}
+        self.config = config = TrainConfig.checked(known)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -72,6 +75,8 @@ class Training:
     def start(cls, config: TrainConfig, path: str | Path, progress: Progress = silent) -> Training:
         """Make the run folder; everything that can be refused is refused before it exists."""
         algorithm = build_algorithm(config)
+        check_model(config.model, config.device)
+        environment(config, config.eval_split)().close()
         env = environment(config, "train")()
         check_environment(env, algorithm.needs)
         resolved = config.model_dump() | {
@@ -91,15 +96,22 @@ class Training:
 
     def run(self) -> None:
         """Train to the end; returns at once if it is there already."""
-        writer, learner, policy = self._restored()
-        with writer, Rollout(
-            environment(self.config, "train"),
-            policy,
-            slots=self.config.slots,
-            max_turns=self.config.max_turns,
-            branching=self.branching,
-            run_key=self.key,
-        ) as rollout:
+        written, learner, policy = self._restored()
+        with (
+            self.folder.writer(at=written) as writer,
+            self.board,
+            Rollout(
+                environment(self.config, "train"),
+                policy,
+                slots=self.config.slots,
+                max_turns=self.config.max_turns,
+                branching=self.branching,
+                run_key=self.key,
+            ) as rollout,
+        ):
+            if not self.folder.checkpoints():
+                self._evaluate(policy)
+                self._save(learner, policy, writer)
             while self.update < self.config.updates and not self._good_enough():
                 self._one(rollout, learner, policy, writer)
                 last = self.update == self.config.updates or self._good_enough()
@@ -122,11 +134,17 @@ class Training:
         ended = time.perf_counter()
         useful = sum(len(e.own_turns) for e in episodes)
         nodes = decisions(self.branching)
-        metrics = {"update": self.update} | summary(episodes) | {
-            "kept_episodes": len(kept),
-            "calls_per_turn": (rollout.policy_calls - calls) / max(1, useful),
-            "generated_tokens": policy.engine.generated - generated,
-        } | tree_figures(episodes, nodes) | done.metrics
+        metrics = (
+            {"update": self.update}
+            | summary(episodes)
+            | {
+                "kept_episodes": len(kept),
+                "calls_per_turn": (rollout.policy_calls - calls) / max(1, useful),
+                "generated_tokens": policy.engine.generated - generated,
+            }
+            | tree_figures(episodes, nodes)
+            | done.metrics
+        )
         self._recent = [*self._recent[-2:], metrics["success"]]
         for episode in episodes:
             writer.append(episode)
@@ -134,7 +152,7 @@ class Training:
             self.folder.credits.append({"update": self.update, "episode": episode_id, "credit": credit})
         for node in nodes:
             self.forks.append({"update": self.update} | asdict(node))
-        self.folder.metrics.append(metrics)
+        self._record(metrics)
         seconds = {"rollout_seconds": rolled_out - began, "update_seconds": ended - rolled_out}
         self.timings.append({"update": self.update} | seconds)
         self.progress("update", metrics | seconds)
@@ -144,13 +162,12 @@ class Training:
         select = self.algorithm.select
         episodes: list[Episode] = []
         kept: list[list[Episode]] = []
-        num_tasks = _num_tasks(self.config)
         for attempt in range(select.rollouts):
             key = draws.key(self.key, "attempt", attempt) if attempt else self.key
-            tasks = self.algorithm.sampling(key, self.update, self.config.groups, num_tasks)
+            tasks = self.algorithm.sampling(key, self.update, self.config.groups, rollout.num_tasks)
             first = attempt * self.config.groups
             groups = [Group(f"{self.update}.{first + i}", t, self.config.group_size) for i, t in enumerate(tasks)]
-            played = _in_order(rollout.play(groups))
+            played = in_order(rollout.play(groups))
             episodes += played
             for group in groups:
                 members = [e for e in played if e.group == group.id and not e.failed]
@@ -161,6 +178,10 @@ class Training:
         if episodes and all(e.failed for e in episodes):
             raise UsageError(f"every episode of update {self.update} failed; the first one: {episodes[0].failure}")
         return episodes, [e for group in kept for e in group]
+
+    def _record(self, metrics: Mapping[str, Any]) -> None:
+        self.folder.metrics.append(metrics)
+        self.board.add(self.update, metrics)
 
     def _good_enough(self) -> bool:
         target = self.config.stop_at
@@ -184,20 +205,19 @@ class Training:
             episodes = list(rollout.play(Group(f"eval.{self.update}.{i}", t) for i, t in enumerate(tasks)))
         engine.temperature = trained
         figures = {f"eval_{name}": value for name, value in summary(episodes).items()}
-        self.folder.metrics.append({"update": self.update, "event": "eval", "split": self.config.eval_split} | figures)
+        self._record({"update": self.update, "event": "eval", "split": self.config.eval_split} | figures)
         self.timings.append({"update": self.update, "eval_seconds": time.perf_counter() - began})
         self.progress("evaluation", {"update": self.update} | figures)
 
     # Beginning and continuing -----------------------------------------------------------------------------------------
 
-    def _restored(self) -> tuple[EpisodeWriter, Learner, ModelPolicy]:
+    def _restored(self) -> tuple[int, Learner, ModelPolicy]:
+        """Everything as the newest checkpoint has it, and how many bytes of episodes it knows of."""
         try:
             update, path = self.folder.latest_checkpoint()
         except StoreError:
             return self._fresh()
         model, tokenizer = load(str(path), device=self.config.device)
-        if self.config.lora:
-            raise UsageError("resuming LoRA runs loads the adapter folder; see trainers.model.with_lora")
         state = torch.load(path / _STATE, weights_only=True)
         policy = self._policy(model, tokenizer)
         learner = self._learner(policy)
@@ -206,13 +226,11 @@ class Training:
         self.update, self._recent = update, list(state["recent"])
         if state["branching"]:
             self.branching.load_state_dict(state["branching"])
-        for lines in (self.folder.metrics, self.folder.credits, self.timings, self.forks):
-            lines.cut(update)
-        return self.folder.writer(at=state["episodes"]), learner, policy
+        self._begin_after(update)
+        return state["episodes"], learner, policy
 
-    def _fresh(self) -> tuple[EpisodeWriter, Learner, ModelPolicy]:
-        for lines in (self.folder.metrics, self.folder.credits, self.timings, self.forks):
-            lines.cut(-1)
+    def _fresh(self) -> tuple[int, Learner, ModelPolicy]:
+        self._begin_after(-1)
         expert = ExpertPolicy(self.config.warm_start_noise)
         demonstrations, instructions = self._demonstrations(expert)
         model, tokenizer = self._model(demonstrations)
@@ -220,16 +238,20 @@ class Training:
         told = instructions if self._instructions() else ""
         teach = functools.partial(imitate, model, policy, config=self.config, instructions=told)
         if self.config.pretrain:
-            for metrics in teach(self._random_episodes(), epochs=1):
+            for metrics in teach(self._random_episodes(), epochs=1, whole=True):
                 self.progress("pretrain", metrics)
         if self.config.warm_start:
             for metrics in teach(demonstrations, epochs=self.config.warm_start_epochs, noise=expert.noise):
                 self.progress("warm start", metrics)
-        learner = self._learner(policy)
-        writer = self.folder.writer(at=0)
-        self._evaluate(policy)
-        self._save(learner, policy, writer)
-        return writer, learner, policy
+        return 0, self._learner(policy), policy
+
+    def _begin_after(self, update: int) -> None:
+        """Drop what was written after an update."""
+        for lines in (self.folder.metrics, self.folder.credits, self.timings, self.forks):
+            lines.cut(update)
+        self.board = Board(self.folder.path / "tensorboard", update)
+        if not self.board.available:
+            self.progress("tensorboard is not installed, metrics.jsonl has it all", {})
 
     def _demonstrations(self, expert: ExpertPolicy) -> tuple[list[Episode], str]:
         """Expert episodes for the warm start, and the environment's instructions.
@@ -241,7 +263,7 @@ class Training:
             return [], ""
         with Rollout(environment(self.config, "train"), expert) as rollout:
             tasks = self.algorithm.sampling(draws.key(self.key, "warm start"), 0, wanted, rollout.num_tasks)
-            episodes = _in_order(rollout.play(Group(f"warm.{i}", task) for i, task in enumerate(tasks)))
+            episodes = in_order(rollout.play(Group(f"warm.{i}", task) for i, task in enumerate(tasks)))
         if all(e.failed for e in episodes):
             raise UsageError(f"no expert episode could be played: {episodes[0].failure}")
         return episodes, rollout.instructions
@@ -249,9 +271,10 @@ class Training:
     def _random_episodes(self) -> list[Episode]:
         """Episodes of the random policy: what the environment's actions look like, and which are possible when."""
         limit, count = self.config.pretrain_turns, self.config.pretrain
-        with Rollout(environment(self.config, "train"), RandomPolicy(by_verb=True), max_turns=limit, run_key=self.key) as rollout:
+        random = RandomPolicy(by_verb=True)
+        with Rollout(environment(self.config, "train"), random, max_turns=limit, run_key=self.key) as rollout:
             tasks = self.algorithm.sampling(draws.key(self.key, "pretrain"), 0, count, rollout.num_tasks)
-            return _in_order(rollout.play(Group(f"pretrain.{i}", task) for i, task in enumerate(tasks)))
+            return in_order(rollout.play(Group(f"pretrain.{i}", task) for i, task in enumerate(tasks)))
 
     def _model(self, demonstrations: Iterable[Episode]) -> tuple[Any, Any]:
         config = self.config
@@ -259,15 +282,16 @@ class Training:
             model, tokenizer = load(config.model, device=config.device)
         else:
             texts = [text for e in demonstrations for t in e.turns for text in (t.observation, t.action)]
-            model, tokenizer = tiny(texts, seed=config.seed, **config.tiny)
+            model, tokenizer = tiny(texts, seed=config.seed, **config.tiny.model_dump())
             model.to(config.device)
-        return (with_lora(model, config.lora) if config.lora else model), tokenizer
+        return (with_lora(model, config.lora, seed=config.seed) if config.lora else model), tokenizer
 
     def _policy(self, model: Any, tokenizer: Any) -> ModelPolicy:
         return ModelPolicy(
             model,
             tokenizer,
-            context=self.algorithm.context or full_history(instructions=self._instructions()),
+            context=self.algorithm.context
+            or full_history(instructions=self._instructions(), remind=self.config.remind),
             temperature=self.config.temperature,
             max_new_tokens=self.config.max_new_tokens,
             max_context=self.config.max_context,
@@ -275,9 +299,9 @@ class Training:
         )
 
     def _learner(self, policy: ModelPolicy) -> Learner:
-        names = ("optimizer", "lr", "weight_decay", "epochs", "minibatches", "max_tokens", "max_grad_norm", "temperature")
-        how = Optimisation(**{n: getattr(self.config, n) for n in names})
-        return Learner(policy.model, self.algorithm, how, beliefs=self._beliefs(policy))
+        names = ("optimizer", "lr", "weight_decay", "epochs", "minibatches", "max_tokens", "max_grad_norm")
+        how = Optimisation(temperature=self.config.temperature, **{n: getattr(self.config, n) for n in names})
+        return Learner(policy.model, self.algorithm, how, policy.after, self._beliefs(policy))
 
     def _beliefs(self, policy: ModelPolicy) -> Beliefs:
         env = environment(self.config, "train")()
@@ -297,8 +321,9 @@ class Training:
         return self.config.model != "tiny" if given is None else given
 
     def _save(self, learner: Learner, policy: ModelPolicy, writer: EpisodeWriter) -> None:
+        self.board.flush()
         with self.folder.checkpoint(self.update) as path:
-            policy.model.save_pretrained(path)
+            save_model(policy.model, path)
             policy.tokenizer.save_pretrained(path)
             state = {"learner": learner.state_dict(), "episodes": writer.flush(), "recent": self._recent}
             state["branching"] = self.branching.state_dict()
@@ -311,6 +336,7 @@ def build_algorithm(config: TrainConfig) -> Algorithm:
     algorithm = get_recipe(config.recipe)(**config.parameters)
     for slot, part in config.replaced.items():
         algorithm = with_part(algorithm, slot, part)
+    algorithm.check()
     return algorithm
 
 
@@ -320,43 +346,3 @@ def environment(config: TrainConfig, split: str) -> Callable[[], gym.Env[str, st
     if takes_split(config.env):
         options["split"] = split
     return functools.partial(make, config.env, **options)
-
-
-def summary(episodes: list[Episode]) -> dict[str, float]:
-    """Means over episodes that did not fail.
-
-    ``reward``: sum of rewards; ``success``: share that the environment called solved (of those with a positive reward
-    where it does not say); ``turns``, ``tool_calls``; ``errors``: share of turns that the environment did not understand;
-    ``truncated``; ``failed``: share of all episodes that failed.
-    """
-    good = [e for e in episodes if not e.failed]
-    turns = max(1, sum(len(e.turns) for e in good))
-    mean: Callable[[list[float]], float] = lambda values: float(np.mean(values)) if values else 0.0  # noqa: E731
-    return {
-        "episodes": len(episodes),
-        "reward": mean([e.reward for e in good]),
-        "success": mean([float(e.success if e.success is not None else e.reward > 0) for e in good]),
-        "episode_turns": mean([len(e.turns) for e in good]),
-        "tool_calls": mean([e.tool_calls for e in good]),
-        "errors": sum(t.error is not None for e in good for t in e.turns) / turns,
-        "truncated": mean([float(e.truncated) for e in good]),
-        "failed": (len(episodes) - len(good)) / max(1, len(episodes)),
-    }
-
-
-def _num_tasks(config: TrainConfig) -> int | None:
-    env = environment(config, "train")()
-    env.close()
-    number: int | None = getattr(env.unwrapped, "num_tasks", None)
-    return number
-
-
-def _in_order(episodes: Iterable[Episode]) -> list[Episode]:
-    """Episodes by group and member, so that nothing depends on which finished first."""
-    found = list(episodes)
-    order = {group: i for i, group in enumerate(dict.fromkeys(sorted((e.group for e in found), key=_natural)))}
-    return sorted(found, key=lambda e: (order[e.group], e.member))
-
-
-def _natural(text: str) -> list[int | str]:
-    return [int(part) if part.isdigit() else part for part in text.split(".")]

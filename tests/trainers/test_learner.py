@@ -19,7 +19,7 @@ from agentgym.trainers.learner import Learner, Optimisation
 from agentgym.trainers.model import ModelPolicy
 from agentgym.trainers.optim import Optimizer
 from agentgym.trainers.penalties import Penalty
-from agentgym.trainers.rows import played_ids
+from agentgym.trainers.rows import sampled_ids
 
 FREE = Optimisation(lr=1e-2, max_grad_norm=1e9)
 
@@ -150,7 +150,7 @@ def test_gradient_of_ppo_equals_the_loss_written_out(world):
     """GAE over turns, whitened over tokens; V of cut-off episodes behind the context that would have come next."""
     _, moved, episodes = world()
     assert any(e.truncated for e in episodes)
-    after = lambda e: [*played_ids(e), 7, 8, 9]  # noqa: E731
+    after = lambda e: [*sampled_ids(e.turns), 7, 8, 9]  # noqa: E731
     learner = Learner(moved, get_recipe("ppo")(discount=0.9, trace=0.8, value_clip=0.05), FREE, after)
     with torch.no_grad():
         learner.values.weight.copy_(torch.linspace(-0.3, 0.3, 32, dtype=torch.float64)[None])

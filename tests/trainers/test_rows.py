@@ -7,7 +7,7 @@ import pytest
 
 from agentgym.errors import UsageError
 from agentgym.records import Episode, Sample, StopReason, Task, Turn
-from agentgym.trainers.rows import played_ids, rows_of
+from agentgym.trainers.rows import rows_of, sampled_ids
 
 
 def episode(*samples, name="e"):
@@ -55,7 +55,7 @@ def test_rows_agree_with_the_contexts_of_the_episode():
         slow = [(c + t.sample.action[:n], t.sample.action[n])
                 for c, t in zip(e.contexts(), e.turns, strict=True) for n in range(len(t.sample.action))]  # fmt: skip
         assert scored == slow
-        assert played_ids(e) == [*e.contexts()[-1], *e.turns[-1].sample.action]
+        assert sampled_ids(e.turns) == [*e.contexts()[-1], *e.turns[-1].sample.action]
 
 
 def test_demonstrations_have_no_old_probability():

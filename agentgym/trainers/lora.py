@@ -1,0 +1,110 @@
+"""Low-rank adapters (LoRA, 2106.09685) through peft: made, saved, and put back on their model.
+
+A folder with adapters holds them and the name of the model they belong to; for a model that was built on the spot
+(``tiny``) the model itself lies in the folder ``base`` inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agentgym.errors import MissingExtra, StoreError
+
+BASE = "base"
+_CONFIG = "adapter_config.json"
+
+
+def with_lora(model: Any, rank: int, *, seed: int = 0) -> Any:
+    """The model with trainable low-rank adapters on all its linear layers and everything else frozen.
+
+    Args:
+        rank: of each adapter; its scale is 2.
+        seed: of the adapters' random weights.
+
+    Raises:
+        MissingExtra: peft is not installed.
+    """
+    peft = _peft()
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    with torch.random.fork_rng(devices=[]), _quiet():
+        torch.manual_seed(seed)
+        return peft.get_peft_model(model, config)
+
+
+def save_model(model: Any, path: Path) -> None:
+    """Write the weights: all of them, or the adapters alone where the rest can be loaded by name."""
+    without_bars()
+    if not hasattr(model, "peft_config"):
+        model.save_pretrained(path)
+        return
+    model.save_pretrained(path, save_embedding_layers=False)
+    base = model.get_base_model()
+    if not base.config.name_or_path:
+        # the layers inside adapters carry other names; saved under the plain ones
+        plain = {
+            name.replace(".base_layer.", "."): weight
+            for name, weight in base.state_dict().items()
+            if ".lora_" not in name
+        }
+        base.save_pretrained(path / BASE, state_dict=plain)
+
+
+def without_bars() -> None:
+    """Transformers draws no progress bars from here on; they would fall into our own."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def base_of(path: Path) -> str | None:
+    """The model that the adapters in this folder belong to; None where it holds no adapters.
+
+    Raises:
+        StoreError: the folder does not say which one.
+    """
+    if not (path / _CONFIG).is_file():
+        return None
+    if (path / BASE).is_dir():
+        return str(path / BASE)
+    name = json.loads((path / _CONFIG).read_text()).get("base_model_name_or_path")
+    if not name:
+        raise StoreError(f"{path / _CONFIG} does not name the model that its adapters belong to")
+    return str(name)
+
+
+def load_adapters(model: Any, path: Path) -> Any:
+    """The model with the adapters of a folder, trainable.
+
+    A model that came out of that folder has no name of its own: it will be saved beside the adapters again.
+
+    Raises:
+        MissingExtra: peft is not installed.
+    """
+    peft = _peft()
+    if (path / BASE).is_dir():
+        model.config.name_or_path = ""
+    with _quiet():
+        return peft.PeftModel.from_pretrained(model, path, is_trainable=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings that peft and transformers exchange about each other's names."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise MissingExtra("peft", "lora") from error
+    return peft

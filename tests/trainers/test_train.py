@@ -1,0 +1,411 @@
+"""Whole runs on a small text world: deterministic, resumable to the byte, refused in one line when they cannot work."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from agentgym import registry
+from agentgym.errors import UnknownName, UsageError
+from agentgym.records import Episode, StopReason, Task, Turn
+from agentgym.store import RunFolder
+from agentgym.trainers.config import TrainConfig
+from agentgym.trainers.model import load
+from agentgym.trainers.summary import in_order, summary
+from agentgym.trainers.train import Training
+
+SMALL = {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "vocabulary": 300, "max_context": 128}
+BASE = {
+    "env": "letters:tests/Letters-v0",
+    "recipe": "gigpo",
+    "tiny": SMALL,
+    "updates": 5,
+    "groups": 2,
+    "group_size": 3,
+    "max_new_tokens": 4,
+    "warm_start": 6,
+    "warm_start_epochs": 1,
+    "eval_every": 2,
+    "eval_episodes": 3,
+    "checkpoint_every": 2,
+    "lr": 1e-3,
+    "threads": 1,
+}
+
+
+def start(path, progress=None, **options):
+    training = Training.start(TrainConfig.checked(BASE | options), path, *([progress] if progress else []))
+    training.run()
+    return training
+
+
+def products(path):
+    """What two equal runs have in common: weights and metrics as bytes, episodes as records."""
+    folder = RunFolder(path)
+    _, checkpoint = folder.latest_checkpoint()
+    weights = {str(f.relative_to(checkpoint)): f.read_bytes() for f in sorted(checkpoint.rglob("*.safetensors"))}
+    assert weights
+    lines = {n: (path / n).read_bytes() for n in ("metrics.jsonl", "credits.jsonl")}
+    return weights | lines, list(folder.episodes())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The uninterrupted run."""
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    start(path)
+    return path
+
+
+def test_a_run_writes_what_it_promises(whole):
+    folder = RunFolder(whole)
+    metrics = folder.metrics.read()
+    updates = [m for m in metrics if "event" not in m]
+    evals = [m for m in metrics if m.get("event") == "eval"]
+    assert [m["update"] for m in updates] == [1, 2, 3, 4, 5]
+    assert [m["update"] for m in evals] == [0, 2, 4, 5]
+    assert all(m["calls_per_turn"] == 1.0 for m in updates)
+    assert all(m["episodes"] == 6 and m["kept_episodes"] == 6 for m in updates)
+    assert list(folder.checkpoints()) == [4, 5]
+    episodes = list(folder.episodes())
+    assert len(episodes) == 30
+    assert [e.id for e in episodes[:6]] == ["1.0/0", "1.0/1", "1.0/2", "1.1/0", "1.1/1", "1.1/2"]
+    assert {t.sample.version for e in episodes[:6] for t in e.turns} == {0}
+    assert {t.sample.version for e in episodes[-6:] for t in e.turns} == {4}
+    credit = {line["episode"]: line["credit"] for line in folder.credits.read()}
+    assert {e.id: len(e.turns) for e in episodes} == {k: len(v) for k, v in credit.items()}
+    assert folder.config["algorithm"]["aggregate"] == "token_mean"
+    assert folder.config["parameters"]["discount"] == 0.95
+    assert folder.config["tiny"]["numbered"] is True
+    assert len({e.fingerprint for e in episodes} | {folder.config["fingerprint"]}) == 1
+
+
+def test_the_checkpoint_is_a_hugging_face_model(whole):
+    _, path = RunFolder(whole).latest_checkpoint()
+    model, tokenizer = load(str(path))
+    assert model.config.hidden_size == 16
+    text = "You see red. 3 <|end|>"
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    assert tokenizer.decode(ids) == text
+
+
+def test_two_runs_are_equal(whole, tmp_path):
+    start(tmp_path / "again")
+    assert products(tmp_path / "again") == products(whole)
+
+
+def test_another_seed_is_another_run(whole, tmp_path):
+    start(tmp_path / "other", seed=1)
+    assert products(tmp_path / "other")[0] != products(whole)[0]
+
+
+def test_finished_runs_stay_as_they_are(whole):
+    before = products(whole)
+    Training.resume(whole).run()
+    assert products(whole) == before
+
+
+class Crash(Exception):
+    pass
+
+
+@pytest.mark.parametrize("recipe", ["gigpo", "ppo", "reinforce_pp"])
+def test_crashes_between_any_two_stages_change_nothing(recipe, tmp_path):
+    """An exception at every report in turn: in the warm start, after an update, after an evaluation."""
+    options = {"recipe": recipe, "parameters": {"kl": 0.01}, "updates": 4, "checkpoint_every": 1}
+    start(tmp_path / "whole", **options)
+    seen = []
+
+    def crash(stage, figures):
+        if (place := (stage, tuple(figures.items())[:1])) not in seen:
+            seen.append(place)
+            raise Crash
+
+    training = Training.start(TrainConfig.checked(BASE | options), tmp_path / "broken", crash)
+    for _ in range(30):
+        try:
+            training.run()
+            break
+        except Crash:
+            training = Training.resume(tmp_path / "broken", crash)
+    assert len(seen) >= 8
+    assert products(tmp_path / "broken") == products(tmp_path / "whole")
+
+
+RESUME = (
+    "import sys, letters\n"
+    "from agentgym.trainers.train import Training\n"
+    "print('ready', flush=True)\n"
+    "Training.resume(sys.argv[1]).run()\n"
+)
+
+
+def continued(path, kill_after):
+    """Resume in another process, killed after so many seconds of work (None: not); its exit status."""
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([sys.executable, "-c", RESUME, str(path)], env=env, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        if kill_after is not None:
+            try:
+                return process.wait(kill_after)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+        return process.wait()
+
+
+def killed_and_resumed(path, moments, **options):
+    """A run killed at random moments; how often it was."""
+    Training.start(TrainConfig.checked(BASE | options), path)
+    kills = 0
+    for moment in moments:
+        status = continued(path, moment)
+        kills += status == -signal.SIGKILL
+        if status == 0:
+            return kills
+    assert continued(path, None) == 0
+    return kills
+
+
+def test_killed_at_random_moments_and_resumed(tmp_path):
+    options = {"updates": 14, "checkpoint_every": 1, "keep_checkpoints": 1}
+    began = time.perf_counter()
+    start(tmp_path / "whole", **options)
+    seconds = time.perf_counter() - began
+    moments = [seconds * random.uniform(0.1, 0.7) for _ in range(2)]
+    print("killed after", moments)  # shown if this fails
+    assert killed_and_resumed(tmp_path / "killed", moments, **options) >= 1
+    assert products(tmp_path / "killed") == products(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"recipe": "ppo"}, {"lora": 4}, {"recipe": "dapo", "optimizer": "muon"}], ids=str)
+def test_killed_often(tmp_path, options):
+    options = {"updates": 30, "checkpoint_every": 3, **options}
+    start(tmp_path / "whole", **options)
+    assert killed_and_resumed(tmp_path / "killed", [random.uniform(0.05, 3) for _ in range(8)], **options) >= 3
+    assert products(tmp_path / "killed") == products(tmp_path / "whole")
+
+
+# --- adapters ---------------------------------------------------------------------------------------------------------
+
+
+def test_lora_trains_adapters_alone_and_resumes(tmp_path):
+    options = {"lora": 4, "updates": 3, "checkpoint_every": 1, "parameters": {"kl": 0.05}}
+    training = start(tmp_path / "whole", **options)
+    _, path = training.folder.latest_checkpoint()
+    assert (path / "adapter_model.safetensors").is_file()
+    assert not (path / "model.safetensors").exists()
+    seen = []
+
+    def crash(stage, figures):
+        if stage == "update" and not seen:
+            seen.append(figures)
+            raise Crash
+
+    with pytest.raises(Crash):
+        start(tmp_path / "broken", crash, **options)
+    Training.resume(tmp_path / "broken").run()
+    assert products(tmp_path / "broken") == products(tmp_path / "whole")
+
+
+def test_lora_moves_nothing_but_adapters(tmp_path):
+    first = start(tmp_path / "run", lora=4, updates=1, keep_checkpoints=9)
+    paths = list(first.folder.checkpoints().values())
+    before, after = ((p / "base" / "model.safetensors").read_bytes() for p in paths)
+    assert before == after
+    adapters = [(p / "adapter_model.safetensors").read_bytes() for p in paths]
+    assert adapters[0] != adapters[1]
+
+
+def test_adapters_load_as_a_model(tmp_path):
+    """``model:DIR`` and the folder of a run play what was trained."""
+    training = start(tmp_path / "run", lora=4, updates=1, eval_every=0)
+    _, path = training.folder.latest_checkpoint()
+    model, tokenizer = load(str(path))
+    assert any("lora_" in name for name, p in model.named_parameters() if p.requires_grad)
+    assert all(("lora_" in name) == p.requires_grad for name, p in model.named_parameters())
+    moved = [p for name, p in model.named_parameters() if "lora_B" in name]
+    assert any(bool(p.any()) for p in moved)
+    with torch.no_grad():
+        ids = torch.tensor([tokenizer.encode("You see red.", add_special_tokens=False)])
+        with_adapters = model(input_ids=ids).logits
+        with model.disable_adapter():
+            without = model(input_ids=ids).logits
+    assert not torch.equal(with_adapters, without)
+
+
+# --- TensorBoard ------------------------------------------------------------------------------------------------------
+
+
+def test_metrics_go_to_tensorboard_once(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    seen = []
+
+    def crash(stage, figures):
+        if stage == "update" and figures["update"] == 3 and not seen:
+            seen.append(1)
+            raise Crash
+
+    with pytest.raises(Crash):
+        start(tmp_path / "run", crash)
+    Training.resume(tmp_path / "run").run()
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    board.Reload()
+    metrics = RunFolder(tmp_path / "run").metrics.read()
+    for name, key, group in (("train/loss", "loss", None), ("eval/success", "eval_success", "eval")):
+        told = [(m["update"], m[key]) for m in metrics if m.get("event") == group]
+        assert [(e.step, pytest.approx(e.value, abs=1e-6)) for e in board.Scalars(name)] == told
+
+
+def test_training_goes_on_without_tensorboard(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    told = []
+    start(tmp_path / "run", lambda stage, figures: told.append(stage), updates=1)
+    assert "tensorboard is not installed, metrics.jsonl has it all" in told
+    assert not (tmp_path / "run" / "tensorboard").exists()
+
+
+# --- rolling out ------------------------------------------------------------------------------------------------------
+
+
+def test_groups_without_spread_are_replaced(tmp_path):
+    """DAPO: what is learned from has spread; later attempts play other tasks under other names."""
+    training = start(tmp_path / "run", recipe="dapo", parameters={"rollouts": 3}, updates=3, group_size=2)
+    episodes = list(training.folder.episodes())
+    credited = {line["episode"] for line in training.folder.credits.read()}
+    groups = {}
+    for e in episodes:
+        groups.setdefault(e.group, []).append(e)
+    assert len(episodes) == len({e.id for e in episodes})
+    assert len(groups) > 6  # some had to be replaced
+    for members in groups.values():
+        kept = {e.id for e in members} & credited
+        assert not kept or len({e.reward for e in members}) > 1
+    for m in training.folder.metrics.read():
+        if "event" not in m:
+            assert m["kept_episodes"] <= 4 < m["episodes"] + 1
+
+
+def test_stop_at(tmp_path):
+    training = start(tmp_path / "run", stop_at=0.0, updates=50)
+    assert training.update == 3
+    assert list(training.folder.checkpoints())[-1] == 3
+    Training.resume(tmp_path / "run").run()
+    assert [m["update"] for m in training.folder.metrics.read()][-1] == 3
+
+
+def test_a_run_whose_episodes_all_fail_says_why(tmp_path, monkeypatch):
+    import letters
+
+    def broken(self, action):
+        raise OSError("the door is stuck")
+
+    training = Training.start(TrainConfig.checked(BASE | {"warm_start": 0, "eval_every": 0}), tmp_path / "run")
+    ordinary = letters.Letters.step
+    monkeypatch.setattr(
+        letters.Letters, "step", lambda self, a: ordinary(self, a) if training.update == 0 else broken(self, a)
+    )
+    with pytest.raises(UsageError, match=r"every episode of update 1 failed; the first one: .*the door is stuck"):
+        training.run()
+
+
+def episode(group, member, rewards, stop=StopReason.TERMINATED, success=None):
+    turns = tuple(Turn("o", "a", r, error="what?" if r < 0 else None) for r in rewards)
+    return Episode(f"{group}/{member}", "e", Task(0), turns, stop, success, group, member)
+
+
+def test_summary_leaves_failed_episodes_out():
+    found = summary([
+        episode("1.0", 0, [0.0, 1.0], success=True),
+        episode("1.0", 1, [-1.0], StopReason.TURN_LIMIT, success=False),
+        episode("1.0", 2, [5.0], StopReason.ENVIRONMENT_ERROR),
+    ])  # fmt: skip
+    assert found == {
+        "episodes": 3, "reward": 0.0, "success": 0.5, "episode_turns": 1.5, "tool_calls": 0.0, "errors": 1 / 3,
+        "truncated": 0.5, "failed": 1 / 3,
+    }  # fmt: skip
+    assert summary([])["reward"] == 0.0
+    assert summary([episode("g", 0, [0.5])])["success"] == 1.0  # where the environment does not say: paid at all
+
+
+def test_in_order():
+    names = ["2.10", "2.9", "10.0", "eval.1", "2.9"]
+    given = [episode(name, 4 - n, [0.0]) for n, name in enumerate(names)]
+    assert [e.id for e in in_order(given)] == ["2.9/0", "2.9/3", "2.10/4", "10.0/2", "eval.1/1"]
+
+
+# --- refused ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"updtes": 3}, "unknown option 'updtes'; did you mean 'updates'"),
+        ({"updates": -1}, r"updates: input should be greater than or equal to 0 \(got -1\)"),
+        ({"lr": "fast"}, r"lr: input should be a valid number.* \(got 'fast'\)"),
+        ({"groups": 0}, r"groups: input should be greater than 0 \(got 0\)"),
+        ({"optimizer": "sgd"}, r"optimizer: input should be 'adamw' or 'muon' \(got 'sgd'\)"),
+        ({"tiny": {"layer": 3}}, "unknown option 'tiny.layer'; did you mean 'layers'"),
+        ({"tiny": {"hidden": 30, "heads": 4}}, r"tiny: .*hidden must be a multiple of 2·heads"),
+        ({"tiny": {"vocabulary": 10}}, r"tiny\.vocabulary: input should be greater than or equal to 261 \(got 10\)"),
+    ],
+)
+def test_wrong_options_are_one_line(options, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        TrainConfig.checked(BASE | options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"env": "letters:tests/Leters-v0"}, "unknown environment .*did you mean 'tests/Letters-v0'"),
+        ({"recipe": "gipgo"}, "unknown recipe 'gipgo'; did you mean 'gigpo'"),
+        ({"parameters": {"discont": 1}}, "recipe gigpo has no parameter 'discont'; did you mean 'discount'"),
+        ({"replaced": {"agregate": "token_mean"}}, "unknown slot 'agregate'; did you mean 'aggregate'"),
+        ({"replaced": {"credit": "gae()"}}, "nothing trains a critic"),
+        ({"env_options": {"turn": 3}}, r"cannot be made with .*turn"),
+        ({"eval_split": "tset"}, "unknown split 'tset'; did you mean 'test'"),
+        ({"model": "./nowhere"}, r"no model folder '\./nowhere'"),
+        ({"device": "gpu0"}, "device='gpu0' cannot be used"),
+        ({"recipe": "grpo", "replaced": {"reward": "information_gain()"}}, r"no info\['answers'\]"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_folder_exists(options, message, tmp_path):
+    with pytest.raises(UsageError, match=message) as caught:
+        start(tmp_path / "run", **options)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_names_offer_the_nearest(tmp_path):
+    with pytest.raises(UnknownName):
+        start(tmp_path / "run", recipe="gipgo")
+    assert registry.takes_split("tests/Letters-v0")
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(whole):
+    with pytest.raises(OSError, match="already holds a run; continue it with --resume"):
+        Training.start(TrainConfig.checked(BASE), whole)
+
+
+def test_records_say_how_episodes_were_made(whole):
+    """An episode that is played again by its tokens has the same text."""
+    episodes = list(RunFolder(whole).episodes())
+    _, path = RunFolder(whole).latest_checkpoint()
+    tokenizer = load(str(path))[1]
+    for e in episodes:
+        for turn in e.turns:
+            ids = [i for i in turn.sample.action if i != tokenizer.eos_token_id]
+            assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == turn.action
+    assert replace(episodes[0]) == episodes[0]
