@@ -3,8 +3,8 @@
     python benchmarks/branching_ablation.py OUT --seeds 10        # adds what is missing to OUT/results.jsonl
     python benchmarks/branching_ablation.py OUT --table           # only prints the table
 
-The world: a machine with four faults in a row; each shows one of 30 signs; one of six tools repairs it. A wrong
-tool costs a call and says so; the sixth call is the last. Of a third of the signs the warm start teaches the tool, for a
+The world: a machine with four faults in a row; each shows one of 30 signs; one of six tools repairs it. A wrong tool
+costs a call and says so; the sixth call is the last. For a third of the signs the warm start teaches the tool, for a
 third it tries tools at random (they have to be learned), and for a third any tool will do: there the policy stays
 unsure though nothing depends on it. So being unsure marks what matters only in part, as after a real tool's result.
 Every seed has its own signs, tools, tasks and warm start, which its arms share.
