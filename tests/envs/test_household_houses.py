@@ -129,7 +129,7 @@ def test_houses_are_many():
     for split in SPLITS:
         assert len({h.task_id for h in HOUSES[split]}) == NUMBER
         assert len({h.code for h in HOUSES[split]}) == NUMBER
-        assert len({task(h) for h in HOUSES[split]}) > 0.97 * NUMBER
+        assert len({task(h) for h in HOUSES[split]}) > 0.9 * NUMBER
 
 
 def test_families_come_about_equally_often():
@@ -150,8 +150,8 @@ def test_sizes(split):
             assert 15 <= len(house.place_names) <= 20
             assert 13 <= len(objects) <= 20
         else:
-            assert 8 <= len(house.place_names) <= 14
-            assert 8 <= len(objects) <= 14
+            assert 6 <= len(house.place_names) <= 11
+            assert 6 <= len(objects) <= 11
         assert max(Counter(k.name for k in house.item_kinds).values()) <= 3
 
 
@@ -218,9 +218,8 @@ def test_a_seed_gives_this_house_for_ever():
     """Raise ``VERSION`` in the catalogue when this has to change."""
     observation, info = HouseholdEnv(split="test").reset(seed=123)
     assert observation == (
-        "You are in the middle of a room. Looking quickly around you, you see "
-        "a cabinet 1, a cabinet 2, a countertop 1, a diningtable 1, a drawer 1, a drawer 2, a fridge 1, "
-        "a microwave 1, a shelf 1, a sinkbasin 1, a stoveburner 1, and a stoveburner 2.\n"
-        "Your task is to: put a clean plate on diningtable."
-    )
-    assert (info["task_id"], info["anchor"]) == ("household/test/clean/123", "27b664433ee43eee")
+        "You are in the middle of a room. Looking quickly around you, you see a cabinet 1, a coffeetable 1, "
+            "a countertop 1, a drawer 1, a fridge 1, a microwave 1, a sidetable 1, a sinkbasin 1, and a sofa 1.\n"
+            "Your task is to: put a clean knife on countertop."
+        )
+    assert (info["task_id"], info["anchor"]) == ("household/test/clean/123", "8e61c330c19ea774")

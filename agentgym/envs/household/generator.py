@@ -172,9 +172,9 @@ def split_of(goal: Goal, places: Sequence[str]) -> str:
 
 
 def _rooms(dice: Dice, goal: Goal, *, large: bool) -> list[str]:
-    """The goal's room, and others: one or none in a moderate house, one or two in a large one."""
+    """The goal's room, and others: mostly none in a moderate house, else one, one or two in a large one."""
     others = [room for room in ROOMS if room != goal.room]
-    count = dice.between(1, 2) if large else dice.below(2)
+    count = dice.between(1, 2) if large else dice.below(4) // 3
     return [goal.room, *(others.pop(dice.below(len(others))) for _ in range(count))]
 
 
@@ -188,7 +188,7 @@ def _furnish(dice: Dice, goal: Goal, rooms: Sequence[str], *, large: bool) -> li
     if goal.family != "examine" and goal.place not in places:
         places.append(goal.place)
         extras.remove(goal.place)
-    smallest, largest = (15, MAX_PLACES) if large else (6 + 2 * len(rooms), 10 + 2 * len(rooms))
+    smallest, largest = (15, MAX_PLACES) if large else (4 + 2 * len(rooms), 7 + 2 * len(rooms))
     for _ in range(dice.between(smallest, largest) - len(places)):
         places.append(extras.pop(dice.below(len(extras))))
     return sorted(places)
@@ -196,7 +196,7 @@ def _furnish(dice: Dice, goal: Goal, rooms: Sequence[str], *, large: bool) -> li
 
 def _stock(dice: Dice, goal: Goal, rooms: Sequence[str], *, large: bool) -> list[str]:
     """The object kinds of a house, sorted: one or more of the goal's kind, any others that belong into its rooms."""
-    size = dice.between(13, MAX_ITEMS - 1) if large else dice.between(8, 14)
+    size = dice.between(13, MAX_ITEMS - 1) if large else dice.between(6, 11)
     wanted = dice.between(2, SAME_KIND) if goal.family == "two" else dice.between(1, 2)
     counts = Counter({goal.object: wanted})
     kinds = [kind for room in rooms for kind in ROOM_OBJECTS[room] if kind != goal.object]
