@@ -1,0 +1,68 @@
+"""What benchmarks share: both sides take turns in one process, and CPU seconds are counted."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+Side = Callable[[], object]
+
+
+def compare(sides: Mapping[str, Side], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds (all threads) of each side in each round; a round before them does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, side in sides.items():
+            began = time.process_time()
+            side()
+            if number:
+                seconds[name].append(time.process_time() - began)
+    return seconds
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def table(title: str, seconds: Mapping[str, list[float]], *, work: int = 0, unit: str = "") -> dict[str, Any]:
+    """Print a line a side, the first one being what others are compared with; the figures as a mapping.
+
+    Args:
+        work: how many ``unit`` a side does in a round; their rate is shown.
+    """
+    print(f"\n{title}")
+    first = statistics.median(next(iter(seconds.values())))
+    figures = {}
+    for name, values in seconds.items():
+        figure = spread(values) | {"of_first": statistics.median(values) / first}
+        rate = f"{work / figure['median']:12,.0f} {unit}/s" if work else ""
+        if work:
+            figure[f"{unit}_per_cpu_second"] = work / figure["median"]
+        print(
+            f"  {name:<44}{figure['median']:10.4f} CPU s  ({figure['min']:.4f} to {figure['max']:.4f})"
+            f"{figure['of_first']:8.2f} x{rate}"
+        )
+        figures[name] = figure
+    return figures
+
+
+def options(doc: str | None, rounds: int) -> argparse.ArgumentParser:
+    """A parser with what every benchmark takes."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=rounds, help="how often each side is timed")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    return parser
+
+
+def write(path: Path | None, figures: Mapping[str, Any]) -> None:
+    """The figures as one line of JSON, and into a file if one was named."""
+    print(json.dumps(figures))
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(figures, indent=1) + "\n")
