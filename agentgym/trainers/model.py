@@ -55,7 +55,7 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") 
         tokenizer = _tokenizer(name)
         base = base_of(Path(name))
         model = AutoModelForCausalLM.from_pretrained(base or name, dtype=dtype)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise UsageError(f"cannot load model {name!r}: {first} (give a local folder, a hub name, or 'tiny')") from error
     model = model.to(device)

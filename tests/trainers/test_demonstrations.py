@@ -1,0 +1,82 @@
+"""Episodes that nobody sampled, as training data; and the warm start on them."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentgym.policy import ExpertPolicy
+from agentgym.records import Task
+from agentgym.rollout import Group, Rollout
+from agentgym.trainers.chat import Chat
+from agentgym.trainers.config import TrainConfig
+from agentgym.trainers.contexts import full_history, window
+from agentgym.trainers.demonstrations import tokenised
+from agentgym.trainers.imitation import imitate, likelihood
+from agentgym.trainers.model import ModelPolicy
+from agentgym.trainers.rows import rows_of
+
+
+@pytest.fixture(scope="module")
+def experts():
+    import letters
+
+    with Rollout(lambda: letters.Letters(turns=3), ExpertPolicy()) as rollout:
+        return sorted(rollout.play([Group(f"g{n}", Task(n)) for n in range(6)]), key=lambda e: e.group)
+
+
+@pytest.mark.parametrize("context", [full_history(), window(1)])
+def test_contexts_are_those_that_the_policy_would_have_met(small, played, context):
+    """What a policy sampled, tokenised again from its texts: where its tokens are the usual ones, the same samples."""
+    model, tokenizer = small()
+    chat = Chat(tokenizer)
+    episodes = played(ModelPolicy(model, tokenizer, context=context, max_new_tokens=4), groups=2)
+    again = [tokenised(e, chat, context, instructions="Write the colour that you see.") for e in episodes]
+    for sampled, made in zip(episodes, again, strict=True):
+        first, other = sampled.turns[0].sample, made.turns[0].sample
+        assert (first.keep, first.context) == (other.keep, other.context)
+        for turn, context_ids in zip(made.turns, made.contexts(), strict=True):
+            assert turn.sample.action == tuple(chat.closed(turn.action))
+            assert tokenizer.decode(context_ids).endswith("<|assistant|>")
+        assert all(t.reward == 1.0 for t in made.turns)
+        assert [t.observation for t in made.turns] == [t.observation for t in sampled.turns]
+
+
+def test_noise_is_not_imitated(small, experts):
+    chat = Chat(small()[1])
+    made = tokenised(experts[0], chat, full_history(), noise={(experts[0].id, 0)})
+    assert [t.reward for t in made.turns] == [0.0] * 1
+    rows = rows_of([made])
+    assert rows.old.tolist() == [0.0] * len(made.turns[0].sample.action)
+
+
+def test_whole_texts_score_everything_but_the_first_token(small, experts):
+    chat = Chat(small()[1])
+    plain, whole = (tokenised(experts[0], chat, full_history(), whole=w) for w in (False, True))
+    (row,) = rows_of([whole]).rows
+    assert row.scored.tolist() == list(range(1, len(row.tokens)))
+    (other,) = rows_of([plain]).rows
+    assert row.tokens.tolist() == other.tokens.tolist()
+
+
+def test_imitation_learns_the_expert(small, experts):
+    """After a few passes the greedy policy plays what the expert plays."""
+    import letters
+
+    model, tokenizer = small()
+    policy = ModelPolicy(model, tokenizer, max_new_tokens=6)
+    config = TrainConfig(env="x", warm_start_lr=1e-2, warm_start_batch=3)
+    told = letters.Letters.instructions
+    figures = list(imitate(model, policy, experts, config=config, epochs=25, instructions=told))
+    losses = [f["loss"] for f in figures if "epoch" in f]
+    assert len(losses) == 25
+    assert losses[-1] < 0.1 * losses[0]
+    policy.engine.temperature = 0
+    with Rollout(letters.Letters, policy) as rollout:
+        played = list(rollout.play([Group(f"t{n}", Task(n)) for n in range(3)]))
+    assert all(e.success for e in played)
+
+
+def test_imitation_is_maximum_likelihood():
+    algorithm = likelihood()
+    algorithm.check()
+    assert algorithm.needs == frozenset()

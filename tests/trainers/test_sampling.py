@@ -1,0 +1,48 @@
+"""Which tasks are played, and which groups are kept."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentgym.errors import UsageError
+from agentgym.records import Episode, StopReason, Task, Turn
+from agentgym.trainers.sampling import everything, uniform, with_spread
+
+
+def group(*rewards):
+    return [Episode(str(n), "e", Task(0), (Turn("o", "a", r),), StopReason.TERMINATED) for n, r in enumerate(rewards)]
+
+
+def test_generated_tasks_are_fresh_seeds():
+    draw = uniform()
+    seen = [t.seed for update in range(1, 6) for t in draw(7, update, 50, None)]
+    assert len(set(seen)) == 250
+    assert all(0 <= seed < 2**31 for seed in seen)
+    assert draw(7, 3, 50, None) == draw(7, 3, 50, None)
+    assert draw(8, 3, 50, None) != draw(7, 3, 50, None)
+
+
+def test_finite_tasks_come_in_shuffled_passes():
+    draw = uniform()
+    tasks = [t for update in range(6) for t in draw(1, update, 5, 10)]  # three passes over ten tasks
+    passes = [[t.options["task"] for t in tasks[i : i + 10]] for i in (0, 10, 20)]
+    assert all(sorted(p) == list(range(10)) for p in passes)
+    assert passes[0] != passes[1] != passes[2]
+    assert all(t.seed == t.options["task"] for t in tasks)
+
+
+def test_a_batch_larger_than_the_tasks_wraps_around():
+    tasks = [t.options["task"] for t in uniform()(1, 0, 7, 3)]
+    assert sorted(tasks[:3]) == sorted(tasks[3:6]) == [0, 1, 2]
+
+
+def test_selections():
+    assert everything().keep(group(1.0, 1.0))
+    assert everything().rollouts == 1
+    kept = with_spread(4)
+    assert kept.rollouts == 4
+    assert kept.keep(group(0.0, 1.0))
+    assert not kept.keep(group(1.0, 1.0))
+    assert not kept.keep(group(1.0))
+    with pytest.raises(UsageError, match="rollouts must be at least 1, got 0"):
+        with_spread(0)
