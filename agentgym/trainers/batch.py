@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agentgym.records import Episode
-from agentgym.trainers.rows import rows_of
+from agentgym.trainers.rows import Rows, rows_of
 from agentgym.trainers.tree import TokenTree
 
 Floats = NDArray[np.float64]
@@ -56,6 +56,7 @@ def minibatches(episodes: Sequence[Episode], count: int) -> Iterator[list[int]]:
 def cut(
     episodes: Sequence[Episode],
     chosen: Sequence[int],
+    whole: Rows,
     by_turn: Mapping[str, Floats],
     by_token: Mapping[str, Floats],
     sequence: Literal["episode", "turn"],
@@ -65,13 +66,14 @@ def cut(
     Args:
         episodes: all of the update.
         chosen: numbers of some of them, ascending.
+        whole: the rows of all.
         by_turn: columns over all turns of all episodes; each token gets its turn's.
         by_token: columns over all action tokens of all episodes.
         sequence: what counts as one.
     """
     lengths = np.array([len(e.turns) for e in episodes])
     tokens = np.array([sum(len(t.sample.action) for t in e.turns if t.sample) for e in episodes])
-    rows = rows_of([episodes[n] for n in chosen])
+    rows = whole if len(chosen) == len(episodes) else rows_of([episodes[n] for n in chosen])
     turns, of_token = _spans(lengths, chosen), _spans(tokens, chosen)
     owner = np.repeat(np.arange(len(chosen)), lengths[chosen])
     floats = {"old": rows.old} | {name: values[turns][rows.turn] for name, values in by_turn.items()}

@@ -162,7 +162,7 @@ class Learner:
         self.model.train()
         for _ in range(self.how.epochs):
             for chosen in minibatches(episodes, self.how.minibatches):
-                self._step(cut(episodes, chosen, by_turn, by_token, self.algorithm.sequence), totals)
+                self._step(cut(episodes, chosen, whole, by_turn, by_token, self.algorithm.sequence), totals)
         spans = np.split(advantage, np.cumsum([len(e.turns) for e in episodes])[:-1])
         by_episode = {e.id: credit.tolist() for e, credit in zip(episodes, spans, strict=True)}
         return Update(totals.metrics() | turn_metrics(turns, advantage), by_episode)
