@@ -59,7 +59,7 @@ class TrainConfig(BaseModel):
     slots: PositiveInt = Field(128, description="episodes running at the same time")
     temperature: PositiveFloat = Field(1.0, description="of sampling, and of the log-probabilities")
 
-    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon needs far fewer steps from random weights")
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="of the policy updates")
     lr: PositiveFloat = Field(3e-4, description="learning rate")
     lr_end: float = Field(1.0, ge=0, description="the learning rate falls linearly to this share of itself")
     weight_decay: float = Field(0.0, ge=0)
@@ -75,6 +75,9 @@ class TrainConfig(BaseModel):
     warm_start: int = Field(0, ge=0, description="expert episodes to imitate first")
     warm_start_epochs: PositiveInt = Field(15, description="passes over them")
     warm_start_lr: PositiveFloat = Field(2e-3)
+    warm_start_optimizer: Literal["adamw", "muon"] = Field(
+        "adamw", description="of pretraining and the warm start; muon needs far fewer steps from random weights"
+    )
     warm_start_decay: float = Field(0.01, ge=0, description="weight decay")
     warm_start_batch: PositiveInt = Field(16, description="episodes per optimiser step")
     warm_start_noise: float = Field(0.0, ge=0, lt=1, description="share of random actions in them; not imitated")

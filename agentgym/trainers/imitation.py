@@ -47,7 +47,7 @@ def imitate(
     The learning rate rises over the first 20 steps and falls to zero.
     """
     how = Optimisation(
-        optimizer=config.optimizer,
+        optimizer=config.warm_start_optimizer,
         lr=config.warm_start_lr,
         weight_decay=config.warm_start_decay,
         betas=(0.9, 0.98),
