@@ -2,7 +2,7 @@
 
     python benchmarks/generation.py --json generation.json
 
-64 episodes of 8 turns, 16 new tokens and 32 observation tokens a turn, after a first observation of 32 tokens. The model
+64 episodes of 8 turns, 32 observation tokens and 16 new ones a turn. The model
 is a Qwen2 of 4 layers, hidden size 256, vocabulary 2048 (4.46 M parameters), float32, one thread. The end of an action
 is forbidden, so that every side writes equally many tokens. Sides: the engine; the engine that forgets what it holds
 after every turn; and Hugging Face's own ``generate`` on the whole context of every turn.
