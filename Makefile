@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow lint bench wheel clean
+.PHONY: help setup train test test-slow lint docs bench wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -37,6 +37,9 @@ bench: $(READY)  ## every benchmark, one after the other; results in benchmarks/
 	mkdir -p benchmarks/out
 	for file in credit generation overhead trl_step; do \
 	    OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$file.py --json benchmarks/out/$$file.json || exit 1; done
+
+docs: $(READY)  ## write the tables of the documentation anew
+	$(BIN)/python docs/tables.py
 
 wheel: $(READY)  ## build the wheel and try it in an environment of its own
 	.ci/wheel

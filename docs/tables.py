@@ -1,0 +1,142 @@
+"""Writes the tables of the documentation that repeat what the code says; ``make docs``.
+
+A table stands between ``<!-- NAME -->`` and ``<!-- end -->``. Tests compare the files with what this would write.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from gymnasium.envs.registration import load_env_creator
+
+from agentgym import cli, registry
+from agentgym.contract import RULES
+from agentgym.trainers.algorithm import SLOTS, _parts, get_recipe, recipe_names
+from agentgym.trainers.config import TrainConfig
+
+ROOT = Path(__file__).parent.parent
+END = "<!-- end -->"
+FILES = ("README.md", "docs/environments.md", "docs/training.md")
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown."""
+    cells = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells)
+
+
+def link(thing: object) -> str:
+    """To the file that defines it, from the root."""
+    path = Path(inspect.getsourcefile(thing) or "").relative_to(ROOT)  # type: ignore[arg-type]
+    return f"[{path.relative_to('agentgym')}]({path})"
+
+
+def first_line(thing: object) -> str:
+    """Of its docstring, as Markdown."""
+    return (inspect.getdoc(thing) or "").split("\n")[0].replace("``", "`")
+
+
+def environments() -> str:
+    """Every built-in id."""
+    rows = []
+    for env_id in registry.env_ids():
+        if not env_id.startswith("agentgym/"):
+            continue
+        entry = registry.find(env_id).entry_point
+        made = load_env_creator(entry) if isinstance(entry, str) else entry
+        what = first_line(made).removeprefix(f"`{env_id}`: ")
+        rows.append((f"`{env_id}`", what, ", ".join(getattr(made, "splits", ())), link(made)))
+    return table(("environment", "what it is", "splits", "file"), rows)
+
+
+def recipes() -> str:
+    """Every recipe with its first paper: an arXiv number, or where it appeared."""
+    rows = []
+    for name in recipe_names():
+        recipe = get_recipe(name)
+        about = recipe.docstring.split("Args:")[0]
+        number = re.search(r"\d{4}\.\d{5}", about)
+        place = re.search(r"\(([A-Z]+)\s(20\d\d)\)", about)
+        paper = (
+            f"[{number[0]}](https://arxiv.org/abs/{number[0]})" if number else f"{place[1]} {place[2]}" if place else ""
+        )
+        rows.append((f"`{name}`", recipe.summary, paper, link(recipe.build)))
+    return table(("recipe", "idea", "paper", "file"), rows)
+
+
+def commands() -> str:
+    """Every command of the command line."""
+    names = sorted(m.name for m in pkgutil.iter_modules(cli.__path__) if not m.name.startswith("_"))
+    functions = [(name.replace("_", "-"), import_module(f"agentgym.cli.{name}").command) for name in names]
+    return table(("command", "what it does"), ((f"`agentgym {name}`", first_line(f)) for name, f in functions))
+
+
+def options() -> str:
+    """Every option of ``agentgym train``."""
+    fields = TrainConfig.model_fields.items()
+    rows = ((f"`{n}`", "" if f.is_required() else f"`{f.default}`", f.description or "") for n, f in fields)
+    return table(("option", "default", "what it is"), rows)
+
+
+def contract() -> str:
+    """Every rule that ``agentgym check`` judges."""
+    return table(("rule", "what holds"), ((f"`{rule.name}`", rule.promise) for rule in RULES.values()))
+
+
+#: what the functions that fill a slot return; the surrogate takes a ratio, bounds and a shape
+MADE = {
+    "sampling": ("TaskSampling",),
+    "select": ("Selection",),
+    "branching": ("Maker",),
+    "context": ("Context",),
+    "reward": ("Part",),
+    "credit": ("Part",),
+    "critic": ("Part",),
+    "weights": ("Part", "Term"),
+    "surrogate": ("Surrogate", "Term"),
+    "penalties": ("Penalty",),
+    "aggregate": ("Tensor",),
+}
+
+
+def parts() -> str:
+    """What can stand in each slot of an algorithm."""
+    rows = []
+    for slot, (stages, _) in SLOTS.items():
+        named = {name: part for stage in stages for name, part in _parts(stage)}
+        made = {name: str(inspect.signature(part).return_annotation) for name, part in named.items()}
+        names = sorted(name for name, what in made.items() if what.split("[")[0] in MADE[slot])
+        files = ", ".join(f"`{stage}.py`" for stage in stages)
+        rows.append((f"`{slot}`", ", ".join(f"`{name}`" for name in names), files))
+    return table(("slot", "parts", "file"), rows)
+
+
+TABLES = {
+    "environments": environments,
+    "recipes": recipes,
+    "commands": commands,
+    "contract": contract,
+    "options": options,
+    "parts": parts,
+}
+
+
+def written(text: str) -> str:
+    """The text with every table as the code has it now."""
+    for name, make in TABLES.items():
+        if f"<!-- {name} -->\n" in text:
+            before, _, rest = text.partition(f"<!-- {name} -->\n")
+            _, _, after = rest.partition(END)
+            text = f"{before}<!-- {name} -->\n{make()}\n{END}{after}"
+    return text
+
+
+if __name__ == "__main__":
+    for file in FILES:
+        path = ROOT / file
+        path.write_text(written(path.read_text(encoding="utf-8")), encoding="utf-8")

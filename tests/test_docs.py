@@ -1,0 +1,157 @@
+"""The documentation says what the code says, and its examples run."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import agentgym
+from agentgym.records import Episode, StopReason, Task, Turn
+from agentgym.trainers.turns import TurnTable
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/environments.md", "docs/training.md"])
+def test_tables_are_those_of_the_code(tables: ModuleType, name: str) -> None:
+    assert page(name) == tables.written(page(name)), "run: make docs"
+    assert name in tables.FILES
+
+
+def test_every_table_stands_somewhere(tables: ModuleType) -> None:
+    found = [name for file in tables.FILES for name in re.findall(r"<!-- (\w+) -->", page(file)) if name != "end"]
+    assert sorted(found) == sorted(tables.TABLES)
+
+
+def test_a_table_that_is_out_of_date_is_written_anew(tables: ModuleType) -> None:
+    text = "before\n<!-- commands -->\n| old |\n<!-- end -->\nbetween\n<!-- recipes -->\n<!-- end -->\nafter\n"
+    new = tables.written(text)
+    assert "| old |" not in new
+    assert "`agentgym train`" in new
+    assert "`gigpo`" in new
+    assert new.startswith("before\n")
+    assert "<!-- end -->\nbetween\n" in new
+    assert new.endswith("<!-- end -->\nafter\n")
+    assert tables.written(new) == new
+
+
+def test_every_recipe_names_its_paper(tables: ModuleType) -> None:
+    rows = [line.split(" | ") for line in tables.recipes().splitlines()[2:]]
+    assert [row[0] for row in rows if not row[2].strip()] == []
+
+
+def test_the_first_session_prints_what_is_shown() -> None:
+    code, shown = blocks(page("README.md"), "python")[0], blocks(page("README.md"), "text")[0]
+    assert len(code.splitlines()) <= 14
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == shown
+
+
+def test_the_own_environment_keeps_the_contract(tmp_path: Path) -> None:
+    (tmp_path / "capitals.py").write_text(blocks(page("README.md"), "python")[1])
+    run = [sys.executable, "-m", "agentgym"]
+    done = subprocess.run([*run, "check", "capitals:me/Capitals-v0"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_own_recipe_of_the_training_page_works() -> None:
+    (code,) = blocks(page("docs/training.md"), "python")
+    from agentgym.trainers import algorithm
+
+    names: dict[str, object] = {}
+    known = dict(algorithm._recipes)
+    try:
+        exec(compile(code, "training.md", "exec"), names)
+        made = algorithm.get_recipe("plain")(scale=False)
+    finally:
+        algorithm._recipes.clear()
+        algorithm._recipes.update(known)
+    turns = TurnTable.from_columns(group=[0, 0], episode=[0, 1], turn=[0, 0], reward=[1.0, 0.0])
+    assert made.credit(turns, turns.reward).tolist() == [0.5, -0.5]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
+    assert [t for t in targets if not t.startswith("https://") and not (path.parent / t).exists()] == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_commands_in_examples_exist(path: Path, tables: ModuleType) -> None:
+    text = path.read_text(encoding="utf-8")
+    inline = re.findall(r"`(agentgym [^`]+)`", text)
+    lines = [line.strip() for block in blocks(text, "bash") for line in block.splitlines()]
+    named = {line.split()[1] for line in [*inline, *lines] if line.startswith("agentgym ")}
+    assert named <= set(re.findall(r"`agentgym ([\w-]+)`", tables.commands()))
+    targets = set(re.findall(r"^([a-z-]+):", page("Makefile"), re.MULTILINE))
+    made = re.findall(r"(?:^|`)make ([a-z -]+)", text, re.MULTILINE)
+    assert {target for words in made for target in words.split()} <= targets
+    for script in re.findall(r"python (\S+\.py)", text):
+        assert (ROOT / script).is_file(), script
+
+
+def test_every_metric_has_its_line() -> None:
+    from agentgym.trainers.branching import tree_figures
+    from agentgym.trainers.figures import Totals, turn_metrics
+    from agentgym.trainers.summary import summary
+
+    turns = TurnTable.from_columns(
+        group=[0], episode=[0], turn=[0], reward=[0.0], answer_logprob=[-1.0], answer_logprob_before=[-2.0]
+    )
+    episode = Episode("0/0", "", Task(0), (Turn("", ""),), StopReason.TERMINATED)
+    names = {*Totals().metrics(), *turn_metrics(turns, turns.reward), *summary([episode]), *tree_figures([episode], [])}
+    documented = set(re.findall(r"^\| `(\w+)` \|", page("docs/training.md").partition("## Metrics")[2], re.MULTILINE))
+    assert names <= documented
+    assert documented - names == {"kept_episodes", "calls_per_turn", "generated_tokens"}
+
+
+def modules_with_all() -> list[str]:
+    found = [agentgym.__name__]
+    for module in pkgutil.walk_packages(agentgym.__path__, "agentgym."):
+        if module.ispkg:
+            found.append(module.name)
+    return [name for name in found if "__all__" in vars(importlib.import_module(name))]
+
+
+@pytest.mark.parametrize("name", modules_with_all())
+def test_all_is_what_is_public(name: str) -> None:
+    module = importlib.import_module(name)
+    defined = {
+        key
+        for key, value in vars(module).items()
+        if not key.startswith("_") and getattr(value, "__module__", None) == name
+    }
+    assert defined <= set(module.__all__)
+    assert [key for key in module.__all__ if not hasattr(module, key)] == []
+
+
+def test_the_package_shows_what_it_imports() -> None:
+    ours = {k for k, v in vars(agentgym).items() if getattr(v, "__module__", "").startswith("agentgym.")}
+    assert ours - {"register_builtin"} == set(agentgym.__all__)
