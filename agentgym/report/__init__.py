@@ -59,7 +59,7 @@ def make_report(run: RunFolder | str | os.PathLike[str], *, episodes: int = 48) 
     return folder.report
 
 
-def visible(text: object) -> str:
+def _visible(text: object) -> str:
     """The text with control, direction and surrogate characters shown as ``\\u....``."""
     return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
 
@@ -73,7 +73,7 @@ def _environment() -> Any:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
+        finalize=lambda value: _visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
     )
     environment.filters["number"] = number
     return environment

@@ -219,7 +219,7 @@ def test_a_seed_gives_this_house_for_ever():
     observation, info = HouseholdEnv(split="test").reset(seed=123)
     assert observation == (
         "You are in the middle of a room. Looking quickly around you, you see a cabinet 1, a coffeetable 1, "
-            "a countertop 1, a drawer 1, a fridge 1, a microwave 1, a sidetable 1, a sinkbasin 1, and a sofa 1.\n"
-            "Your task is to: put a clean knife on countertop."
-        )
+        "a countertop 1, a drawer 1, a fridge 1, a microwave 1, a sidetable 1, a sinkbasin 1, and a sofa 1.\n"
+        "Your task is to: put a clean knife on countertop."
+    )
     assert (info["task_id"], info["anchor"]) == ("household/test/clean/123", "8e61c330c19ea774")
