@@ -188,6 +188,7 @@ class Training:
         return target is not None and len(self._recent) == 3 and min(self._recent) >= target
 
     def _evaluate(self, policy: ModelPolicy) -> None:
+        """Play tasks of the evaluation split to the environment's own limit, whatever training cuts at."""
         began = time.perf_counter()
         engine = policy.engine
         trained, engine.temperature = engine.temperature, self.config.eval_temperature
@@ -195,7 +196,6 @@ class Training:
             environment(self.config, self.config.eval_split),
             policy,
             slots=self.config.slots,
-            max_turns=self.config.max_turns,
             run_key=draws.key(self.key, "eval", self.update),
         ) as rollout:
             count = rollout.num_tasks or self.config.eval_episodes
