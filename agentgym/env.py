@@ -163,29 +163,31 @@ def fork(env: gym.Env[str, str]) -> gym.Env[str, str]:
     """An independent copy of the running episode: same wrappers, same state, nothing shared.
 
     The environment's own ``fork()`` is used where it has one; otherwise the recorded actions are replayed from the same
-    seed (for environments from :func:`agentgym.make`, which carry a :class:`Journal`).
+    seed (for environments from :func:`agentgym.make`, which carry a :class:`Journal`). The state of wrappers around
+    that, e.g. what a budget has counted, is copied.
 
     Raises:
         ForkError: it can be neither copied nor replayed to the same anchor.
     """
-    if callable(getattr(env.unwrapped, "fork", None)):
+    if callable(getattr(env.unwrapped, "fork", None)) or _has_journal(env):
         return _copied(env)
-    layer: gym.Env[str, str] = env
-    while isinstance(layer, gym.Wrapper):
-        if isinstance(layer, Journal):
-            if layer is not env:
-                raise ForkError(f"{type(env).__name__} wraps a recorded environment; fork the environment inside it")
-            return layer.replay()
-        layer = layer.env
     raise ForkError(f"{env} has no fork() and no journal; create it by agentgym.make(id) or write a fork()")
 
 
+def _has_journal(env: gym.Env[str, str]) -> bool:
+    while isinstance(env, gym.Wrapper) and not isinstance(env, Journal):
+        env = env.env
+    return isinstance(env, Journal)
+
+
 def _copied(env: gym.Env[str, str]) -> gym.Env[str, str]:
-    """Copy the wrappers' own state around a copy of the environment inside."""
+    """Copy the wrappers' own state around a copy, or a replay, of the environment inside."""
     if not isinstance(env, gym.Wrapper):
         twin: gym.Env[str, str] = env.fork()  # type: ignore[attr-defined]
         twin.spec = twin.spec or env.spec
         return twin
+    if isinstance(env, Journal) and not callable(getattr(env.unwrapped, "fork", None)):
+        return env.replay()
     outer = copy.copy(env)
     outer.__dict__ = {k: v if k in ("env", "_cached_spec") else copy.deepcopy(v) for k, v in env.__dict__.items()}
     outer.env = _copied(env.env)

@@ -7,11 +7,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentgym import TextEnv, fork
+from agentgym import TextEnv, fork, make
 from agentgym.budget import REFUSED, UNLIMITED, Budget, BudgetedEnv, parse_budgets, under
 from agentgym.envs.tool_env import Question, ToolEnv
 from agentgym.errors import UsageError
@@ -354,6 +355,26 @@ def test_a_fork_counts_on_its_own() -> None:
     assert (env.left, twin.left) == ({"tool_calls": 1}, {"tool_calls": 0})
     assert "refused" not in env.step(call())[0]
     assert "refused" in twin.step(call())[0]
+
+
+class Replayed(Steps):
+    fork = None  # type: ignore[assignment]
+
+
+def test_an_environment_that_can_only_be_replayed_is_forked_with_its_counters() -> None:
+    gym.register("test/Replayed-v0", entry_point=Replayed, disable_env_checker=True)
+    try:
+        env = BudgetedEnv(make("test/Replayed-v0"), Budget(turns=3), announce=True)
+        env.reset(seed=4)
+        env.step("on")
+        twin = fork(env)
+    finally:
+        del gym.registry["test/Replayed-v0"]
+    assert isinstance(twin, BudgetedEnv)
+    assert (twin.left, twin.unwrapped.turn) == ({"turns": 2}, 1)
+    assert twin.step("on")[0].endswith("[budget left: 1 turn]")
+    assert twin.step("on")[3]
+    assert (env.left, env.unwrapped.turn) == ({"turns": 2}, 1)
 
 
 @pytest.mark.parametrize(

@@ -153,10 +153,20 @@ def test_what_cannot_be_replayed_says_why() -> None:
         fork(bare)
     with pytest.raises(ForkError, match=r"has no fork\(\) and no journal"):
         fork(Counter())
-    inside = Noting(Journal(make("Counter")))
-    inside.reset(seed=1)
-    with pytest.raises(ForkError, match="Noting wraps a recorded environment; fork the environment inside it"):
-        fork(inside)
+    with pytest.raises(ForkError, match=r"has no fork\(\) and no journal"):
+        fork(Noting(make("Counter")))
+
+
+def test_wrappers_around_a_journal_are_copied_with_their_state() -> None:
+    env = Noting(Journal(make("Counter")))
+    env.reset(seed=1)
+    env.step("one")
+    here = env.unwrapped.count  # type: ignore[attr-defined]
+    twin = fork(env)
+    assert twin.step("four")[0] == f"at {here + 4}"
+    assert isinstance(twin, Noting)
+    assert (twin.notes, env.notes) == (["one", "four"], ["one"])
+    assert env.step("")[0] == f"at {here}"
 
 
 def test_a_journal_forgets_the_episode_before() -> None:
