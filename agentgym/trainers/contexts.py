@@ -58,7 +58,7 @@ def full_history(*, instructions: bool = True, remind: bool = False) -> Context:
 
 @named
 def window(turns: int = 2, *, instructions: bool = True) -> Context:
-    """The first observation, the last ``turns`` (observation, action) pairs and the current observation, in one message.
+    """The first observation, the last ``turns`` (observation, action) pairs and the current observation as one message.
 
     What GiGPO's released prompts do (2505.10978, history length 2): the length of a context stays bounded, and every
     turn has its own.
