@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -352,16 +353,15 @@ def test_an_interpreter_that_does_not_run_is_named() -> None:
         open_sandbox("bubblewrap", python="/nonexistent")
 
 
-def test_packages_can_be_imported(tmp_path: Path) -> None:
+def test_packages_can_be_imported() -> None:
     if shutil.which("bwrap") is None:
         pytest.skip("bubblewrap is not installed")
-    tmp_path.chmod(0o755)
-    for parent in list(tmp_path.parents)[:2]:
-        parent.chmod(0o755)
-    (tmp_path / "gift.py").write_text("answer = 42")
-    with open_sandbox("bubblewrap", limits=LIMITS, packages=[str(tmp_path)], parallel=1) as made:
-        assert made.run("import gift; gift.answer").value == "42"
-        assert made.run("open('/packages/0/x', 'w')").error.name == "OSError"
+    with tempfile.TemporaryDirectory() as folder:  # not pytest's own: the sandbox's user may not enter that
+        Path(folder).chmod(0o755)
+        (Path(folder) / "gift.py").write_text("answer = 42")
+        with open_sandbox("bubblewrap", limits=LIMITS, packages=[folder], parallel=1) as made:
+            assert made.run("import gift; gift.answer").value == "42"
+            assert made.run("open('/packages/0/x', 'w')").error.name == "OSError"
 
 
 class Counting:
