@@ -155,3 +155,10 @@ def test_all_is_what_is_public(name: str) -> None:
 def test_the_package_shows_what_it_imports() -> None:
     ours = {k for k, v in vars(agentgym).items() if getattr(v, "__module__", "").startswith("agentgym.")}
     assert ours - {"register_builtin"} == set(agentgym.__all__)
+
+
+def test_the_map_of_learning_shows_every_file() -> None:
+    from agentgym import trainers
+
+    shown = set(re.findall(r"\b(\w+)\.py\b", trainers.__doc__ or ""))
+    assert shown == {module.name for module in pkgutil.iter_modules(trainers.__path__) if not module.ispkg}

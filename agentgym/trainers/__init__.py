@@ -2,16 +2,41 @@
 
 ::
 
-    turns.py      what every numeric stage reads: one row per turn, and the type of a part
-    anchors.py    which turns met the same state: similar texts as one anchor  numpy [turns]
-    rewards.py    what the environment paid -> what is learned from            numpy [turns]
-    credit.py     reward -> advantage of each turn                             numpy [turns]
-    weights.py    weights and masks of turns and tokens                        numpy [turns], torch [tokens]
-    tokens.py     what every token stage reads: one entry per action token
-    surrogate.py  ratio x bound x shape -> loss per token                      torch [tokens]
-    penalties.py  KL, entropy, likelihood, value: more loss per token          torch [tokens]
-    aggregate.py  weights -> one coefficient per token; loss = sum(coefficient x loss per token)
-    control.py    parameters over time
+    the run       train.py          warm start, then rollout and update in turn; recorded, resumable to the byte
+                  config.py         everything that decides a run, checked before it starts
+                  requirements.py   what an algorithm needs from an environment
+                  imitation.py      the warm start; demonstrations.py: episodes that nobody sampled as training data
+                  summary.py        episodes in figures; board.py: these for TensorBoard
+    algorithms    recipes/          named algorithms, one short file a paper
+                  algorithm.py      one value per stage; slots filled by name
+    the stages    sampling.py       which tasks; which groups are learned from
+                  branching.py      how the episodes of a group come about; branching_rules.py: how they decide
+                  contexts.py       what the policy sees                                 tokens
+                  rewards.py        what the environment paid -> what is learned from    numpy [turns]
+                  credit.py         reward -> advantage of each turn                     numpy [turns]
+                  anchors.py        credit: which turns met the same state
+                  branches.py       credit on trees of episodes
+                  calls.py          credit for when tools are called
+                  information.py    credit from the policy's belief in the answer
+                  weights.py        how much a turn or a token counts                    numpy [turns], torch [tokens]
+                  surrogate.py      ratio x bound x shape -> loss per token              torch [tokens]
+                  penalties.py      KL, entropy, likelihood, value: more loss per token  torch [tokens]
+                  aggregate.py      weights -> one coefficient per token                 torch [tokens]
+                  control.py        parameters over time
+    the tables    turns.py          one row per turn, and the type of a part; evidence.py: columns of search
+                  tokens.py         one entry per action token, and the type of a term
+    the update    learner.py        episodes in, new weights out
+                  batch.py          one optimiser step's worth of episodes
+                  rows.py           episodes as rows of the token tree
+                  tree.py           equal prefixes are computed once
+                  scoring.py        the tree through a model; attention.py: its attention
+                  beliefs.py        how much the policy believes the accepted answers
+                  optim.py          AdamW and Muon
+                  figures.py        what an update says about itself
+    the policy    model.py          Hugging Face models as policies, and the tiny one; lora.py: adapters
+                  chat.py           texts to tokens and back, append-only
+                  generation.py     continuous batching over kept keys and values
+                  engine_thread.py  one thread that drives it for requests from everywhere
 
 Stage files import the two tables (``turns``, ``tokens``) and the core, never each other; a recipe joins them. The
 numeric stages need numpy only; the token stages take torch tensors but none of them imports torch.
