@@ -31,7 +31,7 @@ lint: $(READY)  ## style, types, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
 bench: $(READY)  ## every benchmark, one after the other; results in benchmarks/out
 	mkdir -p benchmarks/out
