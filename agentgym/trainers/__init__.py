@@ -37,6 +37,7 @@
                   chat.py           texts to tokens and back, append-only
                   generation.py     continuous batching over kept keys and values
                   engine_thread.py  one thread that drives it for requests from everywhere
+                  serving.py        a model behind OpenAI's wire format
 
 Stage files import the two tables (``turns``, ``tokens``) and the core, never each other; a recipe joins them. The
 numeric stages need numpy only; the token stages take torch tensors but none of them imports torch.
