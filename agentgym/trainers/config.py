@@ -72,6 +72,7 @@ class TrainConfig(BaseModel):
         0, ge=0, description="episodes of the random policy to imitate first: teaches what can be done"
     )
     pretrain_turns: PositiveInt = Field(15, description="length limit of these")
+    pretrain_mistakes: float = Field(0.0, ge=0, lt=1, description="share of mistakes in them; not imitated")
     warm_start: int = Field(0, ge=0, description="expert episodes to imitate first")
     warm_start_epochs: PositiveInt = Field(15, description="passes over them")
     warm_start_lr: PositiveFloat = Field(2e-3)

@@ -238,7 +238,8 @@ class Training:
         told = instructions if self._instructions() else ""
         teach = functools.partial(imitate, model, policy, config=self.config, instructions=told)
         if self.config.pretrain:
-            for metrics in teach(self._random_episodes(), epochs=1, whole=True):
+            random = RandomPolicy(by_verb=True, mistakes=self.config.pretrain_mistakes)
+            for metrics in teach(self._random_episodes(random), epochs=1, noise=random.noise, whole=True):
                 self.progress("pretrain", metrics)
         if self.config.warm_start:
             for metrics in teach(demonstrations, epochs=self.config.warm_start_epochs, noise=expert.noise):
@@ -268,10 +269,9 @@ class Training:
             raise UsageError(f"no expert episode could be played: {episodes[0].failure}")
         return episodes, rollout.instructions
 
-    def _random_episodes(self) -> list[Episode]:
+    def _random_episodes(self, random: RandomPolicy) -> list[Episode]:
         """Episodes of the random policy: what the environment's actions look like, and which are possible when."""
         limit, count = self.config.pretrain_turns, self.config.pretrain
-        random = RandomPolicy(by_verb=True)
         with Rollout(environment(self.config, "train"), random, max_turns=limit, run_key=self.key) as rollout:
             tasks = self.algorithm.sampling(draws.key(self.key, "pretrain"), 0, count, rollout.num_tasks)
             return in_order(rollout.play(Group(f"pretrain.{i}", task) for i, task in enumerate(tasks)))
