@@ -1,0 +1,105 @@
+"""``agentgym train``: how options come together, and what is refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from agentgym.cli import main
+from agentgym.trainers.train import Training
+
+HOUSE = "agentgym/Household-v0"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path):
+    """The configurations and folders of runs that would have begun."""
+    found = []
+
+    def start(config, folder, progress=None):
+        found.append((config, folder))
+        return SimpleNamespace(folder=SimpleNamespace(path=folder), run=lambda: None, update=0)
+
+    monkeypatch.setattr(Training, "start", start)
+    monkeypatch.chdir(tmp_path)
+    return found
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as left:
+        main(["train", *map(str, arguments)])
+    return left.value.code
+
+
+def written(**options):
+    path = Path("options.yaml")
+    path.write_text(yaml.safe_dump(options))
+    return path
+
+
+def test_settings_are_options_or_parameters_of_the_recipe(started):
+    arguments = ["--recipe", "gigpo", "discount=0.9", "updates=7", "env.max_turns=9", "tiny.hidden=64", "lr=3e-5"]
+    assert run(HOUSE, *arguments, "--with", "aggregate=token_mean", "--warm-start", 3) == 0
+    ((config, folder),) = started
+    assert (config.env, config.recipe, config.updates, config.warm_start) == (HOUSE, "gigpo", 7, 3)
+    assert (config.parameters, config.env_options) == ({"discount": 0.9}, {"max_turns": 9})
+    assert (config.replaced, config.lr) == ({"aggregate": "token_mean"}, 3e-5)
+    assert folder == Path("runs/household-v0-gigpo-1")
+
+
+def test_a_file_may_name_everything_and_the_command_line_wins(started):
+    file = written(env=HOUSE, recipe="gigpo", updates=5, parameters={"discount": 0.9, "kl": 0.1}, lr="3e-5")
+    assert run("--config", file) == 0
+    assert run("--config", file, "updates=6", "discount=0.8", "--recipe", "gigpo") == 0
+    assert run("--config", file, "other/World-v0", "updates=6") == 0
+    first, second, third = (config for config, _ in started)
+    assert (first.env, first.recipe, first.updates, first.lr) == (HOUSE, "gigpo", 5, 3e-5)
+    assert (second.env, second.updates, second.parameters) == (HOUSE, 6, {"discount": 0.8, "kl": 0.1})
+    assert (third.env, third.updates) == ("other/World-v0", 6)
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
+def test_examples_are_accepted(started, path):
+    assert run("--config", path) == 0
+    assert started[0][0].env
+
+
+def test_the_first_free_folder_is_taken(started):
+    Path("runs/household-v0-grpo-1").mkdir(parents=True)
+    assert run(HOUSE) == 0
+    assert started[0][1] == Path("runs/household-v0-grpo-2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "which environment? e.g. agentgym train agentgym/Household-v0 --recipe gigpo"),
+        (["updates=3"], "which environment?"),
+        ([HOUSE, "--recipe", "gigpu"], "unknown recipe 'gigpu'; did you mean 'gigpo'"),
+        ([HOUSE, "update=3"], "'update' is neither an option nor a parameter of recipe grpo; did you mean 'updates'"),
+        ([HOUSE, "updates"], "'updates' is not key=value"),
+        ([HOUSE, "updates=-1"], "updates: input should be greater than or equal to 0 (got -1)"),
+        ([HOUSE, "optimizer=sgd"], "optimizer: input should be 'adamw' or 'muon' (got 'sgd')"),
+        ([HOUSE, "--config", "none.yaml"], "none.yaml: No such file or directory"),
+        ([HOUSE, "--config", "list.yaml"], "list.yaml must hold a mapping of options"),
+        ([HOUSE, "--config", "broken.yaml"], "broken.yaml is not YAML"),
+        (
+            [HOUSE, "--resume", "runs/1"],
+            "--resume takes everything from the run folder",
+        ),
+        (["--resume", "runs/1"], "runs/1"),
+    ],
+)
+def test_wrong_requests_are_one_line(started, capfd, arguments, said):
+    Path("list.yaml").write_text("- 1\n")
+    Path("broken.yaml").write_text("{a: 1")
+    assert run(*arguments) == 2
+    error = capfd.readouterr().err
+    assert error.startswith("agentgym: ")
+    assert said in error
+    assert error.count("\n") == 1
+    assert started == []
