@@ -18,6 +18,19 @@ from torch import Tensor
 from agentgym import draws
 
 
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How one request is sampled; temperature and top_p as in :class:`Engine`.
+
+    Attributes:
+        stop: token ids that end the action, beside the engine's own.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop: frozenset[int] = frozenset()
+
+
 @dataclass(slots=True)
 class Generation:
     """One request in work, and then its result.
@@ -26,6 +39,7 @@ class Generation:
         slot: where its keys and values live.
         context: the full context.
         key: every token's draw is ``draws.uniform(key, position in the action)``.
+        sampling: None: as the engine does.
         action, logprobs, entropies: what was sampled so far.
     """
 
@@ -33,6 +47,7 @@ class Generation:
     context: list[int]
     key: int
     max_new_tokens: int
+    sampling: Sampling | None = None
     action: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     entropies: list[float] = field(default_factory=list)
@@ -144,17 +159,19 @@ class Engine:
         for held in self._held.values():
             held.clear()
 
-    def copy(self, source: int, target: int) -> None:
-        """Let a slot start with what another one holds (a branch)."""
-        held = self._held[source]
+    def copy(self, source: int, target: int, length: int | None = None) -> None:
+        """Let a slot start with what another one holds (a branch), or its first tokens."""
+        held = self._held[source][:length]
         self._store.reserve(max(self._held) + 1, len(held))
         self._store.copy(source, target, len(held))
         self._held[target] = list(held)
 
-    def submit(self, slot: int, context: list[int], key: int, max_new_tokens: int) -> Generation:
+    def submit(
+        self, slot: int, context: list[int], key: int, max_new_tokens: int, sampling: Sampling | None = None
+    ) -> Generation:
         """Ask for an action; call :meth:`step` until it comes out finished."""
         room = self.max_context - len(context)
-        request = Generation(slot, context, key, min(max_new_tokens, room))
+        request = Generation(slot, context, key, min(max_new_tokens, room), sampling)
         self._new.append(request)
         return request
 
@@ -240,7 +257,7 @@ class Engine:
         keys = np.array([g.key for g in batch], np.uint64)
         positions = np.array([len(g.action) for g in batch])
         noise = draws.uniforms(keys, positions)
-        tokens, logprobs, entropies = sample(logits, noise, self.temperature, self.top_p, entropy=self.entropies)
+        tokens, logprobs, entropies = self._draw(batch, logits, noise)
         self.generated += len(batch)
         finished = []
         for i, g in enumerate(batch):
@@ -248,12 +265,30 @@ class Engine:
             g.logprobs.append(logprobs[i])
             if self.entropies:
                 g.entropies.append(entropies[i])
-            if tokens[i] == self.stop or len(g.action) >= g.max_new_tokens:
+            stops = g.sampling is not None and tokens[i] in g.sampling.stop
+            if stops or tokens[i] == self.stop or len(g.action) >= g.max_new_tokens:
                 finished.append(g)
         if finished:
             gone = set(map(id, finished))
             self._decoding = [g for g in self._decoding if id(g) not in gone]
         return finished
+
+    def _draw(
+        self, batch: list[Generation], logits: Tensor, noise: np.ndarray[Any, np.dtype[np.float64]]
+    ) -> tuple[list[int], list[float], list[float]]:
+        """:func:`sample`, for each row as its request says."""
+        own = (self.temperature, self.top_p)
+        wanted = [own if g.sampling is None else (g.sampling.temperature, g.sampling.top_p) for g in batch]
+        if wanted.count(wanted[0]) == len(wanted):
+            return sample(logits, noise, wanted[0][0], wanted[0][1], entropy=self.entropies)
+        drawn: tuple[list[Any], list[Any], list[Any]] = ([0] * len(batch), [0.0] * len(batch), [0.0] * len(batch))
+        for how in dict.fromkeys(wanted):
+            rows = [i for i, other in enumerate(wanted) if other == how]
+            found: tuple[list[Any], ...] = sample(logits[rows], noise[rows], how[0], how[1], entropy=self.entropies)
+            for column, values in enumerate(found):
+                for row, value in zip(rows, values, strict=False):  # there may be no entropies
+                    drawn[column][row] = value
+        return drawn
 
 
 def sample(

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentgym import draws
-from agentgym.trainers.generation import Engine, common_prefix, sample
+from agentgym.trainers.generation import Engine, Sampling, common_prefix, sample
 from agentgym.trainers.model import ModelPolicy
 
 STOP = 1
@@ -54,6 +54,24 @@ def test_ragged_prompts_equal_plain_forward_passes(small, dtype, tolerance, temp
     done = finish(engine)
     assert len(done) == 4
     check(model, done, tolerance, temperature)
+
+
+def test_each_request_is_sampled_as_it_says(small):
+    model, _ = small(dtype=torch.float64)
+    hows = [None, Sampling(0.7), Sampling(0), Sampling(0.7, top_p=1e-9), Sampling(1.0, stop=frozenset(range(2, 300)))]
+
+    def play(wanted):
+        engine = Engine(model, STOP, temperature=1.3, entropies=True)
+        asked = [engine.submit(engine.open(), prompt(3, 6), 5, 8, hows[n]) for n in wanted]
+        finish(engine)
+        return asked
+
+    together = play(range(5))
+    for g, temperature in zip(together, (1.3, 0.7, 1.0, 0.7, 1.0), strict=True):
+        check(model, [g], 1e-9, temperature)
+    assert [g.action for g in together] == [play([n])[0].action for n in range(5)]
+    assert together[2].action == together[3].action  # greedy, and a nucleus of one token
+    assert len(together[4].action) == 1
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])

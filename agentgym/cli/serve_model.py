@@ -1,0 +1,31 @@
+"""``agentgym serve-model``: a trained checkpoint for anybody's client."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="The folder of a run (its newest checkpoint), or of a model.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    name: Annotated[str | None, typer.Option(help="What clients call the model; default: the folder.")] = None,
+    device: Annotated[str, typer.Option(help="Where the model runs.")] = "cpu",
+    slots: Annotated[int, typer.Option(min=1, help="Requests in work at the same time; more wait.")] = 64,
+) -> None:
+    """Serve a model by vLLM's protocol, completions and chats, until interrupted (needs the extra 'serve')."""
+    from agentgym.errors import MissingExtra
+    from agentgym.store import RunFolder
+
+    try:
+        from agentgym.trainers.model import load
+        from agentgym.trainers.serving import Service, serve_model
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "train") from error
+    folder = Path(model)
+    checkpoint = RunFolder(folder).latest_checkpoint()[1] if (folder / "run.yaml").exists() else model
+    weights, tokenizer = load(str(checkpoint), device=device)
+    serve_model(Service(weights, tokenizer, name or model.rstrip("/"), slots=slots), host, port)
