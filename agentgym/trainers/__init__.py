@@ -4,6 +4,7 @@
 
     the run       train.py          warm start, then rollout and update in turn; recorded, resumable to the byte
                   config.py         everything that decides a run, checked before it starts
+                  budgets.py        what its episodes may use
                   requirements.py   what an algorithm needs from an environment
                   imitation.py      the warm start; demonstrations.py: episodes that nobody sampled as training data
                   summary.py        episodes in figures; board.py: these for TensorBoard
@@ -37,7 +38,7 @@
                   chat.py           texts to tokens and back, append-only
                   generation.py     continuous batching over kept keys and values
                   engine_thread.py  one thread that drives it for requests from everywhere
-                  serving.py        a model behind OpenAI's wire format
+                  serving.py        a model behind vLLM's wire format
 
 Stage files import the two tables (``turns``, ``tokens``) and the core, never each other; a recipe joins them. The
 numeric stages need numpy only; the token stages take torch tensors but none of them imports torch.

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from agentgym.errors import UsageError, nearest
 
@@ -56,6 +65,13 @@ class TrainConfig(BaseModel):
     max_turns: PositiveInt | None = Field(None, description="cut episodes here, beside the environment's own limit")
     max_new_tokens: PositiveInt = Field(32, description="length limit of an action")
     max_context: PositiveInt | None = Field(None, description="an episode whose context outgrows this is cut")
+    budget: str | None = Field(
+        None, description="limits of training episodes, one drawn for each task, as `agentgym eval --budget` reads them"
+    )
+    budget_announce: bool = Field(True, description="tell the policy what is left, after each observation")
+    budget_exhausted: Literal["refuse", "truncate"] = Field(
+        "refuse", description="refuse calls beyond the budget, or truncate the episode"
+    )
     slots: PositiveInt = Field(128, description="episodes running at the same time")
     temperature: PositiveFloat = Field(1.0, description="of sampling, and of the log-probabilities")
 
@@ -95,6 +111,12 @@ class TrainConfig(BaseModel):
     threads: PositiveInt | None = Field(None, description="CPU threads; default: torch's choice")
     checkpoint_every: PositiveInt = Field(10, description="updates between checkpoints")
     keep_checkpoints: PositiveInt = Field(2, description="older ones are deleted")
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """``budget=4`` comes as a number."""
+        return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
     @classmethod
     def checked(cls, values: dict[str, Any]) -> TrainConfig:

@@ -25,6 +25,7 @@ from agentgym.trainers.algorithm import Algorithm, get_recipe, slots, with_part
 from agentgym.trainers.beliefs import Beliefs, answer_markup
 from agentgym.trainers.board import Board
 from agentgym.trainers.branching import decisions, tree_figures
+from agentgym.trainers.budgets import TrainingBudgets
 from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.contexts import full_history
 from agentgym.trainers.imitation import imitate
@@ -79,6 +80,7 @@ class Training:
         environment(config, config.eval_split)().close()
         env = environment(config, "train")()
         check_environment(env, algorithm.needs)
+        TrainingBudgets(config, environment(config, "train"))
         resolved = config.model_dump() | {
             "parameters": get_recipe(config.recipe).resolve(**config.parameters),
             "algorithm": slots(algorithm),
@@ -101,7 +103,7 @@ class Training:
             self.folder.writer(at=written) as writer,
             self.board,
             Rollout(
-                environment(self.config, "train"),
+                self.budgets.environment,
                 policy,
                 slots=self.config.slots,
                 max_turns=self.config.max_turns,
@@ -165,6 +167,7 @@ class Training:
         for attempt in range(select.rollouts):
             key = draws.key(self.key, "attempt", attempt) if attempt else self.key
             tasks = self.algorithm.sampling(key, self.update, self.config.groups, rollout.num_tasks)
+            tasks = self.budgets.drawn(tasks, draws.key(key, self.update))
             first = attempt * self.config.groups
             groups = [Group(f"{self.update}.{first + i}", t, self.config.group_size) for i, t in enumerate(tasks)]
             played = in_order(rollout.play(groups))
@@ -242,7 +245,8 @@ class Training:
             for metrics in teach(self._random_episodes(random), epochs=1, noise=random.noise, whole=True):
                 self.progress("pretrain", metrics)
         if self.config.warm_start:
-            for metrics in teach(demonstrations, epochs=self.config.warm_start_epochs, noise=expert.noise):
+            imitated = self.budgets.within(demonstrations)
+            for metrics in teach(imitated, epochs=self.config.warm_start_epochs, noise=expert.noise):
                 self.progress("warm start", metrics)
         return 0, self._learner(policy), policy
 
@@ -262,8 +266,9 @@ class Training:
         wanted = self.config.warm_start or (200 if self.config.model == "tiny" else 0)
         if not wanted:
             return [], ""
-        with Rollout(environment(self.config, "train"), expert) as rollout:
-            tasks = self.algorithm.sampling(draws.key(self.key, "warm start"), 0, wanted, rollout.num_tasks)
+        key = draws.key(self.key, "warm start")
+        with Rollout(self.budgets.environment, expert) as rollout:
+            tasks = self.budgets.drawn(self.algorithm.sampling(key, 0, wanted, rollout.num_tasks), key)
             episodes = in_order(rollout.play(Group(f"warm.{i}", task) for i, task in enumerate(tasks)))
         if all(e.failed for e in episodes):
             raise UsageError(f"no expert episode could be played: {episodes[0].failure}")
@@ -315,6 +320,11 @@ class Training:
             instructions=instructions,
             limit=getattr(policy.model.config, "max_position_embeddings", None),
         )
+
+    @functools.cached_property
+    def budgets(self) -> TrainingBudgets:
+        """Of training episodes and demonstrations; evaluations have none."""
+        return TrainingBudgets(self.config, environment(self.config, "train"))
 
     def _instructions(self) -> bool:
         given = self.config.instructions
