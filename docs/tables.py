@@ -1,6 +1,7 @@
 """Writes the tables of the documentation that repeat what the code says; ``make docs``.
 
-A table stands between ``<!-- NAME -->`` and ``<!-- end -->``. Tests compare the files with what this would write.
+A table stands between ``<!-- NAME -->`` and ``<!-- end -->``. What the README's first example prints is
+written anew too. Tests compare the files with what this would write.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import inspect
 import pkgutil
 import re
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -126,6 +129,14 @@ TABLES = {
 }
 
 
+def session(text: str) -> str:
+    """The text with what its first Python example prints in the block after it."""
+    code = text.partition("```python\n")[2].partition("```")[0]
+    before, mark, rest = text.partition("```text\n")
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    return f"{before}{mark}{printed}```{rest.partition('```')[2]}"
+
+
 def written(text: str) -> str:
     """The text with every table as the code has it now."""
     for name, make in TABLES.items():
@@ -139,4 +150,5 @@ def written(text: str) -> str:
 if __name__ == "__main__":
     for file in FILES:
         path = ROOT / file
-        path.write_text(written(path.read_text(encoding="utf-8")), encoding="utf-8")
+        new = written(path.read_text(encoding="utf-8"))
+        path.write_text(session(new) if file == "README.md" else new, encoding="utf-8")

@@ -71,7 +71,7 @@ def test_the_first_session_prints_what_is_shown() -> None:
     code, shown = blocks(page("README.md"), "python")[0], blocks(page("README.md"), "text")[0]
     assert len(code.splitlines()) <= 14
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout == shown
+    assert done.stdout == shown, "run: make docs"
 
 
 def test_the_own_environment_keeps_the_contract(tmp_path: Path) -> None:
