@@ -88,7 +88,6 @@ def _trained(path: Path, sampling: Sampling) -> Iterator[tuple[str, Policy]]:
     from agentgym.store import RunFolder
 
     try:
-        from agentgym.trainers.contexts import full_history
         from agentgym.trainers.model import ModelPolicy, load
         from agentgym.trainers.train import Training
     except ModuleNotFoundError as error:
@@ -97,10 +96,9 @@ def _trained(path: Path, sampling: Sampling) -> Iterator[tuple[str, Policy]]:
     update, checkpoint = folder.latest_checkpoint()
     training = Training(folder)
     config = training.config
-    instructions = config.model != "tiny" if config.instructions is None else config.instructions
     policy = ModelPolicy(
         *load(str(checkpoint), device=config.device),
-        context=training.algorithm.context or full_history(instructions=instructions),
+        context=training.context,
         temperature=config.eval_temperature,
         max_new_tokens=config.max_new_tokens,
         max_context=config.max_context,

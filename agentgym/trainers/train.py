@@ -27,7 +27,7 @@ from agentgym.trainers.board import Board
 from agentgym.trainers.branching import decisions, tree_figures
 from agentgym.trainers.budgets import TrainingBudgets
 from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.contexts import full_history
+from agentgym.trainers.contexts import Context, full_history
 from agentgym.trainers.imitation import imitate
 from agentgym.trainers.learner import Learner, Optimisation
 from agentgym.trainers.lora import save_model, with_lora
@@ -295,8 +295,7 @@ class Training:
         return ModelPolicy(
             model,
             tokenizer,
-            context=self.algorithm.context
-            or full_history(instructions=self._instructions(), remind=self.config.remind),
+            context=self.context,
             temperature=self.config.temperature,
             max_new_tokens=self.config.max_new_tokens,
             max_context=self.config.max_context,
@@ -329,6 +328,11 @@ class Training:
     def _instructions(self) -> bool:
         given = self.config.instructions
         return self.config.model != "tiny" if given is None else given
+
+    @property
+    def context(self) -> Context:
+        """What the policy of this run sees."""
+        return self.algorithm.context or full_history(instructions=self._instructions(), remind=self.config.remind)
 
     def _save(self, learner: Learner, policy: ModelPolicy, writer: EpisodeWriter) -> None:
         self.board.flush()

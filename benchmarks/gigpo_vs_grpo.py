@@ -1,0 +1,113 @@
+"""GRPO against GiGPO in the household world: same warm start, same number of episodes, several seeds.
+
+    python benchmarks/gigpo_vs_grpo.py OUT --warm RUN/checkpoints/update-000000 --seeds 5 --updates 12
+    python benchmarks/gigpo_vs_grpo.py OUT --table           # only prints the table
+
+Both arms take the options of ``examples/household.yaml``; only the recipe differs, with its defaults. A seed decides
+tasks and sampling. A finished run stays: the command continues where it stopped. Success is measured on the test split after
+the last update (``test``), and in training as the mean over all updates (``curve``) and over the last three (``last``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from scipy import stats
+
+from agentgym.errors import StoreError
+from agentgym.store import RunFolder
+from agentgym.trainers.config import TrainConfig
+from agentgym.trainers.train import Training
+
+ARMS: dict[str, dict[str, Any]] = {
+    "grpo": {"recipe": "grpo", "parameters": {}},
+    "gigpo": {"recipe": "gigpo", "parameters": {}},
+}
+
+
+def run(arm: str, seed: int, given: argparse.Namespace) -> dict[str, float]:
+    """Train one arm with one seed, or read what it did."""
+    path = given.out / f"{arm}-{seed}"
+    options = yaml.safe_load(Path("examples/household.yaml").read_text())
+    options |= {
+        "model": str(given.warm),
+        "instructions": False,
+        "pretrain": 0,
+        "warm_start": 0,
+        "stop_at": None,
+        "seed": seed,
+        "updates": given.updates,
+        "eval_every": 0,
+        "eval_episodes": given.tasks,
+        "threads": given.threads,
+        "checkpoint_every": given.updates,
+    }
+    options |= ARMS[arm]
+    try:
+        RunFolder(path).latest_checkpoint()
+        training = Training.resume(path)
+    except StoreError:
+        training = Training.start(TrainConfig.checked(options), path)
+    training.run()
+    lines = RunFolder(path).metrics.read()
+    evals = [line["eval_success"] for line in lines if line.get("event") == "eval"]
+    curve = [line["success"] for line in lines if line.get("event") is None]
+    return {
+        "start": evals[0],
+        "test": evals[-1],
+        "curve": float(np.mean(curve)),
+        "last": float(np.mean(curve[-3:])),
+        "episodes": sum(line["episodes"] for line in lines if line.get("event") is None),
+    }
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean and half width of its 95 % t-interval."""
+    spread = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1) if len(values) > 1 else float("nan")
+    return float(np.mean(values)), float(spread)
+
+
+def table(results: dict[str, list[dict[str, float]]]) -> None:
+    """Print the comparison."""
+    names = ("start", "test", "curve", "last", "episodes")
+    print("| arm | seeds | " + " | ".join(names) + " |\n|" + " --- |" * (len(names) + 2))
+    for arm, rows in results.items():
+        cells = ["{:.3f} ± {:.3f}".format(*interval([r[n] for r in rows])) for n in names]
+        print(f"| {arm} | {len(rows)} | " + " | ".join(cells) + " |")
+    pairs = min(map(len, results.values()))
+    for name in ("test", "curve", "last"):
+        gap = [results["gigpo"][i][name] - results["grpo"][i][name] for i in range(pairs)]
+        print(f"\ngigpo − grpo, {name}, paired by seed: {{:+.3f}} ± {{:.3f}}".format(*interval(gap)))
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--warm", type=Path, help="the checkpoint that all runs start from")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--updates", type=int, default=12)
+    parser.add_argument("--tasks", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    saved = given.out / "results.json"
+    results = json.loads(saved.read_text()) if saved.exists() else {arm: [] for arm in ARMS}
+    if not given.table:
+        for seed in range(given.seeds):
+            for arm in ARMS:
+                if len(results[arm]) <= seed:
+                    results[arm].append(run(arm, seed, given))
+                    saved.write_text(json.dumps(results))
+                    print(arm, seed, results[arm][-1], flush=True)
+    table(results)
+
+
+if __name__ == "__main__":
+    main()
