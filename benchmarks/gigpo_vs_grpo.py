@@ -4,14 +4,14 @@
     python benchmarks/gigpo_vs_grpo.py OUT --table           # only prints the table
 
 Both arms take the options of ``examples/household.yaml``; only the recipe differs, with its defaults. A seed decides
-tasks and sampling. A finished run stays: the command continues where it stopped. Success is measured on the test split after
-the last update (``test``), and in training as the mean over all updates (``curve``) and over the last three (``last``).
+tasks and sampling. A finished run stays: the command continues where it stopped. Success is measured on the test split
+after the last update (``test``), and in training as the mean over all updates (``curve``) and over the last three
+(``last``).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(arm: str, seed: int, given: argparse.Namespace) -> dict[str, float]:
-    """Train one arm with one seed, or read what it did."""
+def run(arm: str, seed: int, given: argparse.Namespace) -> None:
+    """Train one arm with one seed, from where it stopped."""
     path = given.out / f"{arm}-{seed}"
     options = yaml.safe_load(Path("examples/household.yaml").read_text())
     options |= {
@@ -54,7 +54,16 @@ def run(arm: str, seed: int, given: argparse.Namespace) -> dict[str, float]:
     except StoreError:
         training = Training.start(TrainConfig.checked(options), path)
     training.run()
-    lines = RunFolder(path).metrics.read()
+
+
+def figures(path: Path, updates: int) -> dict[str, float] | None:
+    """What a finished run came to; None where there is none."""
+    try:
+        lines = RunFolder(path).metrics.read()
+    except StoreError:
+        return None
+    if max((line["update"] for line in lines), default=-1) < updates:
+        return None
     evals = [line["eval_success"] for line in lines if line.get("event") == "eval"]
     curve = [line["success"] for line in lines if line.get("event") is None]
     return {
@@ -94,19 +103,18 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=12)
     parser.add_argument("--tasks", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    saved = given.out / "results.json"
-    results = json.loads(saved.read_text()) if saved.exists() else {arm: [] for arm in ARMS}
-    if not given.table:
-        for seed in range(given.seeds):
-            for arm in ARMS:
-                if len(results[arm]) <= seed:
-                    results[arm].append(run(arm, seed, given))
-                    saved.write_text(json.dumps(results))
-                    print(arm, seed, results[arm][-1], flush=True)
-    table(results)
+    for seed in range(given.seeds if not given.table else 0):
+        for arm in given.arms:
+            run(arm, seed, given)
+    found = {
+        arm: [row for seed in range(given.seeds) if (row := figures(given.out / f"{arm}-{seed}", given.updates))]
+        for arm in ARMS
+    }
+    table(found)
 
 
 if __name__ == "__main__":
