@@ -62,7 +62,7 @@ def figures(path: Path, updates: int) -> dict[str, float] | None:
         lines = RunFolder(path).metrics.read()
     except StoreError:
         return None
-    if max((line["update"] for line in lines), default=-1) < updates:
+    if not any(line.get("event") == "eval" and line["update"] == updates for line in lines):
         return None
     evals = [line["eval_success"] for line in lines if line.get("event") == "eval"]
     curve = [line["success"] for line in lines if line.get("event") is None]
