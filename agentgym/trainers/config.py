@@ -93,7 +93,7 @@ class TrainConfig(BaseModel):
     warm_start_epochs: PositiveInt = Field(15, description="passes over them")
     warm_start_lr: PositiveFloat = Field(2e-3)
     warm_start_optimizer: Literal["adamw", "muon"] = Field(
-        "adamw", description="of pretraining and the warm start; muon needs far fewer steps from random weights"
+        "adamw", description="of pretraining and the warm start; muon learns more per token from random weights"
     )
     warm_start_decay: float = Field(0.01, ge=0, description="weight decay")
     warm_start_batch: PositiveInt = Field(16, description="episodes per optimiser step")
