@@ -18,7 +18,8 @@ class Optimizer:
 
     ``muon`` orthogonalises the momentum of every weight matrix inside the network (Jordan et al. 2024; its step is
     scaled to AdamW's size, so one learning rate serves both) and leaves embeddings, the output head, vectors and the
-    value head to AdamW. From random weights it learned more from the same tokens; on a pretrained model AdamW is the usual choice.
+    value head to AdamW. From random weights it learned more from the same tokens; on a pretrained model AdamW is the
+    usual choice.
 
     Args:
         name: which.
