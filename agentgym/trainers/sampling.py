@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agentgym import draws
 from agentgym.errors import UsageError
@@ -37,9 +39,14 @@ class _Uniform:
 def _numbered(run_key: int, position: int, num_tasks: int) -> Task:
     """The task at a position of an endless sequence of shuffled passes over all tasks."""
     epoch, place = divmod(position, num_tasks)
-    order = np.argsort([draws.key(run_key, "epoch", epoch, i) for i in range(num_tasks)])
-    index = int(order[place])
+    index = int(_shuffled(run_key, epoch, num_tasks)[place])
     return Task(index, {"task": index})
+
+
+@functools.lru_cache(maxsize=8)
+def _shuffled(run_key: int, epoch: int, num_tasks: int) -> NDArray[np.intp]:
+    """One pass over all tasks [num_tasks]; kept, because it is made for every task drawn from it."""
+    return np.argsort([draws.key(run_key, "epoch", epoch, i) for i in range(num_tasks)])
 
 
 @named
