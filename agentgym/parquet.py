@@ -56,7 +56,15 @@ def _schema(pa: Any) -> Any:
         {"name": text, "arguments": text, "result": text, "error": text, "seconds": real, "cost": real}.items()
     )
     sample = pa.struct(
-        {"keep": whole, "context": ids, "action": ids, "logprobs": reals, "entropies": reals, "version": whole}.items()
+        {
+            "keep": whole,
+            "context": ids,
+            "action": ids,
+            "logprobs": reals,
+            "entropies": reals,
+            "version": whole,
+            "choices": pa.list_(ids),
+        }.items()
     )
     usage = pa.struct(
         {

@@ -90,6 +90,7 @@ class Sample:
         logprobs: natural log of the sampling probability of each action token, [len(action)].
         entropies: entropy in nats of each action token's distribution, [len(action)]; empty unless asked for.
         version: how many updates the policy had seen.
+        choices: the token ids among which each action token was drawn, [len(action)]; empty: the whole vocabulary.
     """
 
     keep: int
@@ -98,6 +99,7 @@ class Sample:
     logprobs: tuple[float, ...] = ()
     entropies: tuple[float, ...] = ()
     version: int = 0
+    choices: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

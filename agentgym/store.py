@@ -87,6 +87,7 @@ def _turn(record: dict[str, Any]) -> Turn:
     if sample is not None:
         for name in ("context", "action", "logprobs", "entropies"):
             sample[name] = tuple(sample.get(name, ()))
+        sample["choices"] = tuple(map(tuple, sample.get("choices", ())))
         sample = Sample(**sample)
     return Turn(tool_calls=calls, sample=sample, usage=Usage(**record.pop("usage", {})), **record)
 

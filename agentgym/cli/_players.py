@@ -102,6 +102,7 @@ def _trained(path: Path, sampling: Sampling) -> Iterator[tuple[str, Policy]]:
         temperature=config.eval_temperature,
         max_new_tokens=config.max_new_tokens,
         max_context=config.max_context,
+        admissible=config.admissible,
     )
     _set(policy, sampling)
     yield f"{path}@update-{update}", policy

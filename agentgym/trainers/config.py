@@ -74,6 +74,9 @@ class TrainConfig(BaseModel):
     )
     slots: PositiveInt = Field(128, description="episodes running at the same time")
     temperature: PositiveFloat = Field(1.0, description="of sampling, and of the log-probabilities")
+    admissible: bool = Field(
+        False, description="draw actions among the environment's admissible ones only, in training and evaluation"
+    )
 
     optimizer: Literal["adamw", "muon"] = Field("adamw", description="of the policy updates")
     lr: PositiveFloat = Field(3e-4, description="learning rate")

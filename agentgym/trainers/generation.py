@@ -40,7 +40,9 @@ class Generation:
         context: the full context.
         key: every token's draw is ``draws.uniform(key, position in the action)``.
         sampling: None: as the engine does.
+        among: the actions it may become, as token ids with what ends them; None: any.
         action, logprobs, entropies: what was sampled so far.
+        choices: with ``among``, the ids that each token was drawn among. A token without an alternative is not drawn.
     """
 
     slot: int
@@ -48,9 +50,27 @@ class Generation:
     key: int
     max_new_tokens: int
     sampling: Sampling | None = None
+    among: Sequence[Sequence[int]] | None = None
     action: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     entropies: list[float] = field(default_factory=list)
+    choices: list[tuple[int, ...]] = field(default_factory=list)
+
+    def possible(self) -> tuple[int, ...]:
+        """The ids that the next token can be, ascending; with ``among`` only."""
+        at = len(self.action)
+        return tuple(sorted({ids[at] for ids in self.among or () if len(ids) > at}))
+
+    def append(self, token: int, logprob: float, entropy: float | None) -> None:
+        """The next token."""
+        if self.among is not None:
+            at = len(self.action)
+            self.choices.append(self.possible())
+            self.among = [ids for ids in self.among if len(ids) > at and ids[at] == token]
+        self.action.append(token)
+        self.logprobs.append(logprob)
+        if entropy is not None:
+            self.entropies.append(entropy)
 
 
 class _Store:
@@ -167,11 +187,17 @@ class Engine:
         self._held[target] = list(held)
 
     def submit(
-        self, slot: int, context: list[int], key: int, max_new_tokens: int, sampling: Sampling | None = None
+        self,
+        slot: int,
+        context: list[int],
+        key: int,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+        among: Sequence[Sequence[int]] | None = None,
     ) -> Generation:
         """Ask for an action; call :meth:`step` until it comes out finished."""
         room = self.max_context - len(context)
-        request = Generation(slot, context, key, min(max_new_tokens, room), sampling)
+        request = Generation(slot, context, key, min(max_new_tokens, room), sampling, among)
         self._new.append(request)
         return request
 
@@ -187,11 +213,11 @@ class Engine:
             return []
         self._decoding.sort(key=lambda g: g.slot)
         batch = self._decoding
-        tokens = [[g.action[-1]] for g in batch]
-        starts = [len(g.context) + len(g.action) - 1 for g in batch]
+        starts = [len(self._held[g.slot]) for g in batch]
+        tokens = [g.action[start - len(g.context) :] for g, start in zip(batch, starts, strict=True)]
         logits = self._forward([g.slot for g in batch], tokens, starts)
-        for g in batch:
-            self._held[g.slot].append(g.action[-1])
+        for g, new in zip(batch, tokens, strict=True):
+            self._held[g.slot].extend(new)
         return self._sample(batch, logits)
 
     def _prefill(self, batch: list[Generation]) -> Tensor:
@@ -257,21 +283,23 @@ class Engine:
         keys = np.array([g.key for g in batch], np.uint64)
         positions = np.array([len(g.action) for g in batch])
         noise = draws.uniforms(keys, positions)
-        tokens, logprobs, entropies = self._draw(batch, logits, noise)
+        tokens, logprobs, entropies = self._draw(batch, _restricted(batch, logits), noise)
         self.generated += len(batch)
         finished = []
         for i, g in enumerate(batch):
-            g.action.append(tokens[i])
-            g.logprobs.append(logprobs[i])
-            if self.entropies:
-                g.entropies.append(entropies[i])
-            stops = g.sampling is not None and tokens[i] in g.sampling.stop
-            if stops or tokens[i] == self.stop or len(g.action) >= g.max_new_tokens:
+            g.append(tokens[i], logprobs[i], entropies[i] if self.entropies else None)
+            while g.among is not None and not self._ended(g) and len(g.possible()) == 1:
+                g.append(g.possible()[0], 0.0, 0.0 if self.entropies else None)
+            if self._ended(g):
                 finished.append(g)
         if finished:
             gone = set(map(id, finished))
             self._decoding = [g for g in self._decoding if id(g) not in gone]
         return finished
+
+    def _ended(self, g: Generation) -> bool:
+        stops = g.action[-1] == self.stop or (g.sampling is not None and g.action[-1] in g.sampling.stop)
+        return stops or len(g.action) >= g.max_new_tokens
 
     def _draw(
         self, batch: list[Generation], logits: Tensor, noise: np.ndarray[Any, np.dtype[np.float64]]
@@ -289,6 +317,20 @@ class Engine:
                 for row, value in zip(rows, values, strict=False):  # there may be no entropies
                     drawn[column][row] = value
         return drawn
+
+
+def _restricted(batch: Sequence[Generation], logits: Tensor) -> Tensor:
+    """The logits with -inf wherever a request cannot go on."""
+    chosen = [i for i, g in enumerate(batch) if g.among is not None]
+    if not chosen:
+        return logits
+    sets = [batch[i].possible() for i in chosen]
+    rows = np.repeat(chosen, [len(ids) for ids in sets])
+    at = (torch.as_tensor(rows, device=logits.device), torch.as_tensor(np.concatenate(sets), device=logits.device))
+    out = logits.clone()
+    out[torch.as_tensor(chosen, device=logits.device)] = -torch.inf
+    out[at] = logits[at]
+    return out
 
 
 def sample(

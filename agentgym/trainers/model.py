@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from agentgym.errors import UsageError
+from agentgym.errors import PolicyError, UsageError
 from agentgym.policy import Reply, Request
 from agentgym.records import Episode, Sample, StopReason, Usage
 from agentgym.trainers.chat import Chat
@@ -169,6 +170,8 @@ class ModelPolicy:
         max_new_tokens: length limit of an action.
         max_context: an episode whose next context does not fit ends with ``CONTEXT_FULL``.
         entropies: record them with every sample.
+        admissible: draw every action among ``info["admissible"]``: token by token from the model's distribution over
+            what can still become one of them. The samples then say what each token was drawn among.
         version: number of updates behind the weights; written into the samples.
     """
 
@@ -183,11 +186,14 @@ class ModelPolicy:
         max_new_tokens: int = 64,
         max_context: int | None = None,
         entropies: bool = False,
+        admissible: bool = False,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.chat = Chat(tokenizer)
         self.context = context or full_history()
         self.max_new_tokens = max_new_tokens
+        self.admissible = admissible
+        self._closed = lru_cache(maxsize=65536)(self.chat.closed)
         limit = getattr(model.config, "max_position_embeddings", None) or 1 << 20
         self.max_context = min(max_context or limit, limit)
         self.version = 0
@@ -221,7 +227,9 @@ class ModelPolicy:
         state.context, state.action = context, []
         state.future = Future()
         state.probe, state.probed = request.probe, request.probed
-        generation = self.engine.submit(state.slot, context, request.key, self.max_new_tokens)
+        generation = self.engine.submit(
+            state.slot, context, request.key, self.max_new_tokens, among=self._among(request)
+        )
         self._working[id(generation)] = (request.episode, generation)
         return state.future
 
@@ -254,6 +262,14 @@ class ModelPolicy:
         request = Request(episode.id, 0, episode.final, {}, episode.turns, self._instructions)
         return self.context(self.chat, request, sampled_ids(episode.turns))[: self.max_context]
 
+    def _among(self, request: Request) -> list[list[int]] | None:
+        if not self.admissible:
+            return None
+        actions = request.info.get("admissible")
+        if not actions:
+            raise PolicyError("admissible=true needs info['admissible'], which this environment does not give")
+        return [self._closed(action) for action in actions]
+
     def _opened(self, request: Request) -> _Episode:
         """State of an episode seen for the first time: empty, or what its parent or its record says."""
         state = _Episode(self.engine.open())
@@ -278,4 +294,5 @@ class ModelPolicy:
             tuple(so_far.logprobs),
             tuple(so_far.entropies),
             self.version,
+            tuple(so_far.choices),
         )

@@ -45,6 +45,7 @@ class _Piece(NamedTuple):
 
     tokens: list[int]
     scored: list[int]
+    choices: list[tuple[int, ...]]
 
 
 def rows_of(episodes: Sequence[Episode], *, together: str | None = "episode") -> Rows:
@@ -65,7 +66,7 @@ def rows_of(episodes: Sequence[Episode], *, together: str | None = "episode") ->
     number = 0
     for episode in episodes:
         key: Hashable = episode.id if together == "episode" else None
-        piece, before = _Piece([], []), 0
+        piece, before = _Piece([], [], []), 0
         for turn in episode.turns:
             sample = turn.sample
             if sample is None:
@@ -74,13 +75,14 @@ def rows_of(episodes: Sequence[Episode], *, together: str | None = "episode") ->
                 )
             if sample.keep < before:
                 _close(rows, piece, key)
-                piece = _Piece(piece.tokens[: sample.keep], [])
+                piece = _Piece(piece.tokens[: sample.keep], [], [])
             piece.tokens.extend(sample.context)
             start = len(piece.tokens)
             piece.tokens.extend(sample.action)
             before = len(piece.tokens)
             size = len(sample.action)
             piece.scored.extend(range(start, start + size))
+            piece.choices.extend(sample.choices or [()] * size)
             turn_of.extend([number] * size)
             first.extend([True] + [False] * (size - 1))
             old.extend(sample.logprobs or [0.0] * size)
@@ -101,4 +103,5 @@ def sampled_ids(turns: Iterable[Turn]) -> list[int]:
 
 def _close(rows: list[Row], piece: _Piece, key: Hashable) -> None:
     if piece.scored:
-        rows.append(Row(np.array(piece.tokens, np.int64), np.array(piece.scored, np.int64), key))
+        choices = piece.choices if any(piece.choices) else None
+        rows.append(Row(np.array(piece.tokens, np.int64), np.array(piece.scored, np.int64), key, choices))

@@ -29,6 +29,7 @@ class Scores(NamedTuple):
     Attributes:
         logprob: natural log of the token's probability given everything before it.
         entropy: entropy in nats of the distribution it was drawn from; None unless asked for.
+            A token with choices was drawn among these only: both are those of the model's distribution over them.
         value: what ``values`` made of the hidden state that predicts it; None unless asked for.
     """
 
@@ -92,16 +93,16 @@ class Scorer:
         parents, pair_parent, pair_token, pairs = (
             torch.from_numpy(x).to(device) for x in (batch.parents, batch.pair_parent, batch.pair_token, batch.pairs)
         )
+        choices = None if batch.pair_choices is None else torch.from_numpy(batch.pair_choices).to(device)
         hidden, logits = self._forward(batch, parents)
         if logits is None:
-            logprob, entropies = self._in_chunks(hidden, pair_parent, pair_token, entropy, temperature)
+            logprob, entropies = self._in_chunks(hidden, pair_parent, pair_token, choices, entropy, temperature)
         else:
-            logprob, entropies = _token_logprobs(logits, pair_parent, pair_token, entropy, temperature)
-        parent = pair_parent[pairs]
+            logprob, entropies = _token_logprobs(logits, pair_parent, pair_token, choices, entropy, temperature)
         return Scores(
             logprob=logprob[pairs],
-            entropy=entropies[parent] if entropy else None,
-            value=None if values is None else values(hidden).reshape(len(parents))[parent],
+            entropy=entropies[pairs] if entropy else None,
+            value=None if values is None else values(hidden).reshape(len(parents))[pair_parent[pairs]],
         )
 
     def _forward(self, batch: MicroBatch, parents: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -122,19 +123,26 @@ class Scorer:
         return seen.last[0], logits
 
     def _in_chunks(
-        self, hidden: Tensor, pair_parent: Tensor, pair_token: Tensor, entropy: bool, temperature: float
+        self,
+        hidden: Tensor,
+        pair_parent: Tensor,
+        pair_token: Tensor,
+        pair_choices: Tensor | None,
+        entropy: bool,
+        temperature: float,
     ) -> tuple[Tensor, Tensor]:
-        def run(hidden: Tensor, parent: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
-            return _token_logprobs(self._head(hidden), parent, token, entropy, temperature)
+        def run(hidden: Tensor, parent: Tensor, token: Tensor, choices: Tensor | None) -> tuple[Tensor, Tensor]:
+            return _token_logprobs(self._head(hidden), parent, token, choices, entropy, temperature)
 
         step = max(1, self.chunk_logits // self._head.weight.shape[0])
         if len(hidden) <= step:
-            return run(hidden, pair_parent, pair_token)
+            return run(hidden, pair_parent, pair_token, pair_choices)
         logprobs, entropies = [], []
         for start in range(0, len(hidden), step):
             stop = min(start + step, len(hidden))
             low, high = torch.searchsorted(pair_parent, torch.tensor([start, stop], device=pair_parent.device)).tolist()
-            piece = (hidden[start:stop], pair_parent[low:high] - start, pair_token[low:high])
+            choices = None if pair_choices is None else pair_choices[low:high]
+            piece = (hidden[start:stop], pair_parent[low:high] - start, pair_token[low:high], choices)
             again = torch.is_grad_enabled() and hidden.requires_grad
             logprob, ent = checkpoint(run, *piece, use_reentrant=False) if again else run(*piece)
             logprobs.append(logprob)
@@ -174,14 +182,38 @@ class _TokenLogprobs(torch.autograd.Function):
 
 
 def _token_logprobs(
-    logits: Tensor, parent: Tensor, token: Tensor, entropy: bool, temperature: float
+    logits: Tensor, parent: Tensor, token: Tensor, choices: Tensor | None, entropy: bool, temperature: float
 ) -> tuple[Tensor, Tensor]:
+    """Log-probability and (if asked for) entropy of each prediction, [U]."""
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
     if temperature != 1.0:
         logits = logits / temperature
+    if choices is None:
+        return _free(logits, parent, token, entropy)
+    free, drawn = (choices[:, 0] < 0).nonzero()[:, 0], (choices[:, 0] >= 0).nonzero()[:, 0]
+    of_free = _free(logits, parent[free], token[free], entropy)
+    of_drawn = _among(logits, parent[drawn], token[drawn], choices[drawn])
+    order = torch.cat([free, drawn]).argsort()
+    logprob = torch.cat([of_free[0], of_drawn[0]])[order]
+    return logprob, torch.cat([of_free[1], of_drawn[1]])[order] if entropy else of_free[1]
+
+
+def _free(logits: Tensor, parent: Tensor, token: Tensor, entropy: bool) -> tuple[Tensor, Tensor]:
     logprob, entropies = _TokenLogprobs.apply(logits, parent, token, entropy)  # type: ignore[no-untyped-call]
-    return logprob, entropies
+    return logprob, entropies[parent] if entropy else entropies
+
+
+def _among(logits: Tensor, parent: Tensor, token: Tensor, choices: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability and entropy of tokens that were drawn among ``choices`` [D, C] (padded with -1) only, [D]."""
+    padding = choices < 0
+    chosen = logits[parent[:, None], choices.clamp(min=0)].masked_fill(padding, -torch.inf).log_softmax(-1)
+    of_token = chosen[torch.arange(len(token), device=token.device), (choices == token[:, None]).int().argmax(-1)]
+    # a token that is not among them was never drawn
+    of_token = of_token.masked_fill((choices != token[:, None]).all(-1), -torch.inf)
+    # where the probability is 0 so is what it adds; its logarithm must not reach the gradient
+    finite = chosen.masked_fill(padding, 0.0)
+    return of_token, -(finite.exp() * finite).masked_fill(padding, 0.0).sum(-1)
 
 
 def _unwrapped(model: Any) -> Any:

@@ -300,6 +300,7 @@ class Training:
             max_new_tokens=self.config.max_new_tokens,
             max_context=self.config.max_context,
             entropies=bool(self.algorithm.needs & {"entropy", "sampled_entropy"}),
+            admissible=self.config.admissible,
         )
 
     def _learner(self, policy: ModelPolicy) -> Learner:

@@ -44,11 +44,13 @@ class Row:
         tokens: context and action ids, [L].
         scored: ascending positions j, 1 <= j < L: the log-probability of ``tokens[j]`` given ``tokens[:j]`` is wanted.
         keep_together: rows with one key land in one micro-batch (e.g. an episode's id, for ratios over a sequence).
+        choices: for each scored token the ids that it was drawn among, [S]; empty: among all, as without ``choices``.
     """
 
     tokens: NDArray[np.integer]
     scored: NDArray[np.integer]
     keep_together: Hashable | None = None
+    choices: Sequence[Sequence[int]] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +85,8 @@ class MicroBatch:
         outputs: where each node's result lies among the blocks' flattened queries, [N].
         parents: nodes that predict something, ascending, [P].
         pair_parent, pair_token: distinct predictions: index into ``parents`` and token id, [U].
+        pair_choices: the ids that each prediction is among, [U, C], padded with -1, which alone stands for all ids;
+            None where no prediction is restricted.
         pairs: the prediction behind each scored token, [S].
     """
 
@@ -95,6 +99,7 @@ class MicroBatch:
     parents: Ints
     pair_parent: Ints
     pair_token: Ints
+    pair_choices: Ints | None
     pairs: Ints
 
 
@@ -112,6 +117,7 @@ class TokenTree:
     def __init__(self, rows: Sequence[Row]) -> None:
         self.offsets, position, self.target, self._needed = _labels(rows)
         self.row_tokens = int(self._needed.sum())
+        self._choices, self._choice = _choices(rows, self.offsets)
         self._units = _units(rows)
         self._chain, self._paths, sequences = _paths(rows, self._needed)
         self.tokens, self.depth, self.exit = _nodes(self._paths, sequences)
@@ -210,9 +216,11 @@ class TokenTree:
         nodes = np.concatenate([path[ancestors:] for path, ancestors in paths])
         self._local[nodes] = np.arange(len(nodes))
         blocks, outputs = _blocks([(self._local[path], ancestors) for path, ancestors in paths], len(nodes))
-        # a prediction is keyed by its node and its token
-        width = int(self.target.max()) + 1
-        distinct, pairs = np.unique(self.parent[scored] * width + self.target[scored], return_inverse=True)
+        # a prediction is keyed by its node, its token, and what it was drawn among
+        width, sets = int(self.target.max()) + 1, len(self._choices)
+        node_token = self.parent[scored] * width + self.target[scored]
+        distinct, pairs = np.unique(node_token * sets + self._choice[scored], return_inverse=True)
+        distinct, choice = np.divmod(distinct, sets)
         parents, pair_parent = np.unique(distinct // width, return_inverse=True)
         return MicroBatch(
             rows=np.asarray(rows, np.int64),
@@ -224,6 +232,7 @@ class TokenTree:
             parents=self._local[parents],
             pair_parent=pair_parent,
             pair_token=distinct % width,
+            pair_choices=self._choices[choice] if sets > 1 else None,
             pairs=pairs,
         )
 
@@ -250,6 +259,25 @@ def _labels(rows: Sequence[Row]) -> tuple[Ints, Ints, Ints, Ints]:
     if len(target) and target.min() < 0:
         raise UsageError(f"token id {target.min()} is negative; give vocabulary ids >= 0")
     return offsets, position, target, needed
+
+
+def _choices(rows: Sequence[Row], offsets: Ints) -> tuple[Ints, Ints]:
+    """The distinct sets of ids that tokens were drawn among, [C, ids] padded with -1, and each scored token's set [S].
+
+    The first set has no ids: it stands for the whole vocabulary.
+    """
+    numbers: dict[tuple[int, ...], int] = {(): 0}
+    choice = np.zeros(offsets[-1], np.int64)
+    for r, row in enumerate(rows):
+        if row.choices is not None:
+            found = [numbers.setdefault(tuple(ids), len(numbers)) for ids in row.choices]
+            if len(found) != len(row.scored):
+                raise UsageError(f"row {r}: choices for {len(found)} tokens, but {len(row.scored)} are scored")
+            choice[offsets[r] : offsets[r + 1]] = found
+    table = np.full((len(numbers), max(1, max(map(len, numbers)))), -1, np.int64)
+    for ids, number in numbers.items():
+        table[number, : len(ids)] = ids
+    return table, choice
 
 
 def _units(rows: Sequence[Row]) -> list[list[int]]:

@@ -25,7 +25,8 @@ ARGUMENTS = st.dictionaries(TEXT, JSON, max_size=3)
 CALL = st.builds(ToolCall, TEXT, ARGUMENTS, TEXT, st.none() | TEXT, FLOAT, FLOAT)
 IDS = st.lists(st.integers(0, 1 << 20), max_size=4).map(tuple)
 FLOATS = st.lists(FLOAT, max_size=4).map(tuple)
-SAMPLE = st.builds(Sample, st.integers(0, 9), IDS, IDS, FLOATS, FLOATS, st.integers(0, 9))
+SETS = st.lists(IDS, max_size=3).map(tuple)
+SAMPLE = st.builds(Sample, st.integers(0, 9), IDS, IDS, FLOATS, FLOATS, st.integers(0, 9), SETS)
 USAGE = st.builds(Usage, st.integers(0, 9), st.integers(0, 9), FLOAT, FLOAT, FLOAT, FLOAT)
 TURN = st.builds(
     Turn,

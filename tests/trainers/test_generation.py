@@ -306,3 +306,76 @@ def test_recorded_logprobs_are_those_of_the_recorded_contexts(small, played):
             expected = forward(model, [*context, *sampled.action])[len(context) - 1 : -1]
             got = [float(expected[n, token]) for n, token in enumerate(sampled.action)]
             np.testing.assert_allclose(sampled.logprobs, got, atol=1e-9)
+
+
+ACTIONS = [[5, 6, 7, STOP], [5, 6, 8, 9, STOP], [5, 11, STOP], [12, STOP]]
+
+
+def restricted(model, g, temperature=1.0):
+    """Log-probability and entropy of each token of an action, among what could still become one of ACTIONS."""
+    logits = forward(model, [*g.context, *g.action], temperature)[len(g.context) - 1 : -1]
+    out = []
+    for n, token in enumerate(g.action):
+        ids = sorted({a[n] for a in ACTIONS if a[:n] == g.action[:n]})
+        among = torch.log_softmax(logits[n, ids], -1)
+        out.append((float(among[ids.index(token)]), float(-(among.exp() * among).sum()), tuple(ids)))
+    return [list(column) for column in zip(*out, strict=True)]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_an_action_drawn_among_some_has_the_renormalised_probabilities(small, temperature):
+    model, _ = small(dtype=torch.float64)
+    engine = Engine(model, STOP, temperature=temperature, entropies=True)
+    asked = [engine.submit(engine.open(), prompt(n, 9), n, 12, among=ACTIONS) for n in range(40)]
+    free = engine.submit(engine.open(), prompt(0, 9), 0, 12)
+    finish(engine)
+    check(model, [free], 1e-9, temperature)
+    assert {tuple(g.action) for g in asked} == set(map(tuple, ACTIONS))
+    for g in asked:
+        logprobs, entropies, choices = restricted(model, g, temperature)
+        assert g.logprobs == pytest.approx(logprobs, abs=1e-9)
+        assert g.entropies == pytest.approx(entropies, abs=1e-9)
+        assert g.choices == choices
+
+
+def test_actions_are_drawn_as_often_as_their_probability_says(small):
+    """4,000 draws from one context; the action's probability is the product of its tokens'. Chi-squared by hand."""
+    model, _ = small(dtype=torch.float64)
+    engine = Engine(model, STOP)
+    asked = [engine.submit(engine.open(), prompt(1, 9), draws.key(7, n), 12, among=ACTIONS) for n in range(4000)]
+    finish(engine)
+    counts = [sum(g.action == a for g in asked) for a in ACTIONS]
+    expected = [4000 * np.exp(sum(next(g for g in asked if g.action == a).logprobs)) for a in ACTIONS]
+    assert sum(expected) == pytest.approx(4000)
+    chi_squared = sum((c - e) ** 2 / e for c, e in zip(counts, expected, strict=True))
+    assert chi_squared < 16.3  # 3 degrees of freedom: exceeded once in a thousand
+
+
+def test_what_has_no_alternative_is_not_computed_one_by_one(small):
+    """After 5, 6, 8 only 9 and the end can come: the model is asked after the context, after 5 and after 6."""
+    model, _ = small()
+    engine = Engine(model, STOP)
+    g = engine.submit(engine.open(), prompt(0, 9), 0, 12, among=[[5, 6, 8, 9, STOP], [12, STOP]])
+    finish(engine)
+    assert g.action in ([5, 6, 8, 9, STOP], [12, STOP])
+    assert (engine.forwarded, engine.generated) == (9, 1)
+
+
+def test_a_slot_goes_on_after_tokens_that_were_never_computed(small):
+    """The next turn's context contains them; what the engine kept must still be right."""
+    model, _ = small(dtype=torch.float64)
+    engine = Engine(model, STOP)
+    slot = engine.open()
+    first = engine.submit(slot, prompt(0, 9), 0, 12, among=ACTIONS)
+    finish(engine)
+    second = engine.submit(slot, [*first.context, *first.action, *prompt(3, 4)], 1, 6)
+    finish(engine)
+    check(model, [second], 1e-9)
+
+
+def test_an_action_that_is_too_long_is_cut(small):
+    model, _ = small()
+    engine = Engine(model, STOP)
+    g = engine.submit(engine.open(), prompt(0, 9), 0, 2, among=[[5, 6, 7, STOP]])
+    finish(engine)
+    assert g.action == [5, 6]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentgym.errors import UsageError
+from agentgym.errors import PolicyError, UsageError
 from agentgym.policy import Request
 from agentgym.records import StopReason
 from agentgym.rollout import Independent
@@ -188,3 +188,22 @@ def test_branches_share_their_beginning_and_go_on_from_its_keys_and_values(small
             got = torch.tensor(turn.sample.logprobs, dtype=torch.float64)
             torch.testing.assert_close(got, expected[range(len(got)), list(turn.sample.action)], atol=1e-9, rtol=0)
     assert len({e.turns[1].action for e in episodes}) > 1
+
+
+def test_actions_are_drawn_among_the_admissible_ones(small, played):
+    model, tokenizer = small()
+    policy = ModelPolicy(model, tokenizer, max_new_tokens=12, admissible=True)
+    turns = [t for e in played(policy, groups=3, size=8) for t in e.turns]
+    assert {t.action for t in turns} == {"red", "blue", "green"}
+    assert all(t.action in policy.tokenizer.decode(t.sample.action) for t in turns)
+    for turn in turns:
+        assert [token in ids for token, ids in zip(turn.sample.action, turn.sample.choices, strict=True)] == [
+            True
+        ] * len(turn.sample.action)
+
+
+def test_an_environment_without_admissible_actions_is_named(small):
+    model, tokenizer = small()
+    policy = ModelPolicy(model, tokenizer, admissible=True)
+    with pytest.raises(PolicyError, match=r"admissible=true needs info\['admissible'\], which this environment"):
+        policy.submit(Request("e", 0, "You see red.", {}, ()))

@@ -73,3 +73,11 @@ def test_a_prefix_that_is_dropped_loses_no_scored_token():
     rows = rows_of([episode(Sample(0, (1, 2), ()), Sample(1, (4,), (5,), (-0.5,)))])
     assert [r.tokens.tolist() for r in rows.rows] == [[1, 4, 5]]
     assert rows.turn.tolist() == [1]
+
+
+def test_what_a_token_was_drawn_among_stays_beside_it():
+    drawn = Sample(0, (1,), (2, 3), (-0.7, 0.0), choices=((2, 9), (3,)))
+    free, rebuilt = Sample(3, (4,), (5,), (-1.0,)), Sample(1, (8,), (2,), (-0.7,), choices=((2, 9),))
+    rows = rows_of([episode(drawn, free, rebuilt)]).rows
+    assert [(r.scored.tolist(), r.choices) for r in rows] == [([1, 2, 4], [(2, 9), (3,), ()]), ([2], [(2, 9)])]
+    assert rows_of([episode(free)]).rows[0].choices is None

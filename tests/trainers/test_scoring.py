@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -363,3 +364,55 @@ def test_a_model_without_a_head_is_refused() -> None:
 def test_a_temperature_that_is_refused(temperature: float) -> None:
     with pytest.raises(UsageError, match=r"temperature=.* must be > 0; 1.0 scores the model's own distribution"):
         Scorer(make()).score(whole(rows_of()), temperature=temperature)
+
+
+def with_choices(rows: list[Row], seed: int) -> list[Row]:
+    """Some tokens of some rows drawn among themselves and up to three others."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for r, row in enumerate(rows):
+        own = row.tokens[row.scored].tolist()
+        others = [rng.choice(VOCABULARY, int(rng.integers(4)), replace=False).tolist() for _ in own]
+        sets = [sorted({t, *more}) if rng.random() < 0.7 else [] for t, more in zip(own, others, strict=True)]
+        out.append(replace(row, choices=sets if r % 3 else None))
+    return out
+
+
+@settings(max_examples=25, deadline=None)
+@given(random_rows(), st.one_of(st.none(), st.integers(1, 40)), st.integers(0, 99), st.sampled_from([1.0, 0.6]))
+def test_tokens_that_were_drawn_among_some_equal_row_by_row(
+    rows: list[Row], limit: int | None, seed: int, temperature: float
+) -> None:
+    model = make("qwen2")
+    rows = with_choices(rows, seed)
+    weights: list[torch.Tensor] = []
+    expected: list[torch.Tensor] = []
+    for row in rows:
+        logits = model(input_ids=torch.from_numpy(row.tokens)[None], use_cache=False).logits[0] / temperature
+        for j, ids in zip(row.scored, row.choices or [[]] * len(row.scored), strict=True):
+            kept = sorted(ids) or list(range(VOCABULARY))
+            among = torch.log_softmax(logits[j - 1, kept], -1)
+            expected += [among[kept.index(row.tokens[j])], -(among.exp() * among).sum()]
+    if not expected:
+        return
+    want = torch.stack(expected).reshape(-1, 2)
+    weights = torch.linspace(-1, 1, want.numel(), dtype=torch.float64).reshape(-1, 2)
+    (want * weights).sum().backward()
+    slow = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    tree = TokenTree.build(rows)
+    scorer = Scorer(model, chunk_logits=VOCABULARY * 5)
+    for micro in tree.batches(limit):
+        scores = scorer.score(micro, entropy=True, temperature=temperature)
+        assert scores.entropy is not None
+        got = torch.stack([scores.logprob, scores.entropy], -1)
+        torch.testing.assert_close(got, want[micro.scored], atol=1e-9, rtol=0)
+        (got * weights[micro.scored]).sum().backward()
+        assert torch.equal(scorer.score(micro, temperature=temperature).logprob, scores.logprob)
+    for p, grad in zip(model.parameters(), slow, strict=True):
+        torch.testing.assert_close(p.grad, grad, atol=1e-9, rtol=0)
+
+
+def test_a_token_outside_its_choices_is_impossible() -> None:
+    row = Row(np.array([1, 2, 3]), np.array([1, 2]), choices=[[4, 5], [3, 4]])
+    assert Scorer(make()).score(whole([row])).logprob.isneginf().tolist() == [True, False]

@@ -210,3 +210,17 @@ def test_rows_that_are_refused(rows: list[Row], message: str) -> None:
 def test_a_limit_that_is_refused() -> None:
     with pytest.raises(UsageError, match="max_tokens=0: a micro-batch needs at least 1 token; give None for no limit"):
         TokenTree.build([row([1, 2])]).batches(0)
+
+
+def test_one_token_drawn_among_different_sets_is_two_predictions():
+    rows = [Row(np.array([1, 2]), np.array([1]), choices=c) for c in ([[2, 3]], [[2, 4, 5]], [[2, 3]], None)]
+    (batch,) = TokenTree.build(rows).batches()
+    assert batch.pair_choices.tolist() == [[-1, -1, -1], [2, 3, -1], [2, 4, 5]]
+    assert batch.pairs.tolist() == [1, 2, 1, 0]
+    (plain,) = TokenTree.build(rows[3:]).batches()
+    assert plain.pair_choices is None
+
+
+def test_choices_for_other_tokens_than_the_scored_ones_are_refused():
+    with pytest.raises(UsageError, match="row 0: choices for 2 tokens, but 1 are scored"):
+        TokenTree.build([Row(np.array([1, 2]), np.array([1]), choices=[[2], [3]])])
