@@ -1,8 +1,9 @@
 """Attention over a token tree, in Transformers' attention interface.
 
-Each block of paths is one call of SDPA: own nodes as queries, whole paths as keys, gathered from the flat sequence of
-nodes. Calls without a tree go on to Transformers' SDPA function unchanged, so a model set to this attention generates
-as before; gradient checkpointing, which calls it again in backward, finds the same tree.
+Each block is one call of SDPA: own nodes as queries, whole paths as keys, gathered from the flat sequence of nodes. Its
+mask is the tree's rule: a query q sees a key k iff ``k <= q < exit[k]``. Calls without a tree go on to Transformers'
+SDPA function unchanged, so a model set to this attention generates as before; gradient checkpointing, which calls it
+again in backward, finds the same tree.
 
 Measured against one dense N x N mask a bin, and against the prefix's keys and values kept in the graph, in CPU seconds
 of forward and backward on one thread (``benchmarks/tree.py CASE --alternatives``, medians of 5):
@@ -18,8 +19,6 @@ rows                                  row by row  blocks   dense mask  kept keys
 from __future__ import annotations
 
 from typing import Any
-
-import numpy as np
 
 from agentgym.errors import MissingExtra, UsageError
 from agentgym.trainers.tree import Block, MicroBatch
@@ -40,35 +39,31 @@ class Plan:
 
     def __init__(self, batch: MicroBatch, device: torch.device) -> None:
         self.outputs = torch.from_numpy(batch.outputs).to(device)
-        self.blocks = [_BlockPlan(block, device) for block in batch.blocks]
+        positions = torch.from_numpy(batch.positions).to(device)
+        self.blocks = [_BlockPlan(block, positions) for block in batch.blocks]
 
 
 class _BlockPlan:
-    def __init__(self, block: Block, device: torch.device) -> None:
-        self.batch, self.length = block.queries.shape
-        self.width = block.keys.shape[1]
+    def __init__(self, block: Block, positions: Tensor) -> None:
         self.causal = block.causal
-        self.keys = torch.from_numpy(block.keys).reshape(-1).to(device)
-        self.queries = self.keys if block.causal else torch.from_numpy(block.queries).reshape(-1).to(device)
-        ancestors = block.ancestors if np.ptp(block.ancestors) else block.ancestors[:1]
-        self._ancestors = torch.from_numpy(ancestors).to(device)
+        self.queries, self.keys, self._exits = (
+            torch.from_numpy(x).to(positions.device) for x in (block.queries, block.keys, block.exits)
+        )
+        self._positions = positions
         self._masks: dict[tuple[int | None, torch.dtype], Tensor] = {}
 
     def mask(self, window: int | None, dtype: torch.dtype) -> Tensor | None:
-        """What is added to the attention logits, [B or 1, 1, Q, K]; None for plain causal attention."""
-        if window is not None and window >= self.width:
+        """What is added to the attention logits, [B, 1, Q, K]; None for plain causal attention."""
+        if window is not None and window >= self.keys.shape[1]:
             window = None
         if self.causal and window is None:
             return None
         if (window, dtype) not in self._masks:
-            device = self._ancestors.device
-            seen_by = self._ancestors[:, None, None] + torch.arange(self.length, device=device)[:, None]
-            key = torch.arange(self.width, device=device)
-            hidden = key > seen_by
+            query, key = self.queries[:, :, None], self.keys[:, None]
+            hidden = (key > query) | (query >= self._exits[:, None])
             if window is not None:
-                hidden |= key <= seen_by - window
-                hidden &= ~hidden.all(-1, keepdim=True)  # the softmax of a padded query that sees nothing is nan
-            mask = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
+                hidden |= self._positions[query] - self._positions[key] >= window
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, float("-inf"))
             self._masks[window, dtype] = mask[:, None]
         return self._masks[window, dtype]
 
@@ -88,26 +83,26 @@ def tree_attention(
             raise UsageError(
                 f"{type(module).__name__} uses {name} in its attention, which the token tree cannot compute"
             )
-    heads, groups, size = query.shape[1], key.shape[1], query.shape[3]
+    heads, groups = query.shape[1], key.shape[1]
     flat = [x.squeeze(0).transpose(0, 1).flatten(1) for x in (query, key, value)]
 
-    def gather(x: Tensor, nodes: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return x.index_select(0, nodes).view(*shape).transpose(1, 2)
+    def gather(x: Tensor, nodes: Tensor, heads: int) -> Tensor:
+        return x.index_select(0, nodes.reshape(-1)).view(*nodes.shape, heads, -1).transpose(1, 2)
 
     results = []
     for block in plan.blocks:
         mask = block.mask(options.get("sliding_window"), query.dtype)
         result = F.scaled_dot_product_attention(
-            gather(flat[0], block.queries, (block.batch, block.length, heads, size)),
-            gather(flat[1], block.keys, (block.batch, block.width, groups, size)),
-            gather(flat[2], block.keys, (block.batch, block.width, groups, -1)),
+            gather(flat[0], block.queries, heads),
+            gather(flat[1], block.keys, groups),
+            gather(flat[2], block.keys, groups),
             attn_mask=mask,
             is_causal=mask is None,
             dropout_p=options.get("dropout", 0.0),
             scale=options.get("scaling"),
             enable_gqa=heads != groups,
         )
-        results.append(result.transpose(1, 2).reshape(block.batch * block.length, heads, -1))
+        results.append(result.transpose(1, 2).reshape(block.queries.numel(), heads, -1))
     joined = results[0] if len(results) == 1 else torch.cat(results)
     return joined.index_select(0, plan.outputs)[None], None
 

@@ -7,7 +7,8 @@ after the last such node is never computed.
 
 The tree is laid out as *chains*: each chain is one root-to-leaf path and owns the nodes that no earlier chain has.
 Everything that works token by token (embeddings, projections, MLPs, norms) runs once per node on a flat sequence
-without padding; only attention looks at paths: own nodes as queries, the whole path as keys (:class:`Block`).
+without padding; only attention looks at paths: own nodes as queries, the whole path as keys, and paths that share most
+of it side by side (:class:`Block`).
 No N x N mask exists, and sharing changes cost, never values: every result is defined on the rows.
 
 Needs numpy only; :mod:`agentgym.trainers.scoring` runs the tree through a model.
@@ -28,6 +29,8 @@ Ints = NDArray[np.int64]
 
 #: Query-key pairs that cost about as much as one more attention call; more padding than this per path is not accepted.
 _CALL_PAIRS = 4096
+#: Query-key pairs that cost about as much as gathering one more key and its value.
+_KEY_PAIRS = 16
 #: Tokens that cost about as much as one more forward and backward call.
 _CALL_TOKENS = 16
 #: Lengths are rounded up to this; attention kernels are up to 1.6 times slower on odd lengths.
@@ -55,21 +58,20 @@ class Row:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Paths that go through attention together, padded to one shape.
+    """Rectangles of queries and keys that go through attention together, padded at the end to one shape.
 
-    Query ``i`` of path ``b`` sees key ``j`` iff ``j <= ancestors[b] + i``. Padding lies at the end of both, so no query
-    that counts ever sees a padded key.
+    Query q sees key k iff ``k <= q < exit[k]``, as in the whole tree.
 
     Attributes:
-        queries: node of each query, [B, Q]; padded with node 0.
-        keys: node of each key, root first, [B, K]; padded with node 0.
-        ancestors: keys before the first query, [B]; all 0 where ``causal``.
-        causal: queries are keys, so attention is plain causal and needs no mask.
+        queries: node of each query, ascending, [B, Q]; padded with node 0.
+        keys: node of each key, ascending from the root, [B, K]; padded with node 0.
+        exits: end of each key's subtree, [B, K]; 0 for padding, so that nobody sees it.
+        causal: queries are keys, and one path: attention is plain causal and needs no mask.
     """
 
     queries: Ints
     keys: Ints
-    ancestors: Ints
+    exits: Ints
     causal: bool
 
 
@@ -215,7 +217,8 @@ class TokenTree:
                 before = path
         nodes = np.concatenate([path[ancestors:] for path, ancestors in paths])
         self._local[nodes] = np.arange(len(nodes))
-        blocks, outputs = _blocks([(self._local[path], ancestors) for path, ancestors in paths], len(nodes))
+        exits = np.searchsorted(nodes, self.exit[nodes])
+        blocks, outputs = _blocks([(self._local[path], ancestors) for path, ancestors in paths], exits)
         # a prediction is keyed by its node, its token, and what it was drawn among
         width, sets = int(self.target.max()) + 1, len(self._choices)
         node_token = self.parent[scored] * width + self.target[scored]
@@ -369,43 +372,62 @@ def _nodes(paths: list[Ints], sequences: list[Ints]) -> tuple[Ints, Ints, Ints]:
     return tokens, depth, end
 
 
-def _blocks(paths: list[tuple[Ints, int]], count: int) -> tuple[tuple[Block, ...], Ints]:
-    """Group paths of similar shape; also where each node's result lies among all flattened queries, [count]."""
+def _blocks(paths: list[tuple[Ints, int]], exits: Ints) -> tuple[tuple[Block, ...], Ints]:
+    """Group rectangles of similar shape; also where each node's result lies among all flattened queries, [N]."""
 
-    def shape(path: Ints, ancestors: int) -> tuple[bool, int, int]:
-        keys, own = len(path), len(path) - ancestors
-        causal = own >= _CAUSAL_SHARE * keys
-        return causal, _align(keys), _align(keys if causal else own)
+    def shape(queries: Ints, keys: Ints) -> tuple[bool, int, int]:
+        return len(queries) == len(keys), _align(len(keys)), _align(len(queries))
 
-    shaped = sorted(((shape(*item), i) for i, item in enumerate(paths)), reverse=True)
+    rectangles = _rectangles(paths)
+    shaped = sorted(((shape(*item), i) for i, item in enumerate(rectangles)), reverse=True)
     groups: list[tuple[bool, int, int, list[int]]] = []
-    for (causal, keys, own), i in shaped:
+    for (causal, keys, queries), i in shaped:
         if groups and groups[-1][0] == causal:
             _, k, q, members = groups[-1]
-            wider = max(q, own)
-            padding = (len(members) + 1) * wider * k - len(members) * q * k - own * keys
+            wider = max(q, queries)
+            padding = (len(members) + 1) * wider * k - len(members) * q * k - queries * keys
             if padding <= _CALL_PAIRS:
                 members.append(i)
                 groups[-1] = (causal, k, wider, members)
                 continue
-        groups.append((causal, keys, own, [i]))
-    outputs = np.empty(count, np.int64)
+        groups.append((causal, keys, queries, [i]))
+    outputs = np.empty(len(exits), np.int64)
     blocks: list[Block] = []
     start = 0
     for causal, k, q, members in groups:
-        keys_BK = np.zeros((len(members), k), np.int64)
         queries_BQ = np.zeros((len(members), q), np.int64)
-        ancestors_B = np.zeros(len(members), np.int64)
+        keys_BK, exits_BK = np.zeros((2, len(members), k), np.int64)
         for b, i in enumerate(members):
-            path, ancestors = paths[i]
-            first = 0 if causal else ancestors
-            keys_BK[b, : len(path)] = path
-            queries_BQ[b, : len(path) - first] = path[first:]
-            ancestors_B[b] = first
-            outputs[path[ancestors:]] = start + b * q + np.arange(ancestors, len(path)) - first
-        blocks.append(Block(queries_BQ, keys_BK, ancestors_B, causal))
+            asking, seen = rectangles[i]
+            queries_BQ[b, : len(asking)] = asking
+            keys_BK[b, : len(seen)] = seen
+            exits_BK[b, : len(seen)] = exits[seen]
+            outputs[asking] = start + b * q + np.arange(len(asking))
+        blocks.append(Block(queries_BQ, keys_BK, exits_BK, causal))
         start += len(members) * q
     return tuple(blocks), outputs
+
+
+def _rectangles(paths: list[tuple[Ints, int]]) -> list[tuple[Ints, Ints]]:
+    """Queries and keys of each call: a path's own nodes and the path, or those of neighbours that share most keys.
+
+    Paths are in depth-first order: whatever a path shares with an earlier one, it shares with the one before it.
+    """
+    rectangles: list[tuple[Ints, Ints]] = []
+    for path, ancestors in paths:
+        own = path[ancestors:]
+        if len(own) >= _CAUSAL_SHARE * len(path):
+            rectangles.append((path, path))
+            continue
+        if rectangles:
+            queries, keys = rectangles[-1]
+            together = (len(queries) + len(own)) * (len(keys) + len(own))
+            more = together - len(queries) * len(keys) - len(own) * len(path)
+            if len(queries) < len(keys) and more <= _KEY_PAIRS * len(path):
+                rectangles[-1] = np.concatenate([queries, own]), np.concatenate([keys, own])
+                continue
+        rectangles.append((own, path))
+    return rectangles
 
 
 def _align(n: int) -> int:

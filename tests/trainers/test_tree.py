@@ -31,8 +31,8 @@ def seen_by(batch: MicroBatch) -> dict[int, list[int]]:
     """The nodes that each node attends to, read off the blocks as attention reads them."""
     slots: list[tuple[int, list[int]]] = []
     for block in batch.blocks:
-        for queries, keys, ancestors in zip(block.queries, block.keys, block.ancestors, strict=True):
-            slots += [(int(q), [int(k) for k in keys[: ancestors + i + 1]]) for i, q in enumerate(queries)]
+        for queries, keys, exits in zip(block.queries, block.keys, block.exits, strict=True):
+            slots += [(int(q), keys[(keys <= q) & (q < exits)].tolist()) for q in queries]
     return {node: slots[at][1] for node, at in enumerate(batch.outputs) if slots[at][0] == node}
 
 
@@ -138,7 +138,20 @@ def test_answers_beside_an_episode_leave_it_one_chain() -> None:
     assert chain.causal
     assert chain.keys.shape == (1, 600)
     assert not any(block.causal for block in others)
-    assert sorted(a for block in others for a in block.ancestors.tolist()) == [100, 200, 300]
+    # the answers' own nodes follow the episode's: 599 to 601 after token 300, then those after 200, then after 100
+    seen = seen_by(batch)
+    assert [seen[node][:-1] for node in (599, 602, 605)] == [list(range(end)) for end in (300, 200, 100)]
+
+
+def test_several_answers_to_one_question_share_their_keys() -> None:
+    context = np.arange(100, 1100)
+    rows = [Row(np.concatenate([context, [1, 2, answer, 3, 4, 5]]), np.arange(1002, 1006)) for answer in (7, 8, 9)]
+    (batch,) = TokenTree.build([Row(np.append(context, range(2000, 2600)), np.arange(1500, 1600)), *rows]).batches()
+    chain, answers = batch.blocks
+    assert chain.keys.shape == (1, 1600)
+    # one answer brings 2 + 3 nodes, each other one 3 more: 11, rounded up to 16; keys are the context and these
+    assert (answers.queries.shape, answers.keys.shape) == ((1, 16), (1, 1016))
+    assert batch.positions[seen_by(batch)[len(batch.tokens) - 1]].tolist() == list(range(1005))
 
 
 def test_a_prefix_is_repeated_at_the_border_of_a_micro_batch() -> None:
