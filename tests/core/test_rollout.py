@@ -1,4 +1,4 @@
-"""The numbered promises of agentgym/rollout.py, one or more tests each."""
+"""The numbered promises of agentgym.rollout, one or more tests each."""
 
 from __future__ import annotations
 

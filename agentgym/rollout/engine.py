@@ -1,20 +1,4 @@
-"""Letting a policy act in environments: many episodes at once, each turn a request answered by a future.
-
-Promises, each with a test in ``tests/core/test_rollout.py``:
-
-1. A policy is asked once per useful turn: a finished episode is never asked again, nothing is asked to be thrown away.
-2. A fast episode never waits for a slow one: a request is submitted as soon as its observation is there.
-3. An environment that raises, or returns what the contract forbids, makes one episode with ``ENVIRONMENT_ERROR``; its
-   instance is replaced; the others go on.
-4. A policy that raises makes one episode with ``POLICY_ERROR``; the others go on.
-5. ``terminated`` and ``truncated`` are never mixed up, and a reply with ``stop`` ends the episode before a step.
-6. Members of a group start from the same anchor, or :class:`~agentgym.errors.ContractError` is raised.
-7. ``info["answers"]`` and ``info["evidence"]`` never reach a policy; they are kept on the episode.
-8. Inline environments are stepped in a fixed order, and every random draw is keyed by lineage (run key, group, root or
-   branch, turn), so a run is reproducible, and the draws do not depend on timing.
-9. A group of size G ends with G episodes, however many of them were forked; a state is branched at most once.
-10. An environment with a method ``charge`` is told what each reply used, before the action is played.
-"""
+"""The engine: it drives the policy, steps environments inline or in threads, and hands out episodes as they finish."""
 
 from __future__ import annotations
 
@@ -23,144 +7,25 @@ import math
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import gymnasium as gym
 
 from agentgym import draws
 from agentgym.env import fork
 from agentgym.errors import ContractError, PolicyError, UsageError
-from agentgym.policy import Policy, Reply, Request
-from agentgym.records import Episode, StopReason, Task, Turn, Usage
+from agentgym.policy import Policy, Reply
+from agentgym.records import Episode, StopReason, Task, Usage
+from agentgym.rollout.branching import Branching, Independent
+from agentgym.rollout.running import Group, GroupState, Running
 
 MakeEnv = Callable[[], gym.Env[str, str]]
-_PRIVATE = ("answers", "evidence")
-_NO_REPLY = Reply("")
 _RESET, _REPLY, _STEP = "reset", "reply", "step"
-_Event = tuple[str, "Running", Future[Any], float]  # what finished, for whom, with what, when
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A task that is to be played ``size`` times; its episodes get the ids ``{id}/0`` ... ``{id}/{size-1}``."""
-
-    id: str
-    task: Task
-    size: int = 1
-
-
-@dataclass(slots=True)
-class GroupState:
-    """How far a group is."""
-
-    group: Group
-    claimed: int = 0  #: episodes promised: roots that wait or started, and branches
-    roots: int = 0  #: roots started
-    members: int = 0  #: episodes started, branches included
-    finished: int = 0
-    met: bool = False  #: whether a root was reset; then ``anchor`` is where all must start
-    anchor: str | None = None
-    living: dict[str, Running] = field(default_factory=dict)  #: episodes that started and are not finished
-
-    @property
-    def room(self) -> int:
-        """How many more episodes may be promised."""
-        return self.group.size - self.claimed
-
-
-@dataclass(slots=True)
-class Running:
-    """An episode in the making."""
-
-    id: str
-    state: GroupState
-    member: int
-    key: int  #: lineage key; turn t draws from ``draws.key(key, t)``
-    env: gym.Env[str, str] | None  #: None until one was made for it
-    task: Task
-    charge: Callable[[Usage], None] | None = None  #: where the environment wants to know what a reply used
-    turns: list[Turn] = field(default_factory=list)
-    observation: str = ""
-    anchor: str | None = None
-    info: dict[str, Any] = field(default_factory=dict)
-    answers: tuple[str, ...] = ()
-    evidence: tuple[str, ...] = ()
-    parent: str | None = None
-    fork_turn: int | None = None
-    branches: int = 0  #: forked from this turn so far
-    decided: bool = False  #: whether branching was asked about this turn, or this is the turn it was forked at
-    max_turns: int | None = None  #: the rollout's limit
-    copied_from: str | None = None  #: a policy may copy what it keeps for this episode, until the first own reply
-    reply: Reply = _NO_REPLY
-    asked: float = 0.0  #: when the request of this turn was submitted
-    model_seconds: float = 0.0
-
-
-class Branching(Protocol):
-    """How the episodes of a group come about. :class:`Independent` has a default for every method.
-
-    Attributes:
-        probe: ask about a turn as soon as so many tokens of its reply are there, where the policy can show them, so
-            that branches are generated beside the reply; 0, or a policy that cannot: ask on the whole reply.
-    """
-
-    probe: int
-
-    def begin(self, policy: Policy) -> None:
-        """A call of :meth:`Rollout.play` begins."""
-
-    def roots(self, size: int) -> int:
-        """How many episodes of a group of ``size`` start from ``reset`` at once."""
-
-    def branches(self, episode: Running, reply: Reply) -> int:
-        """How many copies to fork before this reply's action is played; each continues with an action of its own.
-
-        Asked once for each state that an episode meets, and only while the group has room; the engine takes at most as
-        many as fit. With ``probe`` the reply may be its first tokens only, without an action text.
-        """
-
-    def refill(self, group: GroupState, last: Episode) -> int:
-        """How many more roots to start now that ``last`` finished and nothing is left that could branch; at least 1."""
-
-    def ended(self, episode: Episode) -> None:
-        """An episode has finished."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to branch as it would have; empty if nothing."""
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
-
-
-class Independent:
-    """Every episode starts from ``reset``."""
-
-    probe = 0
-
-    def begin(self, policy: Policy) -> None:
-        return
-
-    def roots(self, size: int) -> int:
-        return size
-
-    def branches(self, episode: Running, reply: Reply) -> int:
-        return 0
-
-    def refill(self, group: GroupState, last: Episode) -> int:
-        return group.room
-
-    def ended(self, episode: Episode) -> None:
-        return
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        return
+_Event = tuple[str, Running, Future[Any], float]  # what finished, for whom, with what, when
 
 
 class Rollout:
@@ -272,25 +137,16 @@ class Rollout:
         task, root = state.group.task, state.roots
         state.roots += 1
         env = self._idle.pop() if self._idle else None
-        episode = self._new(state, env, draws.key(self.run_key, state.group.id, root), task)
+        episode = state.start(draws.key(self.run_key, state.group.id, root), task, env, self.max_turns)
+        self._running[id(episode)] = episode
         options = dict(task.options) if task.options else None
 
         def reset() -> Any:
             if episode.env is None:  # made here, so that one that is slow to start keeps nobody waiting
                 episode.env = self._make_env()
-                episode.charge = _charge_of(episode.env)
             return episode.env.reset(seed=task.seed, options=options)
 
         self._call(_RESET, episode, reset)
-
-    def _new(self, state: GroupState, env: gym.Env[str, str] | None, key: int, task: Task) -> Running:
-        charge = _charge_of(env) if env is not None else None
-        episode = Running(f"{state.group.id}/{state.members}", state, state.members, key, env, task, charge)
-        episode.max_turns = self.max_turns
-        state.members += 1
-        state.living[episode.id] = episode
-        self._running[id(episode)] = episode
-        return episode
 
     def _after_reset(self, episode: Running, result: tuple[str, dict[str, Any]]) -> None:
         observation, info = result
@@ -308,7 +164,9 @@ class Rollout:
         episode.task = Task(episode.task.seed, episode.task.options, str(info.get("task_id", "")))
         episode.answers = tuple(info.get("answers", ()))
         episode.evidence = tuple(info.get("evidence", ()))
-        episode.observation, episode.anchor, episode.info = observation, anchor, info
+        assert episode.env is not None
+        episode.charge = _charge_of(episode.env)
+        episode.meet(observation, info)
         self._ready.append(episode)
 
     # Turns ------------------------------------------------------------------------------------------------------------
@@ -319,23 +177,9 @@ class Rollout:
             self._ask(self._ready.popleft())
 
     def _ask(self, episode: Running) -> None:
-        info = episode.info
-        if "answers" in info or "evidence" in info:
-            info = {k: v for k, v in info.items() if k not in _PRIVATE}
-        episode.decided = episode.fork_turn == len(episode.turns)
-        early = self.branching.probe > 0 and not episode.decided and episode.state.room > 0
-        request = Request(
-            episode.id,
-            draws.key(episode.key, len(episode.turns)),
-            episode.observation,
-            info,  # type: ignore[arg-type]
-            episode.turns,
-            self.instructions,
-            episode.env,
-            episode.copied_from,
-            self.branching.probe if early else 0,
-            partial(self._decide, episode) if early else None,
-        )
+        request = episode.request(self.instructions)
+        if self.branching.probe and not episode.decided and episode.state.room > 0:
+            request.probe, request.probed = self.branching.probe, partial(self._decide, episode)
         self.policy_calls += 1
         episode.asked = time.perf_counter()
         try:
@@ -376,15 +220,9 @@ class Rollout:
                 env = fork(episode.env)
             except Exception as error:
                 raise ContractError(f"{self.env_id} cannot be forked, which branching needs: {error}") from error
-            episode.state.claimed += 1
-            episode.branches += 1
-            key = draws.key(episode.key, len(episode.turns), "branch", episode.branches)
-            twin = self._new(episode.state, env, key, episode.task)
-            twin.turns = list(episode.turns)
-            twin.observation, twin.anchor, twin.info = episode.observation, episode.anchor, episode.info
-            twin.answers, twin.evidence = episode.answers, episode.evidence
-            twin.parent = twin.copied_from = episode.id
-            twin.fork_turn = len(episode.turns)
+            twin = episode.branch(env)
+            twin.charge = _charge_of(env)
+            self._running[id(twin)] = twin
             self._ready.append(twin)
 
     def _after_step(
@@ -395,30 +233,7 @@ class Rollout:
         if not math.isfinite(reward) or not isinstance(observation, str):
             raise ValueError("the reward must be finite and the observation a text")
         stop = StopReason(info.get("stop", StopReason.TURN_LIMIT)) if truncated else None
-        reply, now = episode.reply, time.perf_counter()
-        usage = reply.usage
-        tool_seconds = now - started
-        waiting = max(0.0, started - episode.asked - episode.model_seconds)
-        episode.turns.append(
-            Turn(
-                episode.observation,
-                reply.action,
-                reward,
-                episode.anchor,
-                info.get("error"),
-                tuple(info["tool_calls"]) if "tool_calls" in info else (),
-                reply.sample,
-                Usage(
-                    usage.prompt_tokens,
-                    usage.completion_tokens,
-                    usage.cost,
-                    episode.model_seconds,
-                    tool_seconds,
-                    waiting,
-                ),
-            )
-        )
-        episode.branches = 0
+        episode.played(reward, info, started)
         if terminated:
             self._finish(episode, StopReason.TERMINATED, info.get("success"), observation)
         elif stop is not None:
@@ -426,7 +241,7 @@ class Rollout:
         elif self.max_turns is not None and len(episode.turns) >= self.max_turns:
             self._finish(episode, StopReason.TURN_LIMIT, info.get("success"), observation)
         else:
-            episode.observation, episode.anchor, episode.info = observation, info.get("anchor"), info
+            episode.meet(observation, info)
             self._ready.append(episode)
 
     def _finish(

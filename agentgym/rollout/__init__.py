@@ -1,0 +1,28 @@
+"""Letting a policy act in environments: many episodes at once, each turn a request answered by a future.
+
+Promises, each with a test in ``tests/core/test_rollout.py``:
+
+1. A policy is asked once per useful turn: a finished episode is never asked again, nothing is asked to be thrown away.
+2. A fast episode never waits for a slow one: a request is submitted as soon as its observation is there.
+3. An environment that raises, or returns what the contract forbids, makes one episode with ``ENVIRONMENT_ERROR``; its
+   instance is replaced; the others go on.
+4. A policy that raises makes one episode with ``POLICY_ERROR``; the others go on.
+5. ``terminated`` and ``truncated`` are never mixed up, and a reply with ``stop`` ends the episode before a step.
+6. Members of a group start from the same anchor, or :class:`~agentgym.errors.ContractError` is raised.
+7. ``info["answers"]`` and ``info["evidence"]`` never reach a policy; they are kept on the episode.
+8. Inline environments are stepped in a fixed order, and every random draw is keyed by lineage (run key, group, root or
+   branch, turn), so a run is reproducible, and the draws do not depend on timing.
+9. A group of size G ends with G episodes, however many of them were forked; a state is branched at most once.
+10. An environment with a method ``charge`` is told what each reply used, before the action is played.
+
+The engine is in :mod:`agentgym.rollout.engine`, an episode in the making in :mod:`agentgym.rollout.running`, and how
+the episodes of a group come about in :mod:`agentgym.rollout.branching`.
+"""
+
+from __future__ import annotations
+
+from agentgym.rollout.branching import Branching, Independent
+from agentgym.rollout.engine import MakeEnv, Rollout
+from agentgym.rollout.running import Group, GroupState, Running
+
+__all__ = ["Branching", "Group", "GroupState", "Independent", "MakeEnv", "Rollout", "Running"]

@@ -1,0 +1,120 @@
+"""A group of episodes, and an episode in the making: where it stands, and what becomes of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+
+from agentgym import draws
+from agentgym.env import Info
+from agentgym.policy import Reply, Request
+from agentgym.records import Task, Turn, Usage
+
+_PRIVATE = ("answers", "evidence")
+_NO_REPLY = Reply("")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A task that is to be played ``size`` times; its episodes get the ids ``{id}/0`` ... ``{id}/{size-1}``."""
+
+    id: str
+    task: Task
+    size: int = 1
+
+
+@dataclass(slots=True)
+class GroupState:
+    """How far a group is."""
+
+    group: Group
+    claimed: int = 0  #: episodes promised: roots that wait or started, and branches
+    roots: int = 0  #: roots started
+    members: int = 0  #: episodes started, branches included
+    finished: int = 0
+    met: bool = False  #: whether a root was reset; then ``anchor`` is where all must start
+    anchor: str | None = None
+    living: dict[str, Running] = field(default_factory=dict)  #: episodes that started and are not finished
+
+    @property
+    def room(self) -> int:
+        """How many more episodes may be promised."""
+        return self.group.size - self.claimed
+
+    def start(self, key: int, task: Task, env: gym.Env[str, str] | None, max_turns: int | None) -> Running:
+        """The next member."""
+        episode = Running(f"{self.group.id}/{self.members}", self, self.members, key, env, task, max_turns=max_turns)
+        self.members += 1
+        self.living[episode.id] = episode
+        return episode
+
+
+@dataclass(slots=True)
+class Running:
+    """An episode in the making."""
+
+    id: str
+    state: GroupState
+    member: int
+    key: int  #: lineage key; turn t draws from ``draws.key(key, t)``
+    env: gym.Env[str, str] | None  #: None until one was made for it
+    task: Task
+    turns: list[Turn] = field(default_factory=list)
+    observation: str = ""
+    anchor: str | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+    answers: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
+    parent: str | None = None
+    fork_turn: int | None = None
+    branches: int = 0  #: forked from this turn so far
+    decided: bool = False  #: whether branching was asked about this turn, or this is the turn it was forked at
+    max_turns: int | None = None  #: the rollout's limit
+    copied_from: str | None = None  #: a policy may copy what it keeps for this episode, until the first own reply
+    charge: Callable[[Usage], None] | None = None  #: where the environment wants to know what a reply used
+    reply: Reply = _NO_REPLY
+    asked: float = 0.0  #: when the request of this turn was submitted
+    model_seconds: float = 0.0
+
+    def meet(self, observation: str, info: dict[str, Any]) -> None:
+        """Come to a state that must be acted in."""
+        self.observation, self.anchor, self.info = observation, info.get("anchor"), info
+        self.branches = 0
+        self.decided = self.fork_turn == len(self.turns)
+
+    def request(self, instructions: str) -> Request:
+        """What a policy is told about this turn."""
+        info = self.info
+        if "answers" in info or "evidence" in info:
+            info = {k: v for k, v in info.items() if k not in _PRIVATE}
+        key = draws.key(self.key, len(self.turns))
+        shown: Info = info  # type: ignore[assignment]
+        return Request(self.id, key, self.observation, shown, self.turns, instructions, self.env, self.copied_from)
+
+    def played(self, reward: float, info: dict[str, Any], began: float) -> None:
+        """The reply's action was played, from ``began`` until now."""
+        now, reply = time.perf_counter(), self.reply
+        used = reply.usage
+        waiting = max(0.0, began - self.asked - self.model_seconds)
+        usage = Usage(used.prompt_tokens, used.completion_tokens, used.cost, self.model_seconds, now - began, waiting)
+        calls = tuple(info.get("tool_calls", ()))
+        self.turns.append(
+            Turn(self.observation, reply.action, reward, self.anchor, info.get("error"), calls, reply.sample, usage)
+        )
+
+    def branch(self, env: gym.Env[str, str]) -> Running:
+        """Another member of the group that stands where this one does, in a copy of its environment."""
+        self.state.claimed += 1
+        self.branches += 1
+        key = draws.key(self.key, len(self.turns), "branch", self.branches)
+        twin = self.state.start(key, self.task, env, self.max_turns)
+        twin.turns = list(self.turns)
+        twin.answers, twin.evidence = self.answers, self.evidence
+        twin.parent = twin.copied_from = self.id
+        twin.fork_turn = len(self.turns)
+        twin.meet(self.observation, self.info)
+        return twin
