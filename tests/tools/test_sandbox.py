@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,82 @@ def test_limits_that_the_code_meets_are_named(sandbox) -> None:
 def test_stateless_calls_share_nothing(sandbox) -> None:
     assert sandbox.run("x = 1; open('f', 'w').write('1')").error is None
     assert sandbox.run("import os; ('x' in globals(), os.listdir())").value == "(False, [])"
+
+
+@pytest.fixture(scope="module", params=["bubblewrap", "docker"])
+def one_cell(request: pytest.FixtureRequest) -> Iterator[CageSandbox]:
+    """A sandbox whose stateless calls all happen in one cell, one after the other."""
+    try:
+        made = open_sandbox(request.param, limits=replace(LIMITS, wall=60, cpu=0.3), parallel=1, cells=2)
+    except (SandboxUnavailable, MissingExtra) as error:
+        pytest.skip(str(error))
+    assert isinstance(made, CageSandbox)
+    with made:
+        yield made
+
+
+#: Counts where MARK stands in the interpreter's memory. It is only ever compared in halves, so as not to find itself;
+#: write(2) refuses an address where a look of one's own would crash.
+SCAN = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+libc.sbrk.restype = ctypes.c_void_p
+first, second = "fa6c81".encode(), "d30b97".encode()
+reader, writer = os.pipe()
+found = 0
+for end in (libc.sbrk(0), id(object()) + (8 << 20)):
+    for page in range((end - (16 << 20)) & -4096, end, 4096):
+        if libc.write(writer, ctypes.c_void_p(page), 4096) != 4096:
+            continue
+        seen = os.read(reader, 4096)
+        at = seen.find(first)
+        while at >= 0:
+            found += seen.startswith(second, at + 6)
+            at = seen.find(first, at + 1)
+found
+"""
+MARK = "fa6c81" + "d30b97"
+
+
+def test_a_stateless_call_finds_nothing_of_the_last_one_in_its_memory(one_cell) -> None:
+    told = {"code": f"print('{MARK}'); x = '{MARK}'; open('{MARK}', 'w'); x", "stdin": MARK, "files": {"f": MARK}}
+    with one_cell.session() as session:
+        session.run(**told)
+        assert int(session.run(SCAN).value) > 0  # the search finds it where it is
+    for _ in range(2):
+        assert one_cell.run(**told).value == repr(MARK)
+        assert one_cell.run(SCAN).value == "0"
+
+
+def test_a_stateless_call_finds_no_process_file_or_spent_limit_of_the_last_one(one_cell) -> None:
+    leave = (
+        "import os, time\nfor _ in range(4):\n    if os.fork() == 0:\n        os.setsid()\n        time.sleep(60)\n"
+        "while time.process_time() < 0.2: pass\nos.mkdir('d'); os.chmod('d', 0); os.chmod('.', 0o500)"
+    )
+    fill = "n = 0\ntry:\n    while True: n += open(str(n), 'wb', 0).write(bytes(1 << 16))\nexcept OSError: n >> 16"
+    look = (
+        "import os\ntry:\n    os.kill(-1, 0)\n    # Docker: processes of others are seen, and out of reach\n"
+        "    status = [open(f'/proc/{p}/status').read() for p in os.listdir('/proc') if p.isdigit()]\n"
+        "    others = [s for s in status if f'Uid:\\t{os.getuid()}' in s and f'\\nPid:\\t{os.getpid()}' not in s]\n"
+        "except ProcessLookupError:\n    others = []\n"
+        "others, os.listdir(), oct(os.stat('.').st_mode)"
+    )
+    whole = one_cell.run(fill + "\nn").value
+    for _ in range(2):
+        assert one_cell.run(leave).error is None
+        assert one_cell.run(look).value == "([], [], '0o40700')"
+        assert one_cell.run(fill + "\nn").value == whole
+    assert one_cell.run("while True: pass").error.kind is Failure.CPU
+    assert one_cell.run(look).value == "([], [], '0o40700')"
+
+
+def test_process_numbers_do_not_tell_of_earlier_calls(one_cell) -> None:
+    if one_cell.kind != "bubblewrap":
+        pytest.skip("one process namespace for all cells")
+    code = (
+        "import os\npids = [os.fork() for _ in range(5) if os.getpid() == 2]\npids if os.getpid() == 2 else os._exit(0)"
+    )
+    assert {one_cell.run(code).value for _ in range(3)} == {"[3, 4, 5, 6, 7]"}
 
 
 def test_a_session_keeps_variables_files_and_imports(sandbox) -> None:

@@ -51,7 +51,7 @@ PRELOAD = (
     "typing",
 )
 
-_PARTS = ("frames", "seccomp", "confine", "worker", "keeper", "supervisor")
+_PARTS = ("frames", "seccomp", "confine", "worker", "nursery", "keeper", "supervisor")
 _PACKAGES = ("agentgym", "agentgym.tools", "agentgym.tools.python", "agentgym.tools.python.inside")
 _START_SECONDS = 60.0
 _GRACE = 20.0  #: seconds beyond ``Limits.wall`` after which a cage that does not answer is given up

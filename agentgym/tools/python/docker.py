@@ -20,7 +20,7 @@ IMAGE = "agentgym-sandbox"
 LABEL = "agentgym.sandbox"
 
 _STREAM = struct.Struct("!BxxxI")  #: header of the engine's multiplexed streams: which, bytes
-_OWN_MEMORY = 96 * MIB  #: supervisor, zygote and keepers
+_OWN_MEMORY = 96 * MIB  #: supervisor and zygote
 
 
 class DockerSandbox(CageSandbox):
@@ -55,7 +55,7 @@ class DockerSandbox(CageSandbox):
         super().__init__(limits, parallel=parallel, cells=min(cells, UID_SPAN // 2))
         self.image, self.python = image, python
         self.memory = (
-            memory or self.parallel * (self.limits.memory + self.limits.disk) + self.cells * 4 * MIB + _OWN_MEMORY
+            memory or self.parallel * (self.limits.memory + self.limits.disk) + self.cells * 6 * MIB + _OWN_MEMORY
         )
         self._client = connect()
         try:
@@ -117,7 +117,7 @@ class DockerSandbox(CageSandbox):
             "cap_add": ["SETUID", "SETGID"],
             "security_opt": ["no-new-privileges"],
             "ipc_mode": "none",
-            "pids_limit": self.cells * 2 + self.parallel * limits.processes + 16,
+            "pids_limit": self.cells * 3 + self.parallel * limits.processes + 16,
             "mem_limit": self.memory,
             "memswap_limit": self.memory,
             "tmpfs": {"/tmp": "size=64k,mode=0711", **homes},  # noqa: S108

@@ -1,13 +1,14 @@
 # Runs in every forked cell: descriptors instead of paths, and little to import.
-# ruff: noqa: PTH101, PTH103, PTH106, PTH112, PTH208
-"""Walls around one cell (a keeper, its worker, and what the worker starts).
+# ruff: noqa: PTH101, PTH103, PTH106, PTH208
+"""Walls around one cell (a keeper, its nursery, the nursery's worker, and what the worker starts).
 
 Three ways, chosen by the host:
 
-* ``"namespaces"`` (bubblewrap): every cell has its own user, process and mount namespace. The keeper is process 1 of
-  it, so the worker cannot signal it, and the kernel kills everything left when it ends.
-* ``"uids"`` (Docker): every cell has a user id of its own. The keeper's *effective* id is the worker's, its real and
-  saved ids are not: it may signal the worker, never the other way round.
+* ``"namespaces"`` (bubblewrap): every cell has its own user, process and mount namespace, with a second process
+  namespace inside. The keeper is process 1 of the outer one, the nursery of the inner one, so the worker can signal
+  neither, and the kernel kills everything left when they end.
+* ``"uids"`` (Docker): every cell has a user id of its own. The *effective* id of keeper and nursery is the worker's,
+  their real and saved ids are not: they may signal the worker, never the other way round, nor each other.
 * ``"unsafe"``: no wall at all; limits and cleaning up still work against accidents.
 """
 
@@ -20,17 +21,25 @@ import os
 import resource
 import signal
 import stat
+import struct
 from dataclasses import dataclass
 
 from agentgym.tools.python.inside import seccomp
 
-UID_SPAN = 1000  #: at most this many cells in one container; keeper ids start this far above worker ids
+#: At most this many cells in one container; ids of keepers start this far above those of workers, of nurseries twice.
+UID_SPAN = 1000
 
 _NEWNS, _NEWUSER, _NEWPID = 0x20000, 0x10000000, 0x20000000
 _SYS_CLONE = {"x86_64": 56, "aarch64": 220}
 _SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
-_PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 4, 36, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
+_MNT_DETACH = 2
+
+#: Namespaces that a keeper and a nursery begin in mode ``"namespaces"``.
+KEEPER, NURSERY = _NEWNS | _NEWUSER | _NEWPID, _NEWPID
+
+_CAPABILITIES = struct.pack("=Ii", 0x20080522, 0)  # version 3, of this process
 
 #: PyDLL keeps the interpreter lock during a call: a fork must not let go of it.
 libc = ctypes.PyDLL(None, use_errno=True)
@@ -58,8 +67,8 @@ def _check(result: int, what: str) -> None:
         raise OSError(code, f"{what}: {os.strerror(code)}")
 
 
-def fork_cell(mode: str) -> int:
-    """Like ``os.fork``; in mode ``"namespaces"`` the child is process 1 of new namespaces.
+def fork(mode: str, spaces: int) -> int:
+    """Like ``os.fork``; in mode ``"namespaces"`` the child is process 1 of new ``spaces``.
 
     Raises:
         OSError: the kernel refuses namespaces inside namespaces.
@@ -67,9 +76,8 @@ def fork_cell(mode: str) -> int:
     if mode != "namespaces":
         return os.fork()
     api = ctypes.pythonapi
-    flags = _NEWNS | _NEWUSER | _NEWPID | signal.SIGCHLD
     api.PyOS_BeforeFork()
-    pid = int(libc.syscall(_SYS_CLONE[os.uname().machine], flags, 0, 0, 0, 0))
+    pid = int(libc.syscall(_SYS_CLONE[os.uname().machine], spaces | signal.SIGCHLD, 0, 0, 0, 0))
     if pid == 0:
         api.PyOS_AfterFork_Child()
     else:
@@ -79,29 +87,47 @@ def fork_cell(mode: str) -> int:
     return pid
 
 
-def enter_keeper(walls: Walls, ids: tuple[int, int]) -> int:
-    """Confine the keeper itself; returns a descriptor of a /proc that shows the cell.
+def enter_cell(walls: Walls, ids: tuple[int, int]) -> int:
+    """Make a cell around this process; returns a descriptor of a /proc that shows it.
 
     Args:
         ids: user and group id before the fork; a new namespace maps them to themselves.
     """
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    _check(libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "subreaper")
     if walls.mode == "namespaces":
         _map_ids(*ids)
-        _mount_own(walls)
-        _drop_capabilities()
+        _mount_home(walls)
+        hidden = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_RDONLY
+        _check(libc.mount(b"tmpfs", b"/proc", b"tmpfs", hidden, b"size=4k,mode=0555"), "hide /proc")
     elif walls.mode == "uids":
-        uid, own = walls.uid, walls.uid + UID_SPAN
         os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(own, uid, own)
+        os.setresgid(walls.uid, walls.uid, walls.uid)
     else:
         os.makedirs(walls.home, mode=0o700)
+    return proc
+
+
+def enter_keeper(walls: Walls) -> None:
+    """Confine the keeper itself."""
+    if walls.mode == "namespaces":
+        _drop_capabilities()
+    _guard(walls, walls.uid + UID_SPAN)
+
+
+def enter_nursery(walls: Walls) -> None:
+    """Confine the nursery; in a namespace it keeps its capabilities there, to clear the cell for the next worker."""
+    _guard(walls, walls.uid + 2 * UID_SPAN)
+    _check(libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "parent death signal")
+
+
+def _guard(walls: Walls, own: int) -> None:
+    """What keeper and nursery have in common: orphans come to them, and the worker cannot reach them."""
+    _check(libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "subreaper")
+    if walls.mode == "uids":
+        os.setresuid(own, walls.uid, own)
     if walls.mode != "unsafe":
         _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
         _check(libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
-    return proc
 
 
 def enter_worker(walls: Walls) -> None:
@@ -109,7 +135,9 @@ def enter_worker(walls: Walls) -> None:
     os.setsid()
     os.chdir(walls.home)
     os.umask(0o077)
-    if walls.mode == "uids":
+    if walls.mode == "namespaces":
+        _drop_capabilities()
+    elif walls.mode == "uids":
         os.setresuid(walls.uid, walls.uid, walls.uid)
         os.nice(15)  # in one cgroup the keeper must get the processor before a crowd of workers
     _set_rlimits(walls)
@@ -120,23 +148,23 @@ def enter_worker(walls: Walls) -> None:
 
 
 def signal_all(walls: Walls, proc: int, number: int) -> None:
-    """Signal every process of the cell but the keeper, in one step that a fork cannot slip through."""
+    """Signal every process below this one (keeper or nursery), in one step that a fork cannot slip through."""
     if walls.mode == "unsafe":
-        for pid in descendants(proc):
+        for pid in descendants(proc, own_pid(proc)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         return
     # kill(-1) reaches all that this process may signal: only ever from process 1 or under ids of the cell's own.
     if walls.mode == "namespaces" and os.getpid() != 1:
         raise RuntimeError("not in a process namespace of its own")
-    if walls.mode == "uids" and os.getresuid() != (walls.uid + UID_SPAN, walls.uid, walls.uid + UID_SPAN):
+    if walls.mode == "uids" and (os.geteuid() != walls.uid or os.getuid() <= walls.uid):
         raise RuntimeError("not under the user id of the cell")
     with contextlib.suppress(ProcessLookupError):
         os.kill(-1, number)
 
 
 def reap_all(walls: Walls, proc: int) -> None:
-    """Kill every process of the cell but the keeper and wait until the last is gone."""
+    """Kill every process below this one and wait until the last is gone."""
     signal_all(walls, proc, signal.SIGKILL)
     while True:
         try:
@@ -148,9 +176,24 @@ def reap_all(walls: Walls, proc: int) -> None:
             os.waitpid(-1, 0)
 
 
+def renew(walls: Walls, proc: int) -> None:
+    """For the nursery, between two workers: what only its capabilities in a namespace of the cell's own can do.
+
+    The working directory is a new one, and the next process gets the number that the first one had, as it must not
+    learn how many there were (a kernel without CHECKPOINT_RESTORE counts on).
+    """
+    if walls.mode == "namespaces":
+        _check(libc.umount2(walls.home.encode(), _MNT_DETACH), "unmount tmpfs")
+        _mount_home(walls)
+        with contextlib.suppress(OSError):
+            fd = os.open("sys/kernel/ns_last_pid", os.O_WRONLY, dir_fd=proc)
+            os.write(fd, b"1")
+            os.close(fd)
+
+
 def clear_home(walls: Walls) -> None:
-    """Empty the working directory where it outlives the cell. Call it only when no process of the cell is left."""
-    if walls.mode == "namespaces" or not os.path.isdir(walls.home):
+    """For the keeper, once no worker is left: empty a working directory that is not of the worker's namespace."""
+    if walls.mode == "namespaces":
         return
     os.chmod(walls.home, 0o700)
     top = os.open(walls.home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -158,6 +201,11 @@ def clear_home(walls: Walls) -> None:
         _flatten(top)
     finally:
         os.close(top)
+
+
+def leave_cell(walls: Walls) -> None:
+    """Leave nothing of the cell behind; its namespaces vanish by themselves."""
+    clear_home(walls)
     if walls.mode == "unsafe":
         os.rmdir(walls.home)
 
@@ -184,10 +232,15 @@ def _flatten(top: int) -> None:
             os.rmdir(name, dir_fd=top)
 
 
-def descendants(proc: int) -> list[int]:
-    """Process ids, as ``proc`` counts them, of everything below this process."""
+def own_pid(proc: int) -> int:
+    """The id of this process, as ``proc`` counts."""
+    return int(os.readlink("self", dir_fd=proc))
+
+
+def descendants(proc: int, root: int) -> list[int]:
+    """Process ids, as ``proc`` counts them, of everything below ``root``."""
     found: list[int] = []
-    todo = [int(os.readlink("self", dir_fd=proc))]
+    todo = [root]
     while todo:
         children = _children(proc, todo.pop())
         found += children
@@ -226,24 +279,20 @@ def _map_ids(uid: int, gid: int) -> None:
         os.close(fd)
 
 
-def _mount_own(walls: Walls) -> None:
+def _mount_home(walls: Walls) -> None:
     size = f"size={int(walls.limits['disk'])},nr_inodes=16384,mode=0700"
     _check(libc.mount(b"tmpfs", walls.home.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, size.encode()), "mount tmpfs")
-    hidden = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_RDONLY
-    _check(libc.mount(b"tmpfs", b"/proc", b"tmpfs", hidden, b"size=4k,mode=0555"), "hide /proc")
 
 
 def _drop_capabilities() -> None:
     """Give up every capability; no_new_privs then keeps it so."""
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    nothing = (ctypes.c_uint32 * 6)()
-    _check(libc.syscall(_SYS_CAPSET[os.uname().machine], ctypes.byref(header), ctypes.byref(nothing)), "capset")
+    _check(libc.syscall(_SYS_CAPSET[os.uname().machine], _CAPABILITIES, b"\0" * 24), "capset")
 
 
 def _set_rlimits(walls: Walls) -> None:
     limits = walls.limits
-    # Where the keeper shares the worker's user id it counts as one of its processes.
-    processes = int(limits["processes"]) + (walls.mode == "namespaces")
+    # Where keeper and nursery share the worker's user id they count as its processes.
+    processes = int(limits["processes"]) + 2 * (walls.mode == "namespaces")
     wanted = {
         resource.RLIMIT_DATA: int(limits["memory"]),
         resource.RLIMIT_FSIZE: int(limits["file_size"]),

@@ -1,16 +1,18 @@
-"""Owns one worker: hands it calls, watches its limits, collects its output, and tells the host how each call ended."""
+"""Owns one worker at a time: hands it calls, watches its limits, collects its output, tells how each call ended."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
 import socket
+import struct
 import time
 from dataclasses import dataclass, field
 
-from agentgym.tools.python.inside import confine, frames, worker
+from agentgym.tools.python.inside import confine, frames, nursery
 from agentgym.tools.python.inside.confine import Walls
 
 TICK = 0.02  #: seconds between two looks at memory, CPU time and processes
@@ -18,6 +20,7 @@ HASTE = 0.004  #: the same, once more than a third of the memory is in use
 DRAIN = 64  #: a call that writes this many times ``Limits.output`` is killed
 
 _CLOCK = os.sysconf("SC_CLK_TCK")
+_SENDER = struct.Struct("3i")  # struct ucred: process, user and group id
 
 
 @dataclass
@@ -66,42 +69,54 @@ class Keeper:
         for number in (signal.SIGINT, signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)  # process 1 of a namespace hears only what it handles
         self.link, self.walls, self.limits = link, walls, walls.limits
-        self.proc = confine.enter_keeper(walls, ids)
-        confine.signal_all(walls, self.proc, signal.SIGKILL)  # whatever an earlier cell left in this place
-        if walls.mode == "uids":
+        self.proc = confine.enter_cell(walls, ids)
+        self.orders, theirs = socket.socketpair()
+        self.orders.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.nursery = confine.fork(walls.mode, confine.NURSERY)
+        if self.nursery == 0:
+            self.orders.close()
+            link.close()
+            nursery.serve(theirs, walls, self.proc)
+            os._exit(0)
+        theirs.close()
+        confine.enter_keeper(walls)
+        (self.root,) = confine.descendants(self.proc, confine.own_pid(self.proc))
+        if walls.mode == "uids":  # whatever an earlier cell left in this place
+            confine.signal_all(walls, self.proc, signal.SIGKILL)
             confine.clear_home(walls)
-        self.pid, self.channel, self.out, self.err = self._start_worker()
+        self._start_worker()
+
+    def _start_worker(self) -> None:
+        channel, theirs = socket.socketpair()
+        (out_r, out_w), (err_r, err_w) = os.pipe(), os.pipe()
+        given = (theirs.detach(), out_w, err_w)
+        socket.send_fds(self.orders, [b"\0"], given)
+        for fd in given:
+            os.close(fd)
+        for fd in (out_r, err_r, channel.fileno()):
+            os.set_blocking(fd, False)
+        room = int(self.limits["output"])
+        self.channel, self.out, self.err = channel, Pipe(out_r, room), Pipe(err_r, room)
+        self.pid = _SENDER.unpack(self.orders.recvmsg(1, socket.CMSG_SPACE(_SENDER.size))[1][0][2])[0]
         self.pidfd = os.pidfd_open(self.pid)
         self.cpu_before = 0.0
         self.ended, self.exit_code = False, 0
 
-    def _start_worker(self) -> tuple[int, socket.socket, Pipe, Pipe]:
-        mine, theirs = socket.socketpair()
-        (out_r, out_w), (err_r, err_w) = os.pipe(), os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                null = os.open("/dev/null", os.O_RDONLY)
-                for fd, number in ((null, 0), (out_w, 1), (err_w, 2)):
-                    os.dup2(fd, number)
-                confine.enter_worker(self.walls)
-                worker.run(theirs, int(self.limits["output"]))
-            finally:
-                os._exit(1)
-        theirs.close()
-        os.close(out_w)
-        os.close(err_w)
-        for fd in (out_r, err_r, mine.fileno()):
-            os.set_blocking(fd, False)
-        room = int(self.limits["output"])
-        return pid, mine, Pipe(out_r, room), Pipe(err_r, room)
+    def _renew(self) -> None:
+        """Another worker in place of this one."""
+        self._end_worker()
+        confine.clear_home(self.walls)
+        self.channel.close()
+        for fd in (self.out.fd, self.err.fd, self.pidfd):
+            os.close(fd)
+        self._start_worker()
 
     def serve(self) -> None:
-        """Run calls until the supervisor hangs up or the worker is gone, then leave nothing behind."""
+        """Run calls until the supervisor hangs up or a session's worker is gone, then leave nothing behind."""
         reading = frames.Frames()
         awake = True
         try:
-            while not self.ended and (data := self.link.recv(1 << 20)):
+            while data := self.link.recv(1 << 20):
                 for _, kind, payload in reading.feed(data):
                     if kind != frames.CALL:
                         return
@@ -109,13 +124,17 @@ class Keeper:
                     if not awake:
                         self._discard()
                         confine.signal_all(self.walls, self.proc, signal.SIGCONT)
-                    self.link.sendall(frames.frame(0, frames.RESULT, self._run(call, one_shot)))
-                    awake = False
-                    if one_shot or self.ended:
+                    self.link.sendall(frames.frame(0, frames.RESULT, self._run(call)))
+                    if one_shot:
+                        self.link.sendall(frames.frame(0, frames.READY))
+                        self._renew()
+                    elif self.ended:
                         return
+                    awake = one_shot
         finally:
+            self.orders.close()  # ends the nursery
             confine.reap_all(self.walls, self.proc)
-            confine.clear_home(self.walls)
+            confine.leave_cell(self.walls)
 
     def _discard(self) -> None:
         """Drop what the frozen cell said after its last report."""
@@ -123,7 +142,7 @@ class Keeper:
             while self.channel.recv(1 << 16):
                 continue
 
-    def _run(self, call: bytes, one_shot: bool) -> bytes:
+    def _run(self, call: bytes) -> bytes:
         self.out.start()
         self.err.start()
         watch = _Watch(self, frames.frame(0, frames.CALL, call))
@@ -132,7 +151,7 @@ class Keeper:
         if report is None:
             cpu = max(cpu, self._end_worker())
         else:  # nothing runs on after a report
-            confine.signal_all(self.walls, self.proc, signal.SIGKILL if one_shot else signal.SIGSTOP)
+            confine.signal_all(self.walls, self.proc, signal.SIGSTOP)
         for pipe in (self.out, self.err):
             pipe.drain()
             if pipe.written > pipe.room:
@@ -153,17 +172,21 @@ class Keeper:
             return 0.0
 
     def _end_worker(self) -> float:
-        """Kill the whole cell and note how the worker ended; its CPU seconds with those of its children."""
-        confine.signal_all(self.walls, self.proc, signal.SIGKILL)
-        _, status, used = os.wait4(self.pid, 0)
-        self.ended, self.exit_code = True, os.waitstatus_to_exitcode(status)
-        confine.reap_all(self.walls, self.proc)
-        return used.ru_utime + used.ru_stime
+        """Kill the worker, have the nursery clear the cell, note how it ended; CPU seconds with its children's."""
+        if self.ended:
+            return 0.0
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        with contextlib.suppress(PermissionError):  # under a user id of its own it was never stopped
+            os.kill(self.nursery, signal.SIGCONT)
+        ending = nursery.Ending.from_buffer_copy(self.orders.recv(ctypes.sizeof(nursery.Ending)))
+        self.ended, self.exit_code = True, ending.exit_code
+        return ending.cpu
 
     def usage(self) -> Usage:
         """Sum over the processes of the cell. Pages shared after a fork count once."""
         total = Usage()
-        pids = confine.descendants(self.proc)
+        pids = confine.descendants(self.proc, self.root)
         for pid in pids:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 memory, tasks = self._status(pid)

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections import deque
 from typing import Any
 
 from agentgym.tools.python.inside import confine, frames, seccomp
@@ -66,7 +67,7 @@ def _zygote(orders: socket.socket, config: dict[str, Any]) -> None:
 
 def _fork_keeper(slot: int, link: socket.socket, orders: socket.socket, config: dict[str, Any]) -> None:
     ids = (os.geteuid(), os.getegid())
-    if confine.fork_cell(config["mode"]) == 0:
+    if confine.fork(config["mode"], confine.KEEPER) == 0:
         try:
             orders.close()
             home = config["home"].format(slot=slot)
@@ -86,7 +87,8 @@ class _Router:
         self.zygote = zygote
         self.free = list(range(config["slots"]))[::-1]
         self.wanted = int(config["spares"])
-        self.spares: list[socket.socket] = []
+        self.spares: deque[socket.socket] = deque()
+        self.lent: set[socket.socket] = set()  # those with a stateless call
         self.cells: dict[int, socket.socket] = {}
         self.keepers: dict[socket.socket, tuple[int, frames.Frames]] = {}
         self.owner: dict[socket.socket, int] = {}
@@ -116,12 +118,14 @@ class _Router:
                 keeper.shutdown(socket.SHUT_WR)  # it cleans up and hangs up; only then is its slot free
             return
         if keeper is None:
-            keeper = self.spares.pop() if self.spares else self._spawn()
+            keeper = self.spares.popleft() if self.spares else self._spawn()
             if keeper is None:
                 frames.write_all(1, frames.frame(cell, frames.GONE, _FULL))
                 return
             self.cells[cell] = keeper
             self.owner[keeper] = cell
+            if payload[:1] == b"1":
+                self.lent.add(keeper)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it just ended; its end of file follows
             keeper.sendall(frames.frame(cell, kind, payload))
         self._refill()
@@ -135,7 +139,16 @@ class _Router:
             self._forget(keeper)
             return
         for _, kind, payload in self.keepers[keeper][1].feed(data):
-            frames.write_all(1, frames.frame(self.owner[keeper], kind, payload))
+            if kind == frames.READY:
+                self._take_back(keeper)
+            else:
+                frames.write_all(1, frames.frame(self.owner[keeper], kind, payload))
+
+    def _take_back(self, keeper: socket.socket) -> None:
+        """A stateless call is over. The next one waits in the link should the keeper not have cleared up by then."""
+        del self.cells[self.owner.pop(keeper)]
+        self.lent.discard(keeper)
+        self.spares.append(keeper)
 
     def _spawn(self) -> socket.socket | None:
         if not self.free:
@@ -149,7 +162,7 @@ class _Router:
         return mine
 
     def _refill(self) -> None:
-        while len(self.spares) < self.wanted and (keeper := self._spawn()) is not None:
+        while len(self.spares) + len(self.lent) < self.wanted and (keeper := self._spawn()) is not None:
             self.spares.append(keeper)
 
     def _forget(self, keeper: socket.socket) -> None:
@@ -158,6 +171,7 @@ class _Router:
         slot, _ = self.keepers.pop(keeper)
         keeper.close()
         self.free.insert(0, slot)
+        self.lent.discard(keeper)
         if keeper in self.spares:
             self.spares.remove(keeper)
         cell = self.owner.pop(keeper, None)

@@ -14,7 +14,6 @@ import mmap
 import os
 import random
 import signal
-import socket
 import sys
 import traceback
 import types
@@ -156,10 +155,9 @@ def _limits_of(error: BaseException) -> int:
     return 0
 
 
-def run(channel: socket.socket, output: int) -> None:
+def run(channel: int, output: int) -> None:
     """Entry point of the forked worker: drop every other descriptor, then serve."""
-    fd = os.dup2(channel.fileno(), 3)
-    channel.detach()
+    fd = os.dup2(channel, 3)
     os.closerange(4, 65536)
     try:
         serve(fd, output)
