@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from agentgym.cli._sandbox import SandboxOption, UnsafeOption, sandbox_settings
+
 
 def command(
     env: Annotated[str, typer.Argument(help="An id, or module:id.")],
@@ -15,13 +17,15 @@ def command(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to try.")] = 3,
     turns: Annotated[int, typer.Option(min=1, help="How far episodes are played.")] = 20,
+    sandbox: SandboxOption = None,
+    unsafe_local_python: UnsafeOption = False,
 ) -> None:
     """Check an environment against the contract and report every violation. Exits with 1 if there is one."""
     from agentgym.check import check_env
     from agentgym.cli._arguments import environment
     from agentgym.cli._console import printable
 
-    factory = environment(env, settings or (), split)
+    factory = environment(env, [*(settings or ()), *sandbox_settings(sandbox, unsafe_local_python)], split)
     report = check_env(env, seeds=range(seeds), turns=turns, **factory.keywords)
     print(printable(str(report)))
     if not report.ok:

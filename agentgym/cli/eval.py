@@ -11,6 +11,7 @@ import typer
 
 from agentgym.cli._console import printable
 from agentgym.cli._players import PLAYER_HELP
+from agentgym.cli._sandbox import SandboxOption, UnsafeOption, sandbox_settings
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -64,6 +65,8 @@ def command(
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Length limit of a model's action.")] = None,
     model: Annotated[str | None, typer.Option(help="The model to ask a server for; default: its only one.")] = None,
     key_variable: Annotated[str, typer.Option(help="Environment variable with a server's API key.")] = "OPENAI_API_KEY",
+    sandbox: SandboxOption = None,
+    unsafe_local_python: UnsafeOption = False,
 ) -> None:
     """Evaluate policies on the same tasks under every budget. Exits with 1 if every episode of a row failed.
 
@@ -81,7 +84,8 @@ def command(
     names = policy or []
     if not names or len(set(names)) < len(names):
         raise UsageError(f"name each policy once: --policy {PLAYER_HELP}")
-    factory = environment(env, settings or (), _split(env, split, settings or ()) if takes_split(env) else split)
+    chosen = [*(settings or ()), *sandbox_settings(sandbox, unsafe_local_python)]
+    factory = environment(env, chosen, _split(env, split, chosen) if takes_split(env) else split)
     first = factory()
     has_tools = hasattr(first.unwrapped, "gate") or hasattr(first.unwrapped, "tools")
     budgets = parse_budgets(budget, "tool_calls" if has_tools else "turns")

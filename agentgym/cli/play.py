@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agentgym.cli._console import printable
+from agentgym.cli._sandbox import SandboxOption, UnsafeOption, sandbox_settings
 from agentgym.errors import PolicyError
 from agentgym.records import StopReason
 
@@ -28,6 +29,8 @@ def command(
     split: Annotated[str | None, typer.Option(help="The split to play in.")] = None,
     max_turns: Annotated[int | None, typer.Option(min=1, help="Stop after this many turns.")] = None,
     save: Annotated[Path | None, typer.Option(help="Append the episode to a file in this folder.")] = None,
+    sandbox: SandboxOption = None,
+    unsafe_local_python: UnsafeOption = False,
 ) -> None:
     """Play one episode: yourself, or watch a policy. An empty line lists the actions, Ctrl-D leaves."""
     from agentgym.cli._arguments import environment
@@ -35,7 +38,7 @@ def command(
     from agentgym.rollout import Group, Rollout
     from agentgym.store import EpisodeWriter
 
-    factory = environment(env, settings or (), split)
+    factory = environment(env, [*(settings or ()), *sandbox_settings(sandbox, unsafe_local_python)], split)
     person = policy == "person"
     with (
         _player(policy) as (_, chosen),

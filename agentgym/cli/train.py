@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from agentgym.cli._arguments import parse_value
+from agentgym.cli._sandbox import SandboxOption, UnsafeOption, sandbox_settings
 from agentgym.errors import MissingExtra, StoreError, UsageError, nearest
 
 _SHOWN = (
@@ -41,6 +42,8 @@ def command(
     config: Path | None = typer.Option(None, help="YAML file with options; the command line wins"),
     out: Path | None = typer.Option(None, help="run folder to create; default: runs/ENV-RECIPE-N"),
     resume: Path | None = typer.Option(None, help="continue this run folder exactly where its newest checkpoint is"),
+    sandbox: SandboxOption = None,
+    unsafe_local_python: UnsafeOption = False,
 ) -> None:
     """Train an agent in an environment."""
     try:
@@ -49,12 +52,13 @@ def command(
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train") from error
     show = _Console()
+    where = [f"env.{setting}" for setting in sandbox_settings(sandbox, unsafe_local_python)]
     if resume is not None:
-        if env or settings or recipe or replaced or model or config or out or warm_start is not None:
+        if env or settings or recipe or replaced or model or config or out or where or warm_start is not None:
             raise UsageError("--resume takes everything from the run folder; give no other option beside it")
         training = Training.resume(resume, show)
     else:
-        pairs = list(settings or [])
+        pairs = [*(settings or []), *where]
         if env is not None and "=" in env:  # the file names the environment, and options follow
             pairs, env = [env, *pairs], None
         given: dict[str, Any] = {"env": env, "recipe": recipe, "model": model, "warm_start": warm_start}

@@ -100,6 +100,30 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(
     assert result.out == ""
 
 
+def test_python_runs_unprotected_only_on_request_and_with_a_warning(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared: dict[Any, Any] = {}
+    monkeypatch.setattr("agentgym.tools.python.tool._shared", shared)
+    play = ["play", "agentgym/Code-v0", "families=powers", "--policy", "expert", "--sandbox", "unsafe-local"]
+    refused = run(*play)
+    assert refused.code == 2
+    assert "--unsafe-local-python" in refused.err
+    with pytest.warns(RuntimeWarning, match="runs without a sandbox"):
+        played = run(*play, "--unsafe-local-python")
+    assert played.code == 0
+    assert "solved after 2 turns, reward 1" in played.out
+    for sandbox in shared.values():
+        sandbox.close()
+
+
+@pytest.mark.parametrize("command", ["play", "eval", "check", "train"])
+def test_the_sandbox_is_an_argument_of_the_environment(run: Any, command: str) -> None:
+    more = {"play": ["--policy", "expert"], "eval": ["--policy", "expert"], "check": [], "train": ["--model", "tiny"]}
+    result = run(command, HOUSE, *more[command], "--sandbox", "docker", "--unsafe-local-python")
+    assert result.code == 2
+    assert "cannot be made with" in result.err
+    assert "'sandbox': 'docker', 'unsafe_local_python': True" in result.err
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: Any) -> None:
         raise ZeroDivisionError
