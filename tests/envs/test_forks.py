@@ -10,15 +10,30 @@ import pytest
 import agentgym
 from agentgym import draws
 from agentgym.env import fork
+from agentgym.errors import SandboxUnavailable
 from agentgym.policy import ExpertPolicy, Request
 from agentgym.records import ToolCall
 
-WORLDS = {"agentgym/Household-v0": 12, "agentgym/Search-v0": 6}  # turns
+SEARCHES = ["<search>the</search>", "<answer>no one</answer>", "<search>author"]
+#: Every call adds to what the interpreter and its folder hold, and shows all of it.
+RUNS = [
+    (
+        "<python>import random\nseen = [*globals().get('seen', []), random.random()]\n"
+        "open('notes', 'a').write(f'{len(seen)} ')\nseen, open('notes').read()</python>"
+    ),
+    "<python>x = len(globals().get('seen', []))\n1 / x</python>",
+]
+WORLDS = {  # turns, what to do when straying where the world does not say
+    "agentgym/Household-v0": (12, []),
+    "agentgym/Search-v0": (6, SEARCHES),
+    "agentgym/Code-v0": (4, RUNS),
+    "agentgym/SearchCode-v0": (8, [*RUNS, *SEARCHES[::2]]),
+}
 
 
-def acting(env, observation, info, turn):
+def acting(env, observation, info, turn, strays):
     """The expert's action, or one drawn from the admissible ones where it strays or there is none."""
-    admissible = info.get("admissible") or ["<search>the</search>", "<answer>no one</answer>", "<search>author"]
+    admissible = info.get("admissible") or strays
     if draws.uniform("stray", turn) < 0.4:
         return draws.choice(admissible, "action", turn)
     request = Request("e", turn, observation, info, [], env=env)
@@ -34,13 +49,17 @@ def comparable(result):
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("seed", [0, 5])
 def test_a_fork_at_every_turn_goes_on_as_a_replay_does(world, seed):
+    turns, strays = WORLDS[world]
     make = partial(agentgym.make, world, split="train")
-    env = make()
+    try:
+        env = make()
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
     observation, info = env.reset(seed=seed)
     twins, actions, done = [fork(env)], [], False
     results = []
-    while not done and len(actions) < WORLDS[world]:
-        action = acting(env, observation, info, len(actions))
+    while not done and len(actions) < turns:
+        action = acting(env, observation, info, len(actions), strays)
         result = env.step(action)
         observation, _, terminated, truncated, info = result
         actions.append(action)
