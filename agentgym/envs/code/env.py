@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from agentgym.env import SPLITS, digest
 from agentgym.envs.code import reasoning
 from agentgym.envs.code.families import FAMILIES
-from agentgym.envs.code.interpreter import PythonEnv
+from agentgym.envs.code.interpreter import PythonEnv, PythonOptions
 from agentgym.envs.code.judge import passed
 from agentgym.envs.code.own import read_tasks
 from agentgym.envs.code.scoring import equal
@@ -19,8 +19,6 @@ from agentgym.envs.code.tasks import LEVELS, generate
 from agentgym.envs.code.verifier import same_maths
 from agentgym.envs.tool_env import Question, Score, ToolEnv
 from agentgym.errors import UnknownName, UsageError
-from agentgym.tools.python.protocol import Limits
-from agentgym.tools.python.tool import SHOWN
 from agentgym.tools.syntax.base import Call
 
 INSTRUCTIONS = "Solve the task; compute with Python where it helps. Give the answer alone, without words around it."
@@ -43,10 +41,9 @@ class CodeEnv(PythonEnv):
         families: names of families (see :data:`agentgym.envs.code.families.FAMILIES`); all if left out.
         tasks: a JSON-lines file, or ``"reasoning-gym:NAME,NAME"``, instead of generated ones.
         partial_credit: reward a program by the share of hidden tests that it passes.
-        sandbox, unsafe_local_python, limits, stateful, characters, penalties: see
-            :class:`~agentgym.envs.code.interpreter.PythonEnv`.
-        syntax: how calls are written.
         max_turns: actions before the episode is truncated.
+        options: sandbox, unsafe_local_python, limits, stateful, characters, penalties and syntax, as in
+            :class:`~agentgym.envs.code.interpreter.PythonEnv`.
     """
 
     splits: tuple[str, ...] = SPLITS
@@ -59,14 +56,8 @@ class CodeEnv(PythonEnv):
         families: str | Sequence[str] | None = None,
         tasks: str | None = None,
         partial_credit: bool = False,
-        sandbox: str = "auto",
-        unsafe_local_python: bool = False,
-        limits: Limits | None = None,
-        stateful: bool = True,
-        characters: int = SHOWN,
-        penalties: Mapping[str, float] | None = None,
-        syntax: str = "tags",
         max_turns: int = 4,
+        **options: Unpack[PythonOptions],
     ) -> None:
         if tasks is not None and (level is not None or families is not None):
             raise UsageError("level and families belong to generated tasks; leave them out with tasks=")
@@ -95,17 +86,11 @@ class CodeEnv(PythonEnv):
             (),
             draw,
             self._judged,
-            sandbox=sandbox,
-            unsafe_local_python=unsafe_local_python,
-            limits=limits,
-            stateful=stateful,
-            characters=characters,
-            penalties=penalties,
-            syntax=syntax,
             max_turns=max_turns,
             instructions=INSTRUCTIONS,
             expert=next_move,
             split=split,
+            **options,
         )
         if self._tasks:
             self.num_tasks = len(self._tasks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict
 
 from agentgym.env import digest
 from agentgym.envs.tool_env import Question, Scorer, Tasks, ToolEnv
@@ -13,6 +13,18 @@ from agentgym.tools.python.protocol import Failure, Limits, Sandbox
 from agentgym.tools.python.tool import FAILURES, SHOWN, TOOL_LIMITS, Runner, failure_of, python_tool, shared_sandbox
 from agentgym.tools.syntax.base import Call
 from agentgym.tools.tool import Tool, Toolbox
+
+
+class PythonOptions(TypedDict, total=False):
+    """What the user of any environment with an interpreter may choose; see :class:`PythonEnv`."""
+
+    sandbox: str
+    unsafe_local_python: bool
+    limits: Limits | None
+    stateful: bool
+    characters: int
+    penalties: Mapping[str, float] | None
+    syntax: str
 
 
 class PythonEnv(ToolEnv):
@@ -43,8 +55,8 @@ class PythonEnv(ToolEnv):
         tasks: Tasks,
         scorer: Scorer,
         *,
-        sandbox: str,
-        unsafe_local_python: bool,
+        sandbox: str = "auto",
+        unsafe_local_python: bool = False,
         limits: Limits | None = None,
         stateful: bool = True,
         characters: int = SHOWN,

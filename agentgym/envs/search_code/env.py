@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 from agentgym.env import SPLITS, digest
-from agentgym.envs.code.interpreter import PythonEnv
+from agentgym.envs.code.interpreter import PythonEnv, PythonOptions
 from agentgym.envs.code.scoring import equal
 from agentgym.envs.search.expert import next_move as next_search
 from agentgym.envs.search.world import shared_world
 from agentgym.envs.search_code.questions import KINDS, MAX_HOPS, draw
 from agentgym.envs.tool_env import Question, Score, ToolEnv
 from agentgym.errors import UnknownName, UsageError
-from agentgym.tools.python.protocol import Limits
-from agentgym.tools.python.tool import SHOWN
 from agentgym.tools.search import fetch_tool, search_tool
 from agentgym.tools.search.tools import shows
 from agentgym.tools.syntax.base import Call
@@ -44,10 +42,9 @@ class SearchCodeEnv(PythonEnv):
         result_characters: length at which a passage is cut.
         fetch: whether there is a tool that opens a document by its id.
         evidence_reward: see above.
-        sandbox, unsafe_local_python, limits, stateful, characters, penalties: see
-            :class:`~agentgym.envs.code.interpreter.PythonEnv`.
-        syntax: how calls are written.
         max_turns: actions before the episode is truncated.
+        options: sandbox, unsafe_local_python, limits, stateful, characters, penalties and syntax, as in
+            :class:`~agentgym.envs.code.interpreter.PythonEnv`.
     """
 
     splits: tuple[str, ...] = SPLITS
@@ -64,14 +61,8 @@ class SearchCodeEnv(PythonEnv):
         result_characters: int = 300,
         fetch: bool = False,
         evidence_reward: float = 0.0,
-        sandbox: str = "auto",
-        unsafe_local_python: bool = False,
-        limits: Limits | None = None,
-        stateful: bool = True,
-        characters: int = SHOWN,
-        penalties: Mapping[str, float] | None = None,
-        syntax: str = "tags",
         max_turns: int = 16,
+        **options: Unpack[PythonOptions],
     ) -> None:
         steps = (hops,) if isinstance(hops, int) else tuple(hops)
         asked = tuple(KINDS) if kinds is None else (kinds,) if isinstance(kinds, str) else tuple(kinds)
@@ -92,17 +83,11 @@ class SearchCodeEnv(PythonEnv):
             tools,
             partial(draw, world=made, kinds=asked, hops=steps),
             _right,
-            sandbox=sandbox,
-            unsafe_local_python=unsafe_local_python,
-            limits=limits,
-            stateful=stateful,
-            characters=characters,
-            penalties=penalties,
-            syntax=syntax,
             max_turns=max_turns,
             instructions=INSTRUCTIONS,
             expert=next_move,
             split=split,
+            **options,
         )
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
