@@ -15,29 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import compare, options, table, write
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from measure import compare, options, small_model, table, write
 
 from agentgym import draws
 from agentgym.trainers.generation import Engine
 
 VOCABULARY = 2048
 NEVER = VOCABULARY  #: no token ends an action
-
-
-def make_model() -> Any:
-    """4.46 million parameters."""
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=768,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        tie_word_embeddings=False,
-    )
-    return Qwen2ForCausalLM(config).eval()
 
 
 class Work:
@@ -98,7 +82,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=8)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    model, work = make_model(), Work(given.episodes, given.turns, new=16, seen=32)
+    model, work = small_model(VOCABULARY).eval(), Work(given.episodes, given.turns, new=16, seen=32)
     sides = {
         "engine, keys and values kept": engine(model, work, keep=True),
         "engine, prefilling again": engine(model, work, keep=False),

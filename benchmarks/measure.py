@@ -52,6 +52,24 @@ def table(title: str, seconds: Mapping[str, list[float]], *, work: int = 0, unit
     return figures
 
 
+def small_model(vocabulary: int, **changes: Any) -> Any:
+    """A Qwen2 with random weights: 4 layers, hidden size 256; 4.46 million parameters at a vocabulary of 2048."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": False,
+    }
+    return Qwen2ForCausalLM(Qwen2Config(**sizes, **changes))
+
+
 def options(doc: str | None, rounds: int) -> argparse.ArgumentParser:
     """A parser with what every benchmark takes."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
+from measure import small_model
+from transformers import DynamicCache
 
 from agentgym.trainers.scoring import Scorer
 from agentgym.trainers.tree import MicroBatch, Row, TokenTree
@@ -31,23 +32,6 @@ VOCABULARY = 2048
 PROMPT = 80  #: tokens that all episodes share
 ACTION, OBSERVATION = 8, 9  #: tokens a turn, about
 Way = Callable[[], float]
-
-
-def make_model() -> Any:
-    """4.46 million parameters."""
-    torch.manual_seed(0)
-    return Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=VOCABULARY,
-            hidden_size=256,
-            intermediate_size=768,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            tie_word_embeddings=False,
-            attn_implementation="sdpa",
-        )
-    )
 
 
 def episodes(count: int, turns: int) -> list[list[Row]]:
@@ -201,7 +185,7 @@ def main() -> None:
     parser.add_argument("--alternatives", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    model = make_model()
+    model = small_model(VOCABULARY)
     scorer = Scorer(model)
     played = episodes(args.episodes, args.turns)
     if args.case == "completions":

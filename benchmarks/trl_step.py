@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import options, table, write
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, TrainerCallback
+from measure import options, small_model, table, write
+from transformers import PreTrainedTokenizerFast, TrainerCallback
 
 from agentgym.env import TextEnv
 from agentgym.records import Task
@@ -51,22 +51,6 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
     fast.chat_template = TEMPLATE
     return fast
-
-
-def make_model() -> Any:
-    """4.46 million parameters."""
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=768,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        tie_word_embeddings=False,
-        max_position_embeddings=256,
-    )
-    return Qwen2ForCausalLM(config)
 
 
 def prompt(seed: int) -> str:
@@ -182,7 +166,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    tokenizer, model = make_tokenizer(), make_model()
+    tokenizer, model = make_tokenizer(), small_model(VOCABULARY, max_position_embeddings=256)
     ours = Ours(copy.deepcopy(model), tokenizer)
     if given.profile:
         ours()
