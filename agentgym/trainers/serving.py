@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentgym import draws
+from agentgym.endpoint.listen import listen
 from agentgym.errors import MissingExtra, PolicyError, nearest
 from agentgym.trainers.chat import Chat
 from agentgym.trainers.engine_thread import EngineThread
@@ -314,15 +315,7 @@ def model_app(service: Service) -> Any:
 
 def serve_model(service: Service, host: str = "127.0.0.1", port: int = 8000) -> None:
     """Serve until interrupted; prints the address once it listens. Port 0 takes a free one."""
-    app = model_app(service)
-    try:
-        import uvicorn
-    except ImportError as error:
-        raise MissingExtra("uvicorn", "serve") from error
-    config = uvicorn.Config(app, host=host, port=port, log_level="warning")
-    socket = config.bind_socket()
-    print(f"model server on http://{host}:{socket.getsockname()[1]}", flush=True)
-    uvicorn.Server(config).run(sockets=[socket])
+    listen(model_app(service), "model server", host, port)
 
 
 def _prompts(given: Any) -> list[str | list[int]]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from agentgym.endpoint.listen import listen
 from agentgym.errors import MissingExtra, ToolError
 from agentgym.tools.search.passage import Passage, Retriever, contents
 
@@ -48,15 +49,7 @@ def search_app(index: Retriever) -> Any:
 
 def serve_search(index: Retriever, host: str = "127.0.0.1", port: int = 8000) -> None:
     """Serve an index until interrupted; prints the address once it listens. Port 0 takes a free one."""
-    app = search_app(index)
-    try:
-        import uvicorn
-    except ImportError as error:
-        raise MissingExtra("uvicorn", "serve") from error
-    config = uvicorn.Config(app, host=host, port=port, log_level="warning")
-    socket = config.bind_socket()
-    print(f"search server on http://{host}:{socket.getsockname()[1]}", flush=True)
-    uvicorn.Server(config).run(sockets=[socket])
+    listen(search_app(index), "search server", host, port)
 
 
 def _wire(passage: Passage, with_score: bool) -> dict[str, Any]:
