@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import math
 import os
@@ -147,7 +148,7 @@ class EpisodeWriter:
         at: cut the file here first, at a :attr:`position` of before; None continues after the last whole frame.
 
     Raises:
-        StoreError: not an episode file, or ``at`` is not one of its positions.
+        StoreError: not an episode file, ``at`` is not one of its positions, or another writer has it open.
     """
 
     def __init__(self, path: StrPath, at: int | None = None) -> None:
@@ -155,13 +156,19 @@ class EpisodeWriter:
         self._waiting: list[bytes] = []
         self._size = 0
         self._compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
-        ends = [0, *(end for end, _ in _frames(self.path))] if self.path.exists() else [0]
-        if at is not None and at not in ends:
-            raise StoreError(f"{self.path} cannot be continued at byte {at}: its last whole frame ends at {ends[-1]}")
+        self._file: BinaryIO = self.path.open("a+b")
+        try:
+            _lock(self._file, self.path)
+            ends = [0, *(end for end, _ in _frames(self.path))]
+            if at is not None and at not in ends:
+                raise StoreError(
+                    f"{self.path} cannot be continued at byte {at}: its last whole frame ends at {ends[-1]}"
+                )
+        except StoreError:
+            self._file.close()
+            raise
         self.position = ends[-1] if at is None else at  #: bytes that are safely on disk
-        self._file: BinaryIO = self.path.open("r+b" if self.path.exists() else "w+b")
         self._file.truncate(self.position)
-        self._file.seek(self.position)
 
     def append(self, episode: Episode) -> None:
         """Add an episode; it is on disk after the next :meth:`flush`."""
@@ -237,6 +244,14 @@ def _frames(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 # Small files ----------------------------------------------------------------------------------------------------------
+
+
+def _lock(file: BinaryIO, what: Path) -> None:
+    """Keep other writers out while the file is open, at most as long as this process lives."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StoreError(f"{what} is being written by another process; wait for its end or stop it") from None
 
 
 def atomic_write(path: StrPath, content: bytes | str) -> None:
@@ -361,6 +376,17 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         atomic_write(path / "run.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
         return cls(path)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other runs from writing here meanwhile.
+
+        Raises:
+            StoreError: one does already.
+        """
+        with (self.path / "run.yaml").open("rb") as file:
+            _lock(file, self.path)
+            yield
 
     def writer(self, name: str = "train", at: int | None = None) -> EpisodeWriter:
         """Append to ``episodes-{name}.jsonl.zst``; see :class:`EpisodeWriter`."""

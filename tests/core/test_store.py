@@ -169,6 +169,23 @@ def test_a_large_episode_is_flushed_without_being_asked(tmp_path: Path) -> None:
     writer.close()
 
 
+def test_there_is_one_writer_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "episodes-a.jsonl.zst"
+    with EpisodeWriter(path) as writer:
+        writer.append(episode(1))
+        writer.flush()
+        with pytest.raises(StoreError, match="is being written by another process; wait for its end or stop it"):
+            EpisodeWriter(path)
+    with EpisodeWriter(path) as writer:
+        writer.append(episode(2))
+    assert len(list(read_episodes(path))) == 2
+    run = RunFolder.create(tmp_path / "run", {})
+    with run.alone(), pytest.raises(StoreError, match="run is being written by another process"), run.alone():
+        pass
+    with run.alone():
+        pass
+
+
 def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "episodes-a.jsonl.zst"
     with EpisodeWriter(path) as writer:
