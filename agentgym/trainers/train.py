@@ -98,6 +98,10 @@ class Training:
 
     def run(self) -> None:
         """Train to the end; returns at once if it is there already."""
+        with self.folder.alone():
+            self._run()
+
+    def _run(self) -> None:
         written, learner, policy = self._restored()
         with (
             self.folder.writer(at=written) as writer,
