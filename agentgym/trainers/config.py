@@ -100,6 +100,10 @@ class TrainConfig(BaseModel):
     )
     warm_start_decay: float = Field(0.01, ge=0, description="weight decay")
     warm_start_batch: PositiveInt = Field(16, description="episodes per optimiser step")
+    warm_start_exchange: bool = Field(
+        False,
+        description="in every pass exchange the environment's interchangeable words: they can only be copied then",
+    )
     warm_start_noise: float = Field(0.0, ge=0, lt=1, description="share of random actions in them; not imitated")
 
     eval_every: int = Field(10, ge=0, description="updates between evaluations; 0: only at the start and the end")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
+from agentgym import draws
 from agentgym.policy import Request
 from agentgym.records import Episode, Sample, Turn
 from agentgym.trainers.chat import Chat
@@ -30,6 +32,28 @@ def tokenised(
         whole: imitate the observations too (language modelling): everything but the first token counts as sampled.
     """
     return replace(episode, turns=tuple(_turns(episode, chat, context, instructions, noise, whole)))
+
+
+def exchanged(episode: Episode, words: Sequence[Sequence[str]], key: int) -> Episode:
+    """The same episode with the words of each set exchanged for each other, everywhere in the same way.
+
+    Args:
+        words: sets of words without a word in common; only whole words count.
+        key: decides the permutation of each set, all equally likely.
+    """
+    named: dict[str, str] = {}
+    for number, members in enumerate(words):
+        order = sorted(members, key=lambda word: draws.key(key, number, word))
+        named |= zip(members, order, strict=True)
+    if not named:
+        return episode
+    pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, named))})\b")
+
+    def said(text: str) -> str:
+        return pattern.sub(lambda found: named[found[0]], text)
+
+    turns = tuple(replace(t, observation=said(t.observation), action=said(t.action)) for t in episode.turns)
+    return replace(episode, turns=turns, final=said(episode.final))
 
 
 def _turns(

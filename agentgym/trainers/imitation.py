@@ -13,7 +13,7 @@ from agentgym.trainers.aggregate import token_mean
 from agentgym.trainers.algorithm import Algorithm
 from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.credit import total
-from agentgym.trainers.demonstrations import tokenised
+from agentgym.trainers.demonstrations import exchanged, tokenised
 from agentgym.trainers.learner import Learner, Optimisation
 from agentgym.trainers.model import ModelPolicy
 from agentgym.trainers.rewards import paid
@@ -40,11 +40,13 @@ def imitate(
     epochs: int,
     instructions: str = "",
     noise: Collection[tuple[str, int]] = (),
+    exchange: Sequence[Sequence[str]] = (),
     whole: bool = False,
 ) -> Iterator[dict[str, float]]:
     """Train the model on the episodes' actions; yields figures after each pass, and every 50 steps.
 
-    The learning rate rises over the first 20 steps and falls to zero.
+    The learning rate rises over the first 20 steps and falls to zero. In each pass every episode has the words of each
+    set of ``exchange`` exchanged anew.
     """
     how = Optimisation(
         optimizer=config.warm_start_optimizer,
@@ -55,11 +57,8 @@ def imitate(
         warmup=20,
     )
     learner = Learner(model, likelihood(), how)
-    data = [
-        tokenised(e, policy.chat, policy.context, instructions=instructions, noise=noise, whole=whole)
-        for e in episodes
-        if not e.failed and e.turns
-    ]
+    data = [e for e in episodes if not e.failed and e.turns]
+    chat, context = policy.chat, policy.context
     size = config.warm_start_batch
     steps = epochs * -(-len(data) // size)
     step = 0
@@ -68,7 +67,12 @@ def imitate(
         loss = []
         for start in range(0, len(data), size):
             lr = config.warm_start_lr * (1 - step / steps)
-            done = learner.update([data[i] for i in order[start : start + size]], lr=lr)
+            batch = [
+                exchanged(data[i], exchange, draws.key(config.seed, "exchange", epoch, int(i)))
+                for i in order[start : start + size]
+            ]
+            shown = [tokenised(e, chat, context, instructions=instructions, noise=noise, whole=whole) for e in batch]
+            done = learner.update(shown, lr=lr)
             loss.append(done.metrics["nll"])
             step += 1
             if step % 50 == 0:

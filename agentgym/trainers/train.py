@@ -81,6 +81,8 @@ class Training:
         env = environment(config, "train")()
         check_environment(env, algorithm.needs)
         TrainingBudgets(config, environment(config, "train"))
+        if config.warm_start_exchange and not _interchangeable(config):
+            raise UsageError(f"warm_start_exchange: {config.env} names no interchangeable words")
         resolved = config.model_dump() | {
             "parameters": get_recipe(config.recipe).resolve(**config.parameters),
             "algorithm": slots(algorithm),
@@ -250,9 +252,14 @@ class Training:
                 self.progress("pretrain", metrics)
         if self.config.warm_start:
             imitated = self.budgets.within(demonstrations)
-            for metrics in teach(imitated, epochs=self.config.warm_start_epochs, noise=expert.noise):
+            teach = functools.partial(teach, noise=expert.noise, exchange=self._exchange())
+            for metrics in teach(imitated, epochs=self.config.warm_start_epochs):
                 self.progress("warm start", metrics)
         return 0, self._learner(policy), policy
+
+    def _exchange(self) -> tuple[tuple[str, ...], ...]:
+        """The words that the warm start exchanges."""
+        return _interchangeable(self.config) if self.config.warm_start_exchange else ()
 
     def _begin_after(self, update: int) -> None:
         """Drop what was written after an update."""
@@ -357,6 +364,13 @@ def build_algorithm(config: TrainConfig) -> Algorithm:
         algorithm = with_part(algorithm, slot, part)
     algorithm.check()
     return algorithm
+
+
+def _interchangeable(config: TrainConfig) -> tuple[tuple[str, ...], ...]:
+    """Sets of words that the environment says can be exchanged for each other."""
+    env = environment(config, "train")()
+    env.close()
+    return getattr(env.unwrapped, "interchangeable", ())
 
 
 def environment(config: TrainConfig, split: str) -> Callable[[], gym.Env[str, str]]:

@@ -567,6 +567,42 @@ def test_fingerprint_is_of_the_class_not_of_the_instance():
     assert len(env.fingerprint) == 16
 
 
+def test_fingerprint_changes_with_what_is_listed():
+    assert len({HouseholdEnv(listed=name).fingerprint for name in ("nothing", "relevant", "all")}) == 3
+
+
+@pytest.mark.parametrize("listed", ["nothing", "relevant", "all"])
+def test_admissible_actions_are_listed(listed):
+    """The same episode with and without the list; the first observation still ends with the task."""
+    plain, env = HouseholdEnv(), HouseholdEnv(listed=listed)
+    for seed in range(12):
+        bare, (shown, info) = plain.reset(seed=seed)[0], env.reset(seed=seed)
+        assert shown.rsplit("\n", 1)[1] == bare.rsplit("\n", 1)[1]
+        kind = env._state.house.goal.object
+        over, length = False, 0
+        while True:
+            named = [a for a in info["admissible"] if listed == "all" or f" {kind} " in f" {a} "]
+            line = f"\nYou can: {', '.join(named)}." if named and listed != "nothing" else ""
+            assert shown == (bare + line if length else f"{line}\n".join(bare.rsplit("\n", 1)))
+            if over:
+                break
+            action = env.expert()
+            bare = plain.step(action)[0]
+            shown, _, over, _, info = env.step(action)
+            length += 1
+
+
+def test_a_list_that_does_not_exist_is_named():
+    with pytest.raises(UnknownName, match="no listed 'relevent'; did you mean 'relevant'"):
+        HouseholdEnv(listed="relevent")
+
+
+def test_interchangeable_words_are_the_kinds_of_objects_that_can_be_carried():
+    (kinds,) = HouseholdEnv.interchangeable
+    assert set(kinds) == {o.name for o in catalogue.OBJECTS.values()} - {"desklamp"}
+    assert not set(kinds) & set(catalogue.PLACES)
+
+
 def test_fingerprint_changes_with_a_table(monkeypatch):
     before = HouseholdEnv().fingerprint
     monkeypatch.setattr(catalogue, "VERSION", 99)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from agentgym.policy import ExpertPolicy
-from agentgym.records import Task
+from agentgym.records import Task, Turn
 from agentgym.rollout import Group, Rollout
 from agentgym.trainers.chat import Chat
 from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.contexts import full_history, window
-from agentgym.trainers.demonstrations import tokenised
+from agentgym.trainers.demonstrations import exchanged, tokenised
 from agentgym.trainers.imitation import imitate, likelihood
 from agentgym.trainers.model import ModelPolicy
 from agentgym.trainers.rows import rows_of
@@ -80,3 +82,42 @@ def test_imitation_is_maximum_likelihood():
     algorithm = likelihood()
     algorithm.check()
     assert algorithm.needs == frozenset()
+
+
+def test_interchangeable_words_are_exchanged_everywhere_in_the_same_way(experts):
+    """Whole words only, each set in itself, all orders: an episode about red, in which a tired blue-ish red appears."""
+    turns = (Turn("You see red. Redder than tired blue", "red"), Turn("Still red, then green 1.", "blue"))
+    before = replace(experts[0], turns=turns, final="red or green")
+    orders = set()
+    for key in range(200):
+        after = exchanged(before, [("red", "blue", "green"), ("see", "than")], key)
+        red, blue, green = after.turns[0].action, after.turns[1].action, after.final.split()[2]
+        see = after.turns[0].observation.split()[1]
+        than = {"see": "than", "than": "see"}[see]
+        assert after.turns == (
+            Turn(f"You {see} {red}. Redder {than} tired {blue}", red),
+            Turn(f"Still {red}, then {green} 1.", blue),
+        )
+        assert after.final == f"{red} or {green}"
+        orders.add((red, blue, green, see))
+    assert len(orders) == 6 * 2
+    assert exchanged(before, [], 0) == before
+
+
+def test_every_pass_exchanges_anew(small, experts, monkeypatch):
+    """Of 30 passes over one episode each shows one of the three words, and no word is shown in all of them."""
+    from agentgym.trainers import imitation
+
+    shown = []
+
+    def remembered(episode, *args, **options):
+        shown.append(episode.turns[0].action)
+        return tokenised(episode, *args, **options)
+
+    monkeypatch.setattr(imitation, "tokenised", remembered)
+    model, tokenizer = small()
+    words = [("red", "blue", "green")]
+    policy = ModelPolicy(model, tokenizer)
+    list(imitate(model, policy, experts[:1], config=TrainConfig(env="x"), epochs=30, exchange=words))
+    assert set(shown) == set(words[0])
+    assert len(shown) == 30

@@ -19,6 +19,8 @@ from agentgym.errors import UnknownName, UsageError
 
 __all__ = ["HouseholdEnv"]
 
+_LISTED = ("nothing", "relevant", "all")
+
 
 class HouseholdEnv(TextEnv):
     """``agentgym/Household-v0``: one task in one house; reward 1.0 on the turn that solves it, else 0.0.
@@ -33,30 +35,38 @@ class HouseholdEnv(TextEnv):
     Args:
         split: ``"train"``, ``"test"`` or ``"unseen"``.
         max_turns: an episode that is not solved by then is truncated.
+        listed: which admissible actions every observation ends with: ``"nothing"``, ``"relevant"`` (those that name
+            the kind of object asked for) or ``"all"`` (as the prompts of GiGPO's ALFWorld runs do).
 
     Raises:
         UsageError: ``max_turns`` is not a positive integer.
+        UnknownName: ``listed`` is none of these.
     """
 
     splits: tuple[str, ...] = ("train", "test", "unseen")
     instructions = grammar.INSTRUCTIONS
+    interchangeable = (tuple(o.name for o in catalogue.OBJECTS.values() if not o.fixed),)
 
-    def __init__(self, *, split: str = "train", max_turns: int = 50) -> None:
+    def __init__(self, *, split: str = "train", max_turns: int = 50, listed: str = "nothing") -> None:
         super().__init__(split=split)
         if not isinstance(max_turns, int) or max_turns < 1:
             raise UsageError(f"max_turns={max_turns!r}: give a positive integer, e.g. 50")
-        self.max_turns = max_turns
+        if listed not in _LISTED:
+            raise UnknownName("listed", listed, _LISTED)
+        self.max_turns, self.listed = max_turns, listed
         self._state: State | None = None
         self._turns = 0
         self._over = False
 
     @property
     def fingerprint(self) -> str:
-        """Content hash of grammar, catalogue and generator."""
+        """Content hash of grammar, catalogue and generator, and of what is listed."""
         objects = [(o.name, o.rooms, sorted(o.abilities), dict(o.prior), o.fixed) for o in catalogue.OBJECTS.values()]
         rooms, places = dict(catalogue.ROOMS), dict(catalogue.PLACES)
         held_out = sorted(catalogue.HELD_OUT)
-        return digest(super().fingerprint, catalogue.VERSION, grammar.FORMS, objects, rooms, places, held_out)
+        return digest(
+            super().fingerprint, catalogue.VERSION, grammar.FORMS, objects, rooms, places, held_out, self.listed
+        )
 
     @property
     def family(self) -> str:
@@ -75,7 +85,9 @@ class HouseholdEnv(TextEnv):
         house = generator.build(self.split, number, family)
         self._state = State(house)
         self._turns, self._over = 0, False
-        return house.introduction, self._info(self._state)
+        info = self._info(self._state)
+        room, task = house.introduction.rsplit("\n", 1)
+        return f"{room}{self._list(info)}\n{task}", info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Take one action. One that is not understood or not possible costs a turn and says why.
@@ -100,7 +112,7 @@ class HouseholdEnv(TextEnv):
         if solved or truncated:
             self._over = True
             info["success"] = solved
-        return observation, 1.0 if solved else 0.0, solved, truncated, info
+        return observation + self._list(info), 1.0 if solved else 0.0, solved, truncated, info
 
     def expert(self) -> str | None:
         """A good next action for somebody who has seen what the agent has seen; None when the episode is over.
@@ -116,6 +128,14 @@ class HouseholdEnv(TextEnv):
         twin._np_random = copy.deepcopy(self._np_random)
         twin.observation_space, twin.action_space = type(self.observation_space)(), type(self.action_space)()
         return twin
+
+    def _list(self, info: dict[str, Any]) -> str:
+        """The line that lists actions; empty where there are none to list."""
+        if self.listed == "nothing":
+            return ""
+        goal = self._running().house.goal.object
+        named = [a for a in info["admissible"] if self.listed == "all" or goal in a.split(" ")]
+        return f"\nYou can: {', '.join(named)}." if named else ""
 
     def _info(self, state: State) -> dict[str, Any]:
         house = state.house
