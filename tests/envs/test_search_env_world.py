@@ -46,6 +46,34 @@ def test_documents_are_short() -> None:
     assert max(lengths) <= 40
 
 
+@pytest.mark.parametrize("facts", [1, 2, 3])
+def test_documents_state_as_many_facts_as_asked_for(facts: int) -> None:
+    world = World(400, seed=0, facts=facts)
+    texts = {passage.id: passage.text for passage in world}
+    assert all(len(re.findall(r"\b[Tt]he [a-z ]+ (?:is|are) ", text)) == facts for text in texts.values())
+    for question in sample("train", "chain", 2, world):
+        for subject, relation, value in question.data["facts"]:
+            assert re.search(rf"\b[Tt]he {relation} is {value}\b", texts[subject])
+
+
+def test_fewer_facts_are_the_first_ones_of_the_same_world() -> None:
+    for short, whole in zip(World(400, seed=0, facts=2), World(400, seed=0), strict=True):
+        beginning = short.text.removesuffix(".").rpartition(" and ")
+        assert whole.text.startswith(f"{beginning[0]}, {beginning[2]}")
+        assert short.id == whole.id
+
+
+def test_fewer_facts_leave_chains_only() -> None:
+    world = World(400, facts=3)
+    assert len(Catalogue(world, "train", hops=[2], kinds=["chain"])) > 0
+    for kind in ("comparison", "count"):
+        with pytest.raises(UsageError, match="comparisons and counts need documents with all facts, got facts=3"):
+            Catalogue(world, "train", hops=[2], kinds=[kind])
+    for facts in (0, 5):
+        with pytest.raises(UsageError, match=f"facts must be 1 to 4, got {facts}"):
+            World(400, facts=facts)
+
+
 def test_the_seed_decides_everything() -> None:
     assert list(World(500, seed=1)) == list(World(500, seed=1))
     assert {p.id for p in World(500, seed=1)} != {p.id for p in World(500, seed=2)}

@@ -14,7 +14,7 @@ from agentgym.envs.search.datasets import changed, context_passages, read_questi
 from agentgym.envs.search.expert import next_move
 from agentgym.envs.search.questions import Catalogue
 from agentgym.envs.search.scoring import exact_match, f1
-from agentgym.envs.search.world import shared_world
+from agentgym.envs.search.world import MAX_FACTS, shared_world
 from agentgym.envs.tool_env import Question, Score, ToolEnv
 from agentgym.errors import UnknownName, UsageError
 from agentgym.tools.search import Bm25Index, Retriever, SearchR1Client, fetch_tool, open_index, search_tool
@@ -44,6 +44,8 @@ class SearchEnv(ToolEnv):
         kinds: ``"chain"``, ``"comparison"``, ``"count"``; default chains only.
         documents: how many the invented world has, 400 to 1,000,000; default 1000.
         world: seed of the invented world; default 0.
+        facts: how many facts a document of it states at most, 1 to 4, and so how much there is to choose from;
+            default 4. With fewer there are chains only.
         questions: a JSON-lines file or ``hf:NAME`` (see :mod:`agentgym.envs.search.datasets`) instead of the world's.
         corpus: what is searched instead: a JSON-lines file, a folder made by ``agentgym index``, the URL of a Search-R1
             server, or a retriever. Left out with ``questions``: the passages that these bring along.
@@ -67,6 +69,7 @@ class SearchEnv(ToolEnv):
         kinds: str | Sequence[str] | None = None,
         documents: int | None = None,
         world: int | None = None,
+        facts: int | None = None,
         questions: str | None = None,
         corpus: str | Path | Retriever | None = None,
         k: int = 2,
@@ -84,14 +87,15 @@ class SearchEnv(ToolEnv):
             raise UnknownName("reward", reward, REWARDS)
         if questions is None:
             size, seed = 1000 if documents is None else documents, 0 if world is None else world
-            made, index = shared_world(size, seed)
+            stated = MAX_FACTS if facts is None else facts
+            made, index = shared_world(size, seed, stated)
             tasks: Catalogue | tuple[Question, ...] = Catalogue(
                 made, split, hops=_several(hops, 2), kinds=_several(kinds, "chain")
             )
-            source: tuple[object, ...] = ("world", size, seed)
+            source: tuple[object, ...] = ("world", size, seed, stated)
             retriever: Retriever = index if corpus is None else open_corpus(corpus)
         else:
-            given = {"hops": hops, "kinds": kinds, "documents": documents, "world": world}
+            given = {"hops": hops, "kinds": kinds, "documents": documents, "world": world, "facts": facts}
             if said := [name for name, value in given.items() if value is not None]:
                 raise UsageError(f"{', '.join(said)} belong to the invented world; leave them out with questions=")
             tasks = read_questions(questions, split)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agentgym.envs.search.world import GENERATIONS, TYPE, TYPES, World
+from agentgym.envs.search.world import GENERATIONS, MAX_FACTS, TYPE, TYPES, World
 from agentgym.envs.tool_env import Question
 from agentgym.errors import UnknownName, UsageError
 
@@ -50,7 +50,7 @@ class Sheet:
 
     def __init__(self, world: World, realm: str, kind: str, hops: int) -> None:
         self._world, self._realm, self._kind, self._hops = world, realm, kind, hops
-        self._paths = _usable(kind, hops)
+        self._paths = _usable(kind, hops, world.facts)
         sizes = [len(world.entities(realm, path.start)) for path in self._paths]
         self._begins = np.cumsum([0, *sizes[:-1]])  # where each path's questions begin
         self.count = sum(sizes)
@@ -148,6 +148,8 @@ class Catalogue:
             raise UsageError(
                 f"hops must be 1 to {MAX_HOPS} and there must be a kind, got {list(hops)} and {list(kinds)}"
             )
+        if world.facts < MAX_FACTS and set(kinds) != {"chain"}:
+            raise UsageError(f"comparisons and counts need documents with all facts, got facts={world.facts}")
         more = 1 if realm == "unseen" else 0
         self._sheets = [
             Sheet(world, realm, kind, h + more) for h in dict.fromkeys(hops) for kind in dict.fromkeys(kinds)
@@ -164,24 +166,25 @@ class Catalogue:
 
 
 @functools.cache
-def _usable(kind: str, hops: int) -> list[Path]:
+def _usable(kind: str, hops: int, facts: int) -> list[Path]:
     """The paths that questions of this kind start with; one step shorter where a last fact follows."""
     if kind == "chain":
-        return _paths(hops, with_years=True)
-    shorter = _paths(hops - 1, with_years=False)
-    return [path for path in shorter if kind == "comparison" or (path.end is not None and TYPES[path.end].members)]
+        return _paths(hops, facts, with_years=True)
+    shorter = _paths(hops - 1, facts, with_years=False)
+    return [path for path in shorter if path.end is not None and (kind == "comparison" or TYPES[path.end].members)]
 
 
-def _paths(length: int, *, with_years: bool) -> list[Path]:
+def _paths(length: int, facts: int, *, with_years: bool) -> list[Path]:
+    """All paths over the first ``facts`` facts of each document."""
     paths = [Path(number, (), (), number) for number in range(len(TYPES))]
     for step in range(length):
         longer = []
         for path in paths:
             assert path.end is not None
             kind = TYPES[path.end]
-            for column, (relation, target) in enumerate(kind.links):
+            for column, (relation, target) in enumerate(kind.links[:facts]):
                 longer.append(Path(path.start, (*path.columns, column), (*path.relations, relation), TYPE[target]))
-            if with_years and step == length - 1:
+            if with_years and step == length - 1 and len(kind.links) < facts:
                 longer.append(Path(path.start, (*path.columns, -1), (*path.relations, kind.year), None))
         paths = longer
     return paths

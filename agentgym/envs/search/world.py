@@ -26,6 +26,7 @@ MAX_DOCUMENTS: Final = 1_000_000
 YEARS: Final = (200, 400)
 ALIAS_SHARE: Final = 0.2
 MAX_LIST: Final = 4
+MAX_FACTS: Final = 4
 
 
 class Type(NamedTuple):
@@ -70,12 +71,15 @@ class World(Sequence[Passage]):
     Args:
         documents: how many, 400 to 1,000,000.
         seed: another seed, another world.
+        facts: how many facts a document states at most: its type's links first, then its year, then its list.
     """
 
-    def __init__(self, documents: int = 1000, seed: int = 0) -> None:
+    def __init__(self, documents: int = 1000, seed: int = 0, facts: int = MAX_FACTS) -> None:
         if not MIN_DOCUMENTS <= documents <= MAX_DOCUMENTS:
             raise UsageError(f"documents must be {MIN_DOCUMENTS} to {MAX_DOCUMENTS}, got {documents!r}")
-        self.documents, self.seed = documents, seed
+        if not 1 <= facts <= MAX_FACTS:
+            raise UsageError(f"facts must be 1 to {MAX_FACTS}, got {facts!r}")
+        self.documents, self.seed, self.facts = documents, seed, facts
         rng = np.random.default_rng([seed, documents])
         self.type, self.cells = _layout(documents)  # [n], {(realm, generation, type): range of entities}
         self._entities = {
@@ -171,13 +175,13 @@ class World(Sequence[Passage]):
         facts.append(f"the {kind.year} is {self.years[entity]}")
         if kind.members:
             facts.append(f"the {kind.members} are {_listed([self.name(person) for person in self.members(entity)])}")
-        return f"{name}{alias} is a {what}. {_sentence(facts)}."
+        return f"{name}{alias} is a {what}. {_sentence(facts[: self.facts])}."
 
 
 @functools.lru_cache(maxsize=4)
-def shared_world(documents: int, seed: int) -> tuple[World, Bm25Index]:
+def shared_world(documents: int, seed: int, facts: int = MAX_FACTS) -> tuple[World, Bm25Index]:
     """The world and its index, one of each for all environments of this process."""
-    world = World(documents, seed)
+    world = World(documents, seed, facts)
     # Small encyclopedias are kept as text; large ones write a passage when it is found.
     return world, Bm25Index.of(list(world) if documents <= 20_000 else world)
 
