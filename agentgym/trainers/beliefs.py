@@ -94,7 +94,10 @@ class Beliefs:
         opening, closing = markup if own.opening is None or own.closing is None else (own.opening, own.closing)
         # the lead may hold the model's own markers (<think>), which text of an environment never may
         lead = list(chat.tokenizer.encode(own.lead, add_special_tokens=False)) if own.lead else []
-        self._before = np.array([*lead, *chat.plain(opening)], np.int64)
+        # Tokenizers write the space before a word with the word: "Answer:" and " Paris", not "Answer: " and "Paris".
+        bare = opening.rstrip(" ")
+        self._space = opening[len(bare) :]
+        self._before = np.array([*lead, *chat.plain(bare)], np.int64)
         self._after = np.array([*chat.plain(closing), chat.end], np.int64)
 
     def ask(self, episodes: Sequence[Episode]) -> Questions:
@@ -129,7 +132,7 @@ class Beliefs:
         """Ids of the accepted answers, each once."""
         most = 1 if self.belief.aliases == "first" else self.belief.max_aliases
         texts = list(dict.fromkeys(text for a in episode.answers if (text := str(a).strip())))
-        return [np.array(self.chat.plain(text), np.int64) for text in texts[:most]]
+        return [np.array(self.chat.plain(self._space + text), np.int64) for text in texts[:most]]
 
     def _following(self, episode: Episode, t: int, context: Sequence[int], turn: Turn) -> list[int]:
         """The context that follows a turn, with what is to be removed left out of it."""

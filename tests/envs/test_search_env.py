@@ -272,6 +272,7 @@ def test_fingerprint_covers_what_decides_an_episode() -> None:
         {"kinds": "count"},
         {"documents": 1001},
         {"world": 1},
+        {"facts": 3},
         {"k": 3},
         {"characters": 100},
         {"fetch": True},

@@ -212,7 +212,7 @@ def test_lead_and_markup(double):
     found = episodes(chat, lengths=(2,), answers=("Port Salis",))
     _, before = columns(model, tokenizer, found, markup=("Final Answer: ", ""))
     expected = [
-        mean_logprob(model, [*c, *chat.plain("Final Answer: ")], chat.plain("Port Salis")) for c in found[0].contexts()
+        mean_logprob(model, [*c, *chat.plain("Final Answer:")], chat.plain(" Port Salis")) for c in found[0].contexts()
     ]
     assert_allclose(before, expected, rtol=0, atol=1e-9)
     _, led = columns(model, tokenizer, found, Belief(lead="the sea", opening="(", closing=")"))
@@ -229,6 +229,15 @@ def test_ids_are_joined_and_never_tokenised_again(single):
         parts = [*context, *chat.plain("<answer>"), *chat.plain("Velmor"), *chat.plain("</answer>"), chat.end]
         assert row.tokens.tolist() == parts
         assert chat.text(row.tokens[row.scored].tolist()) == "Velmor"
+
+
+def test_the_space_before_an_answer_is_written_with_its_first_word(single):
+    chat = Chat(single[1])
+    found = episodes(chat, lengths=(2,), answers=("Velmor",))
+    row = Beliefs(chat, full_history(), markup=("Final Answer: ", "")).ask(found).rows[0]
+    written = chat.plain("Final Answer: Velmor")  # as the policy writes it
+    assert row.tokens.tolist() == [*found[0].contexts()[0], *written, chat.end]
+    assert chat.text(row.tokens[row.scored].tolist()) == " Velmor"
 
 
 # --- aliases ----------------------------------------------------------------------------------------------------------
