@@ -578,12 +578,10 @@ def test_admissible_actions_are_listed(listed):
     for seed in range(12):
         bare, (shown, info) = plain.reset(seed=seed)[0], env.reset(seed=seed)
         assert shown.rsplit("\n", 1)[1] == bare.rsplit("\n", 1)[1]
-        kind, unseen = env._state.house.goal.object, set(env._state.house.place_names)
+        kind = env._state.house.goal.object
         over, length = False, 0
         while True:
             named = [a for a in info["admissible"] if listed == "all" or f" {kind} " in f" {a} "]
-            ways = {way + place for place in unseen for way in ("go to ", "open ")}
-            named = named or [a for a in info["admissible"] if a in ways]
             line = f"\nYou can: {', '.join(named)}." if named and listed != "nothing" else ""
             assert shown == (bare + line if length else f"{line}\n".join(bare.rsplit("\n", 1)))
             if over:
@@ -591,16 +589,11 @@ def test_admissible_actions_are_listed(listed):
             action = env.expert()
             bare = plain.step(action)[0]
             shown, _, over, _, info = env.step(action)
-            words = bare.split()
-            if bare.startswith("You arrive at ") and "is closed" not in bare:
-                unseen -= {f"{words[3]} {words[4][:-1]}"}
-            if bare.startswith("You open the "):
-                unseen -= {f"{words[3]} {words[4][:-1]}"}
             length += 1
 
 
 def test_a_list_that_does_not_exist_is_named():
-    with pytest.raises(UnknownName, match=r"unknown listed 'relevent'.*relevant"):
+    with pytest.raises(UnknownName, match="unknown listed 'relevent'.*relevant"):
         HouseholdEnv(listed="relevent")
 
 

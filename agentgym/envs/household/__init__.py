@@ -35,9 +35,8 @@ class HouseholdEnv(TextEnv):
     Args:
         split: ``"train"``, ``"test"`` or ``"unseen"``.
         max_turns: an episode that is not solved by then is truncated.
-        listed: which admissible actions every observation ends with: ``"nothing"``, ``"relevant"`` (those with the
-            kind of object that is asked for; where there are none, those that lead to what was not looked into yet) or
-            ``"all"`` (as the prompts of GiGPO's ALFWorld runs do).
+        listed: which admissible actions every observation ends with: ``"nothing"``, ``"relevant"`` (those that name
+            the kind of object asked for) or ``"all"`` (as the prompts of GiGPO's ALFWorld runs do).
 
     Raises:
         UsageError: ``max_turns`` is not a positive integer.
@@ -88,7 +87,7 @@ class HouseholdEnv(TextEnv):
         self._turns, self._over = 0, False
         info = self._info(self._state)
         room, task = house.introduction.rsplit("\n", 1)
-        return f"{room}{self._list(self._state, info)}\n{task}", info
+        return f"{room}{self._list(info)}\n{task}", info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Take one action. One that is not understood or not possible costs a turn and says why.
@@ -113,7 +112,7 @@ class HouseholdEnv(TextEnv):
         if solved or truncated:
             self._over = True
             info["success"] = solved
-        return observation + self._list(state, info), 1.0 if solved else 0.0, solved, truncated, info
+        return observation + self._list(info), 1.0 if solved else 0.0, solved, truncated, info
 
     def expert(self) -> str | None:
         """A good next action for somebody who has seen what the agent has seen; None when the episode is over.
@@ -130,11 +129,12 @@ class HouseholdEnv(TextEnv):
         twin.observation_space, twin.action_space = type(self.observation_space)(), type(self.action_space)()
         return twin
 
-    def _list(self, state: State, info: dict[str, Any]) -> str:
+    def _list(self, info: dict[str, Any]) -> str:
         """The line that lists actions; empty where there are none to list."""
         if self.listed == "nothing":
             return ""
-        named = info["admissible"] if self.listed == "all" else grammar.relevant(state)
+        goal = self._running().house.goal.object
+        named = [a for a in info["admissible"] if self.listed == "all" or goal in a.split(" ")]
         return f"\nYou can: {', '.join(named)}." if named else ""
 
     def _info(self, state: State) -> dict[str, Any]:

@@ -76,16 +76,6 @@ def admissible(state: State) -> list[str]:
     return actions
 
 
-def relevant(state: State) -> list[str]:
-    """The admissible actions with the kind of object that is asked for; where there are none, those that lead to a
-    place not looked into yet."""
-    house = state.house
-    possible = admissible(state)
-    named = [action for action in possible if house.goal.object in action.split(" ")]
-    unseen = {name for place, name in enumerate(house.place_names) if not state.seen >> place & 1}
-    return named or [a for a in possible if a.removeprefix("go to ").removeprefix("open ") in unseen]
-
-
 def _go(state: State, words: list[str]) -> str:
     if len(words) != 4 or words[1] != "to":
         raise _misspelt("go")
