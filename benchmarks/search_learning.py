@@ -168,6 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--updates", type=int, default=16)
     parser.add_argument("--tasks", type=int, default=150, help="of the test split")
     parser.add_argument("--threads", type=int, default=1)
@@ -175,13 +176,13 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     for seed in given.seeds if not given.table else ():
-        for arm in (WARM, *ARMS):
+        for arm in (WARM, *given.arms):
             if (arm, seed) not in {(r["arm"], r["seed"]) for r in results(given.out).read()}:
                 run(arm, seed, given)
                 played(arm, seed, given)
     rows = results(given.out).read()
     tables(rows)
-    complete = [s for s in given.seeds if {r["arm"] for r in rows if r["seed"] == s} >= set(ARMS)]
+    complete = [s for s in given.seeds if {r["arm"] for r in rows if r["seed"] == s} >= set(BUDGETED)]
     if complete:
         budgets(given.out, complete)
     print(json.dumps(rows))
