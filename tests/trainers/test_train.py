@@ -296,6 +296,17 @@ def test_groups_without_spread_are_replaced(tmp_path):
             assert m["kept_episodes"] <= 4 < m["episodes"] + 1
 
 
+def test_actions_drawn_among_the_admissible_ones_are_learned_from_as_they_were_drawn(tmp_path):
+    """At the first step the weights are those that sampled: probabilities agree, at another temperature too."""
+    start(tmp_path, admissible=True, temperature=0.7, updates=2)
+    folder = RunFolder(tmp_path)
+    turns = [t for e in folder.episodes() for t in e.turns]
+    assert {t.action for t in turns} <= {"red", "blue", "green"}
+    assert all(len(t.sample.choices) == len(t.sample.action) for t in turns)
+    updates = [m for m in folder.metrics.read() if "event" not in m]
+    assert all(abs(m["kl_old"]) < 1e-6 for m in updates)
+
+
 def test_stop_at(tmp_path):
     training = start(tmp_path / "run", stop_at=0.0, updates=50)
     assert training.update == 3
@@ -369,6 +380,7 @@ def test_wrong_options_are_one_line(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"warm_start_exchange": True}, "warm_start_exchange: letters:tests/Letters-v0 names no interchangeable words"),
         ({"env": "letters:tests/Leters-v0"}, "unknown environment .*did you mean 'tests/Letters-v0'"),
         ({"recipe": "gipgo"}, "unknown recipe 'gipgo'; did you mean 'gigpo'"),
         ({"parameters": {"discont": 1}}, "recipe gigpo has no parameter 'discont'; did you mean 'discount'"),
