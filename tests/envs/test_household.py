@@ -593,7 +593,7 @@ def test_admissible_actions_are_listed(listed):
 
 
 def test_a_list_that_does_not_exist_is_named():
-    with pytest.raises(UnknownName, match="unknown listed 'relevent'.*relevant"):
+    with pytest.raises(UnknownName, match=r"unknown listed 'relevent'.*relevant"):
         HouseholdEnv(listed="relevent")
 
 
