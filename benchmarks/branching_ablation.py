@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
+from measure import interval
 
 from agentgym import draws
 from agentgym.env import TextEnv, digest
@@ -185,14 +185,6 @@ def evaluated(policy: ModelPolicy, seed: int, update: int) -> tuple[float, float
     with Rollout(lambda: Repair(seed, split="test"), policy, slots=400, run_key=key) as rollout:
         found = list(rollout.play(Group(f"e{update}.{i}", Task(i)) for i in range(400)))
     return float(np.mean([bool(e.success) for e in found])), float(np.mean([e.tool_calls for e in found]))
-
-
-def interval(values: list[float]) -> str:
-    """Mean and half width of the 95 % t interval."""
-    if len(values) < 2:
-        return f"{np.mean(values):.3f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return f"{np.mean(values):.3f} ± {half:.3f}"
 
 
 COLUMNS = "arm | seeds | success | − coin flip | − GRPO | mean of the curve | calls | updates | tokens made | inherited"

@@ -17,12 +17,10 @@ from typing import Any
 
 import numpy as np
 import yaml
-from scipy import stats
+from measure import interval, trained
 
 from agentgym.errors import StoreError
 from agentgym.store import RunFolder
-from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.train import Training
 
 ARMS: dict[str, dict[str, Any]] = {
     "grpo": {"recipe": "grpo", "parameters": {}},
@@ -32,7 +30,6 @@ ARMS: dict[str, dict[str, Any]] = {
 
 def run(arm: str, seed: int, given: argparse.Namespace) -> None:
     """Train one arm with one seed, from where it stopped."""
-    path = given.out / f"{arm}-{seed}"
     options = yaml.safe_load(Path("examples/household.yaml").read_text())
     options |= {
         "model": str(given.warm),
@@ -47,13 +44,7 @@ def run(arm: str, seed: int, given: argparse.Namespace) -> None:
         "threads": given.threads,
         "checkpoint_every": given.updates,
     }
-    options |= ARMS[arm]
-    try:
-        RunFolder(path).latest_checkpoint()
-        training = Training.resume(path)
-    except StoreError:
-        training = Training.start(TrainConfig.checked(options), path)
-    training.run()
+    trained(given.out / f"{arm}-{seed}", options | ARMS[arm])
 
 
 def figures(path: Path, updates: int) -> dict[str, float] | None:
@@ -75,23 +66,17 @@ def figures(path: Path, updates: int) -> dict[str, float] | None:
     }
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half width of its 95 % t-interval."""
-    spread = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1) if len(values) > 1 else float("nan")
-    return float(np.mean(values)), float(spread)
-
-
 def table(results: dict[str, list[dict[str, float]]]) -> None:
     """Print the comparison."""
     names = ("start", "test", "curve", "last", "episodes")
     print("| arm | seeds | " + " | ".join(names) + " |\n|" + " --- |" * (len(names) + 2))
     for arm, rows in results.items():
-        cells = ["{:.3f} ± {:.3f}".format(*interval([r[n] for r in rows])) for n in names]
+        cells = [interval([r[n] for r in rows]) for n in names]
         print(f"| {arm} | {len(rows)} | " + " | ".join(cells) + " |")
     pairs = min(map(len, results.values()))
     for name in ("test", "curve", "last"):
         gap = [results["gigpo"][i][name] - results["grpo"][i][name] for i in range(pairs)]
-        print(f"\ngigpo − grpo, {name}, paired by seed: {{:+.3f}} ± {{:.3f}}".format(*interval(gap)))
+        print(f"\ngigpo − grpo, {name}, paired by seed: {interval(gap, '+')}")
 
 
 def main() -> None:

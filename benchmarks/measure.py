@@ -84,3 +84,29 @@ def write(path: Path | None, figures: Mapping[str, Any]) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def interval(values: list[float], sign: str = "") -> str:
+    """Mean and half width of its 95 % t-interval, as text; one value has no width. ``sign="+"`` shows it always."""
+    from scipy import stats
+
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return f"{mean:{sign}.3f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean:{sign}.3f} ± {half:.3f}"
+
+
+def trained(path: Path, options: dict[str, Any]) -> None:
+    """Train a run to its end, from where it stopped."""
+    from agentgym.errors import StoreError
+    from agentgym.store import RunFolder
+    from agentgym.trainers.config import TrainConfig
+    from agentgym.trainers.train import Training
+
+    try:
+        RunFolder(path).latest_checkpoint()
+        training = Training.resume(path)
+    except StoreError:
+        training = Training.start(TrainConfig.checked(options), path)
+    training.run()

@@ -19,15 +19,13 @@ from typing import Any
 
 import numpy as np
 import yaml
-from scipy import stats
+from measure import interval, trained
 
 from agentgym.budget import Budget, parse_budgets
-from agentgym.errors import StoreError
 from agentgym.evaluate import Curve, SweepFolder, evaluate, row, success_plot
 from agentgym.evaluate.figures import Row
 from agentgym.records import Task
 from agentgym.store import JsonLines, RunFolder
-from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.model import ModelPolicy, load
 from agentgym.trainers.train import Training, environment
 
@@ -47,16 +45,6 @@ def options(given: argparse.Namespace, seed: int) -> dict[str, Any]:
     return shared | own
 
 
-def train(path: Path, config: dict[str, Any]) -> None:
-    """Train a run to its end, from where it stopped."""
-    try:
-        RunFolder(path).latest_checkpoint()
-        training = Training.resume(path)
-    except StoreError:
-        training = Training.start(TrainConfig.checked(config), path)
-    training.run()
-
-
 def run(arm: str, seed: int, given: argparse.Namespace) -> None:
     """The warm start of a seed, or an arm that goes on from there."""
     config = options(given, seed)
@@ -66,7 +54,7 @@ def run(arm: str, seed: int, given: argparse.Namespace) -> None:
         _, start = RunFolder(given.out / f"{WARM}-{seed}").latest_checkpoint()
         config |= {"model": str(start), "instructions": False, "warm_start": 0, "recipe": arm, "parameters": {}}
         config |= {"updates": given.updates, "checkpoint_every": given.updates}
-    train(given.out / f"{arm}-{seed}", config)
+    trained(given.out / f"{arm}-{seed}", config)
 
 
 def played(arm: str, seed: int, given: argparse.Namespace) -> None:
@@ -114,12 +102,6 @@ def played(arm: str, seed: int, given: argparse.Namespace) -> None:
 def results(out: Path) -> JsonLines:
     """One line for each run that was played."""
     return JsonLines(out / "results.jsonl")
-
-
-def interval(values: list[float]) -> str:
-    """Mean and half width of its 95 % t-interval over seeds."""
-    spread = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1) if len(values) > 1 else float("nan")
-    return f"{np.mean(values):.3f} ± {spread:.3f}"
 
 
 def tables(rows: list[dict[str, Any]]) -> None:

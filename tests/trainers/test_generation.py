@@ -352,7 +352,7 @@ def test_actions_are_drawn_as_often_as_their_probability_says(small):
 
 
 def test_what_has_no_alternative_is_not_computed_one_by_one(small):
-    """After 5, 6, 8 only 9 and the end can come: the model is asked after the context, after 5 and after 6."""
+    """Only the first token is a choice: the model is asked once, after the context, and the rest follows."""
     model, _ = small()
     engine = Engine(model, STOP)
     g = engine.submit(engine.open(), prompt(0, 9), 0, 12, among=[[5, 6, 8, 9, STOP], [12, STOP]])

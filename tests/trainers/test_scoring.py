@@ -385,7 +385,6 @@ def test_tokens_that_were_drawn_among_some_equal_row_by_row(
 ) -> None:
     model = make("qwen2")
     rows = with_choices(rows, seed)
-    weights: list[torch.Tensor] = []
     expected: list[torch.Tensor] = []
     for row in rows:
         logits = model(input_ids=torch.from_numpy(row.tokens)[None], use_cache=False).logits[0] / temperature
