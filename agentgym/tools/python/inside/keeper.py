@@ -16,7 +16,7 @@ from agentgym.tools.python.inside import confine, frames, nursery
 from agentgym.tools.python.inside.confine import Walls
 
 TICK = 0.02  #: seconds between two looks at memory, CPU time and processes
-HASTE = 0.004  #: the same, once more than a third of the memory is in use
+HASTE = 0.003  #: the same, once more than a third of the memory is in use or several tasks run
 DRAIN = 64  #: a call that writes this many times ``Limits.output`` is killed
 
 _CLOCK = os.sysconf("SC_CLK_TCK")
@@ -288,7 +288,8 @@ class _Watch:
             self._kill(frames.CPU)
         if usage.tasks >= limits["processes"]:
             self.limits |= frames.PROCESSES
-        return time.monotonic() + (HASTE if usage.memory > limits["memory"] / 3 else TICK)
+        hurry = usage.tasks > 1 or usage.memory > limits["memory"] / 3  # several fill it fast
+        return time.monotonic() + (HASTE if hurry else TICK)
 
     def _kill(self, limit: int) -> None:
         if not self.killed:
