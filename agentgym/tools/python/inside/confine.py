@@ -36,6 +36,8 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRI
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
 _MNT_DETACH = 2
 
+_LOW = 15  # niceness of what must not keep a keeper from looking
+
 #: Namespaces that a keeper and a nursery begin in mode ``"namespaces"``.
 KEEPER, NURSERY = _NEWNS | _NEWUSER | _NEWPID, _NEWPID
 
@@ -139,12 +141,19 @@ def enter_worker(walls: Walls) -> None:
         _drop_capabilities()
     elif walls.mode == "uids":
         os.setresuid(walls.uid, walls.uid, walls.uid)
-        os.nice(15)  # in one cgroup the keeper must get the processor before a crowd of workers
+        os.nice(_LOW)  # in one cgroup the keeper must get the processor before a crowd of workers
     _set_rlimits(walls)
     if walls.mode != "unsafe":
         _check(libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "dumpable")  # lets the keeper measure shared pages
         _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
         seccomp.install(libc)
+
+
+def give_way(walls: Walls, pid: int) -> None:
+    """Let everything else go before this process, where it does not yet by :func:`enter_worker`."""
+    if walls.mode == "namespaces":
+        with contextlib.suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, pid, _LOW)
 
 
 def signal_all(walls: Walls, proc: int, number: int) -> None:

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from agentgym.tools.python.inside import confine, frames, nursery
 from agentgym.tools.python.inside.confine import Walls
 
-TICK = 0.02  #: seconds between two looks at memory, CPU time and processes
-HASTE = 0.003  #: the same, once more than a third of the memory is in use or several tasks run
+TICK = 0.02  #: at most this many seconds between two looks at memory, CPU time and processes
+HASTE = 0.001  #: at least this many
+FIRST = 0.003  #: seconds to the first look, when most calls are over
+PACE = 16 << 30  #: bytes a second that several processes may fill: the less room, the sooner the next look
 DRAIN = 64  #: a call that writes this many times ``Limits.output`` is killed
 
 _CLOCK = os.sysconf("SC_CLK_TCK")
@@ -189,9 +191,11 @@ class Keeper:
         pids = confine.descendants(self.proc, self.root)
         for pid in pids:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                memory, tasks = self._status(pid)
+                memory, tasks, number = self._status(pid)
                 total.memory += memory
                 total.tasks += tasks
+                if len(pids) > 1:  # a crowd must not keep this process from looking
+                    confine.give_way(self.walls, number)
                 fields = confine.read_at(self.proc, f"{pid}/stat").rpartition(b")")[2].split()
                 total.cpu += sum(map(int, fields[11:15])) / _CLOCK
         if len(pids) > 1 and total.memory > self.limits["memory"]:
@@ -201,13 +205,16 @@ class Keeper:
             confine.signal_all(self.walls, self.proc, signal.SIGCONT)
         return total
 
-    def _status(self, pid: int) -> tuple[int, int]:
+    def _status(self, pid: int) -> tuple[int, int, int]:
+        """(bytes of memory, threads, process id as this process counts)."""
         values = {}
         for line in confine.read_at(self.proc, f"{pid}/status").splitlines():
             name, _, rest = line.partition(b":")
             values[name] = rest
         held = sum(int(values.get(name, b"0").split()[0]) for name in (b"RssAnon", b"RssShmem"))
-        return held * 1024, int(values.get(b"Threads", b"1"))
+        numbers = values.get(b"NSpid", b"0").split()  # one for every namespace, outermost first
+        own = numbers[1] if self.walls.mode == "namespaces" and len(numbers) > 1 else numbers[0]
+        return held * 1024, int(values.get(b"Threads", b"1")), int(own)
 
     def _proportional(self, pid: int) -> int:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -235,7 +242,7 @@ class _Watch:
         for fd in (keeper.out.fd, keeper.err.fd, keeper.pidfd, keeper.link.fileno()):
             poll.register(fd, select.POLLIN)
         poll.register(channel, select.POLLIN | select.POLLOUT)
-        report, gone, tick = None, False, self.began + HASTE
+        report, gone, tick = None, False, self.began + FIRST
         while report is None and not gone and not self.killed:
             due = min(tick, self.began + keeper.limits["wall"])
             ready = dict(poll.poll(max(0.0, due - time.monotonic()) * 1000))
@@ -288,8 +295,8 @@ class _Watch:
             self._kill(frames.CPU)
         if usage.tasks >= limits["processes"]:
             self.limits |= frames.PROCESSES
-        hurry = usage.tasks > 1 or usage.memory > limits["memory"] / 3  # several fill it fast
-        return time.monotonic() + (HASTE if hurry else TICK)
+        room = limits["memory"] - usage.memory
+        return time.monotonic() + min(TICK, max(HASTE, room / PACE))
 
     def _kill(self, limit: int) -> None:
         if not self.killed:
