@@ -82,6 +82,11 @@ class Algorithm:
         parts = (self.branching, self.reward, self.credit, self.critic, self.surrogate, *self.weights, *self.penalties)
         return frozenset().union(*(getattr(part, "needs", frozenset()) for part in parts))
 
+    @property
+    def only_credit_teaches(self) -> bool:
+        """Whether the loss of an episode without credit has no gradient, so that it need not be computed."""
+        return not self.penalties and self.critic is None and isinstance(self.surrogate, Surrogate)
+
     def state_dict(self) -> dict[str, Any]:
         """What its parts remember from update to update."""
         return {f"{number} {part!r}": dict(part.state or {}) for number, part in enumerate(self._remembering())}

@@ -21,16 +21,18 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The tree, and flat columns with one entry per action token in its order, [tokens].
+    """The tree, and flat columns with one entry per action token, [tokens].
 
     Attributes:
-        tree: all rows of the step.
+        tree: the rows that are learned from.
+        index: column entry of each of the tree's scored tokens, ascending.
         turn: row of the turn table of *these* episodes.
         sequence: number of the sequence, an episode or a turn.
         floats: ``old``, ``advantage``, ``weight`` and whatever else parts read.
     """
 
     tree: TokenTree
+    index: Ints
     turn: Ints
     sequence: Ints
     floats: Mapping[str, Floats]
@@ -60,6 +62,7 @@ def cut(
     by_turn: Mapping[str, Floats],
     by_token: Mapping[str, Floats],
     sequence: Literal["episode", "turn"],
+    teaches: NDArray[np.bool_],
 ) -> Batch:
     """The chosen episodes' tokens.
 
@@ -70,19 +73,20 @@ def cut(
         by_turn: columns over all turns of all episodes; each token gets its turn's.
         by_token: columns over all action tokens of all episodes.
         sequence: what counts as one.
+        teaches: of each episode, whether it can move a weight; the others count in the columns and stay out of the tree.
     """
     lengths = np.array([len(e.turns) for e in episodes])
     tokens = np.array([sum(len(t.sample.action) for t in e.turns if t.sample) for e in episodes])
-    rows = whole if len(chosen) == len(episodes) else rows_of([episodes[n] for n in chosen])
     turns, of_token = _spans(lengths, chosen), _spans(tokens, chosen)
+    turn = np.searchsorted(turns, whole.turn[of_token])
     owner = np.repeat(np.arange(len(chosen)), lengths[chosen])
-    floats = {"old": rows.old} | {name: values[turns][rows.turn] for name, values in by_turn.items()}
-    if not np.isnan(rows.entropy).any():
-        floats["entropy"] = rows.entropy
+    floats = {"old": whole.old[of_token]} | {name: values[turns][turn] for name, values in by_turn.items()}
+    if not np.isnan(whole.entropy[of_token]).any():
+        floats["entropy"] = whole.entropy[of_token]
     floats |= {name: values[of_token] for name, values in by_token.items()}
-    return Batch(
-        TokenTree.build(rows.rows), rows.turn, owner[rows.turn] if sequence == "episode" else rows.turn, floats
-    )
+    rows = rows_of([episodes[n] for n in chosen if teaches[n]]).rows
+    index = np.flatnonzero(np.repeat(teaches[chosen], tokens[chosen]))
+    return Batch(TokenTree.build(rows), index, turn, owner[turn] if sequence == "episode" else turn, floats)
 
 
 def _spans(lengths: Ints, chosen: Sequence[int]) -> Ints:

@@ -158,12 +158,16 @@ class Learner:
         by_turn = {"advantage": advantage, "weight": weight}
         if self.algorithm.critic is not None:
             by_turn["target"] = self.algorithm.critic(turns, reward) + turns.value
+        ends = np.cumsum([len(e.turns) for e in episodes])
+        teaches = np.logical_or.reduceat(advantage * weight != 0, np.append(0, ends[:-1]))
+        if not self.algorithm.only_credit_teaches:
+            teaches[:] = True
         totals = Totals()
         self.model.train()
         for _ in range(self.how.epochs):
             for chosen in minibatches(episodes, self.how.minibatches):
-                self._step(cut(episodes, chosen, whole, by_turn, by_token, self.algorithm.sequence), totals)
-        spans = np.split(advantage, np.cumsum([len(e.turns) for e in episodes])[:-1])
+                self._step(cut(episodes, chosen, whole, by_turn, by_token, self.algorithm.sequence, teaches), totals)
+        spans = np.split(advantage, ends[:-1])
         by_episode = {e.id: credit.tolist() for e, credit in zip(episodes, spans, strict=True)}
         return Update(totals.metrics() | turn_metrics(turns, advantage), by_episode)
 
@@ -228,7 +232,7 @@ class Learner:
         coefficient = self.algorithm.aggregate(weight, torch.from_numpy(batch.sequence).to(device))
         self.optimizer.zero_grad()
         for micro in batch.tree.batches(self.how.max_tokens):
-            index = torch.from_numpy(micro.scored).to(device)
+            index = torch.from_numpy(batch.index[micro.scored]).to(device)
             tokens = self._tokens(batch, micro, weight[index])
             losses = self.algorithm.surrogate(tokens)
             for penalty in self.algorithm.penalties:
@@ -257,7 +261,7 @@ class Learner:
         scores = self.scorer.score(
             micro, entropy="entropy" in self.needs, values=self.values, temperature=self.how.temperature
         )
-        columns = batch.tensors(micro.scored, self.model.device, self.dtype) | {"weight": weight}
+        columns = batch.tensors(batch.index[micro.scored], self.model.device, self.dtype) | {"weight": weight}
         tokens = Tokens(logprob=scores.logprob, **columns)
         if scores.entropy is not None:
             tokens = replace(tokens, entropy=scores.entropy)

@@ -242,7 +242,8 @@ def test_temperature_is_that_of_sampling(world):
         for at, turn in zip(e.contexts(), e.turns, strict=True):
             now, _, _ = logprobs(moved, at, turn.sample.action, 0.7)
             slow = slow - done.credits[e.id][0] * now.sum() / len(episodes)
-            nll, count = nll - now.sum().item(), count + len(now)
+            if done.credits[e.id][0]:
+                nll, count = nll - now.sum().item(), count + len(now)
     check(grads, moved, slow)
     assert_allclose(done.metrics["nll"], nll / count)
 
@@ -358,6 +359,29 @@ def test_groups_without_spread_teach_nothing_and_move_nothing(world):
     assert done.metrics["skipped"] == 1
 
 
+@pytest.mark.parametrize("aggregate", ["token_mean", "seq_mean_token_mean"])
+def test_episodes_without_credit_count_and_are_not_computed(world, monkeypatch, aggregate):
+    _, moved, episodes = world(groups=4)
+    flat = episodes[0].group
+    episodes = [
+        replace(e, turns=tuple(replace(t, reward=0.0) for t in e.turns)) if e.group == flat else e for e in episodes
+    ]
+    algorithm = with_part(get_recipe("gigpo")(), "aggregate", aggregate)
+    quick, done = gradient(Learner(copy.deepcopy(moved), algorithm, FREE), episodes)
+    monkeypatch.setattr(Algorithm, "only_credit_teaches", False)
+    slow, whole = gradient(Learner(copy.deepcopy(moved), algorithm, FREE), episodes)
+    for a, b in zip(quick, slow, strict=True):
+        assert_allclose(a, b, atol=1e-12)
+    assert done.metrics["loss"] == pytest.approx(whole.metrics["loss"], abs=1e-12)
+    assert done.metrics["tree_tokens"] < whole.metrics["tree_tokens"]
+
+
+@pytest.mark.parametrize(("name", "alone"), [("grpo", True), ("ppo", False), ("dapo", True)])
+def test_only_credit_teaches_where_nothing_else_is_in_the_loss(name, alone):
+    assert get_recipe(name)().only_credit_teaches is alone
+    assert not with_part(get_recipe(name)(), "penalties", "entropy(0.1)").only_credit_teaches
+
+
 def test_failed_and_empty_episodes_are_left_out(world):
     model, _, episodes = world()
     broken = replace(episodes[0], id="x", stop=StopReason.ENVIRONMENT_ERROR, failure="boom")
@@ -445,10 +469,10 @@ def test_what_the_learner_cannot_compute_is_refused(small):
 def test_figures(world):
     model, _, episodes = world()
     _, done = gradient(Learner(model, get_recipe("grpo")(), FREE), episodes)
-    turns = sum(len(e.turns) for e in episodes)
+    assert done.metrics["turns"] == sum(len(e.turns) for e in episodes)
+    episodes = [e for e in episodes if any(done.credits[e.id])]
     tokens = sum(len(t.sample.action) for e in episodes for t in e.turns)
     nll = -sum(sum(t.sample.logprobs) for e in episodes for t in e.turns) / tokens
-    assert done.metrics["turns"] == turns
     assert done.metrics["action_tokens"] == tokens
     assert_allclose(done.metrics["nll"], nll, rtol=1e-9)
     assert done.metrics["kl_old"] == pytest.approx(0, abs=1e-12)
