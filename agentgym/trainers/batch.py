@@ -73,7 +73,7 @@ def cut(
         by_turn: columns over all turns of all episodes; each token gets its turn's.
         by_token: columns over all action tokens of all episodes.
         sequence: what counts as one.
-        teaches: of each episode, whether it can move a weight; the others count in the columns and stay out of the tree.
+        teaches: of each episode, whether it can move a weight; the others are in the columns, not in the tree.
     """
     lengths = np.array([len(e.turns) for e in episodes])
     tokens = np.array([sum(len(t.sample.action) for t in e.turns if t.sample) for e in episodes])
