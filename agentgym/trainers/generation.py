@@ -13,9 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from agentgym import draws
+
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,11 +253,25 @@ class Engine:
         self, slots: Sequence[int], tokens: Sequence[Sequence[int]], starts: Sequence[int], reserve_slots: int = 0
     ) -> Tensor:
         """Put new tokens behind what the slots hold; logits [rows, vocabulary] at each row's last token."""
+        lengths, begin = np.array([len(t) for t in tokens]), np.array(starts)
+        self._store.reserve(max(reserve_slots, max(slots) + 1), int((begin + lengths).max()))
+        parts = [np.arange(len(slots))]
+        if self.model.device.type == "cpu":
+            parts = alike(lengths, begin + lengths, token=6 * self.model.config.get_text_config().hidden_size)
+        found = [
+            self._together([slots[i] for i in p.tolist()], [tokens[i] for i in p.tolist()], begin[p], lengths[p])
+            for p in parts
+        ]
+        self.forwarded += int(lengths.sum())
+        if len(parts) == 1:
+            return found[0]
+        back = np.argsort(np.concatenate(parts))
+        return torch.cat(found)[torch.as_tensor(back, device=self.model.device)]
+
+    def _together(self, slots: Sequence[int], tokens: Sequence[Sequence[int]], begin: Ints, lengths: Ints) -> Tensor:
+        """One call of the model, padded to the longest row."""
         device = self.model.device
-        lengths = np.array([len(t) for t in tokens])
-        begin = np.array(starts)
         width, read = int(lengths.max()), int((begin + lengths).max())
-        self._store.reserve(max(reserve_slots, max(slots) + 1), read)
         # aligned right: every row's last token is in the last column
         offset = np.arange(width) - (width - lengths[:, None])
         valid = offset >= 0
@@ -267,7 +284,9 @@ class Engine:
         store.positions = torch.as_tensor(np.where(valid, positions, store.capacity - 1), device=device)
         rows = torch.tensor(slots, device=device)
         store.row_index = rows[:, None]
-        store.rows = slice(0, len(slots)) if list(slots) == list(range(len(slots))) else rows
+        first = slots[0]
+        adjacent = list(slots) == list(range(first, first + len(slots)))
+        store.rows = slice(first, first + len(slots)) if adjacent else rows
         logits = self.model(
             input_ids=torch.as_tensor(ids, device=device),
             attention_mask=torch.as_tensor(mask, device=device)[:, None],
@@ -276,7 +295,6 @@ class Engine:
             use_cache=True,
             logits_to_keep=1,
         ).logits
-        self.forwarded += int(lengths.sum())
         return torch.as_tensor(logits[:, -1])
 
     def _sample(self, batch: list[Generation], logits: Tensor) -> list[Generation]:
@@ -317,6 +335,29 @@ class Engine:
                 for row, value in zip(rows, values, strict=False):  # there may be no entropies
                     drawn[column][row] = value
         return drawn
+
+
+def alike(width: Ints, read: Ints, *, token: int, call: int = 50_000) -> list[Ints]:
+    """Parts of a batch that cost least when each is padded to its longest row: numbers of rows, each ascending.
+
+    Args:
+        width, read: new tokens and readable tokens of each row, [rows].
+        token: query-key pairs that cost as much as one token outside attention.
+        call: the same for one more call of the model.
+    """
+    order = np.argsort(read, kind="stable")
+    width, read = width[order], read[order]
+    best, begin = np.zeros(len(order) + 1), np.zeros(len(order) + 1, np.int64)
+    for end in range(1, len(order) + 1):  # best[n]: of the n rows that read least; a part is a run of them
+        widest = np.maximum.accumulate(width[:end][::-1])[::-1]
+        cost = best[:end] + np.arange(end, 0, -1) * widest * (read[end - 1] + token) + call
+        begin[end] = cost.argmin()
+        best[end] = cost[begin[end]]
+    parts, end = [], len(order)
+    while end:
+        parts.append(np.sort(order[begin[end] : end]))
+        end = begin[end]
+    return parts[::-1]
 
 
 def _restricted(batch: Sequence[Generation], logits: Tensor) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +12,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentgym import draws
-from agentgym.trainers.generation import Engine, Sampling, common_prefix, sample
+from agentgym.trainers import generation
+from agentgym.trainers.generation import Engine, Sampling, alike, common_prefix, sample
 from agentgym.trainers.model import ModelPolicy
 
 STOP = 1
+
+
+@pytest.fixture(autouse=True, params=["together", "in parts"])
+def parts(request, monkeypatch):
+    """Every test also with batches that go through the model in several calls."""
+    if request.param == "in parts":
+        monkeypatch.setattr(generation, "alike", functools.partial(alike, call=100))
 
 
 def finish(engine):
@@ -379,3 +390,27 @@ def test_an_action_that_is_too_long_is_cut(small):
     g = engine.submit(engine.open(), prompt(0, 9), 0, 2, among=[[5, 6, 7, STOP]])
     finish(engine)
     assert g.action == [5, 6]
+
+
+def padded(width, read, parts, token, call):
+    return sum(len(p) * width[p].max() * (read[p].max() + token) + call for p in parts)
+
+
+def splits(count):
+    """Every way to cut a run of ``count`` into runs."""
+    for marks in itertools.product((False, True), repeat=count - 1):
+        ends = [n + 1 for n, mark in enumerate(marks) if mark]
+        yield [range(a, b) for a, b in itertools.pairwise([0, *ends, count])]
+
+
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 900)), min_size=1, max_size=7), st.integers(0, 30_000))
+def test_parts_of_a_batch_are_the_cheapest_runs_of_rows_by_what_they_read(rows, call):
+    width = np.array([w for w, _ in rows])
+    read = width + [r for _, r in rows]
+    parts = alike(width, read, token=100, call=call)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(rows)))
+    assert all((np.diff(p) > 0).all() for p in parts)
+    order = np.argsort(read, kind="stable")
+    best = min(padded(width, read, [order[list(run)] for run in runs], 100, call) for runs in splits(len(rows)))
+    assert padded(width, read, parts, 100, call) == best
+    assert len(alike(width, read, token=100, call=10**12)) == 1
