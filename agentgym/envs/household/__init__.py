@@ -35,8 +35,9 @@ class HouseholdEnv(TextEnv):
     Args:
         split: ``"train"``, ``"test"`` or ``"unseen"``.
         max_turns: an episode that is not solved by then is truncated.
-        listed: which admissible actions every observation ends with: ``"nothing"``, ``"relevant"`` (those that name
-            the kind of object asked for) or ``"all"`` (as the prompts of GiGPO's ALFWorld runs do).
+        listed: which admissible actions every observation ends with: ``"nothing"``, ``"relevant"`` (what can be done to
+            the kind of object asked for, besides examining it) or ``"all"`` (as the prompts of GiGPO's ALFWorld runs
+            do).
 
     Raises:
         UsageError: ``max_turns`` is not a positive integer.
@@ -45,7 +46,7 @@ class HouseholdEnv(TextEnv):
 
     splits: tuple[str, ...] = ("train", "test", "unseen")
     instructions = grammar.INSTRUCTIONS
-    interchangeable = (tuple(o.name for o in catalogue.OBJECTS.values() if not o.fixed),)
+    interchangeable = (tuple(o.name for o in catalogue.OBJECTS.values() if not o.fixed), *catalogue.STORES)
 
     def __init__(self, *, split: str = "train", max_turns: int = 50, listed: str = "nothing") -> None:
         super().__init__(split=split)
@@ -133,9 +134,11 @@ class HouseholdEnv(TextEnv):
         """The line that lists actions; empty where there are none to list."""
         if self.listed == "nothing":
             return ""
-        goal = self._running().house.goal.object
-        named = [a for a in info["admissible"] if self.listed == "all" or goal in a.split(" ")]
-        return f"\nYou can: {', '.join(named)}." if named else ""
+        actions = info["admissible"]
+        if self.listed == "relevant":
+            goal = self._running().house.goal.object
+            actions = [a for a in actions if goal in a.split(" ") and not a.startswith("examine ")]
+        return f"\nYou can: {', '.join(actions)}." if actions else ""
 
     def _info(self, state: State) -> dict[str, Any]:
         house = state.house

@@ -72,6 +72,12 @@ PLACES: Mapping[str, PlaceKind] = MappingProxyType(
     | _places("on", "stoveburner toilet towelholder tvstand")
 )
 
+#: kinds of places that differ in nothing but the name: in, in and openable, on
+STORES = tuple(
+    tuple(p.name for p in PLACES.values() if not p.tool and (p.preposition, p.openable) == alike)
+    for alike in (("in", False), ("in", True), ("on", False))
+)
+
 ROOMS: Mapping[str, Room] = MappingProxyType(
     {
         "kitchen": _room(
