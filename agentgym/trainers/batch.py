@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agentgym.records import Episode
-from agentgym.trainers.rows import Rows, rows_of
+from agentgym.trainers.rows import Rows
 from agentgym.trainers.tree import TokenTree
 
 Floats = NDArray[np.float64]
@@ -69,7 +69,7 @@ def cut(
     Args:
         episodes: all of the update.
         chosen: numbers of some of them, ascending.
-        whole: the rows of all.
+        whole: the rows of all, those of an episode kept together.
         by_turn: columns over all turns of all episodes; each token gets its turn's.
         by_token: columns over all action tokens of all episodes.
         sequence: what counts as one.
@@ -84,7 +84,8 @@ def cut(
     if not np.isnan(whole.entropy[of_token]).any():
         floats["entropy"] = whole.entropy[of_token]
     floats |= {name: values[of_token] for name, values in by_token.items()}
-    rows = rows_of([episodes[n] for n in chosen if teaches[n]]).rows
+    taught = {episodes[n].id for n in chosen if teaches[n]}
+    rows = [row for row in whole.rows if row.keep_together in taught]
     index = np.flatnonzero(np.repeat(teaches[chosen], tokens[chosen]))
     return Batch(TokenTree.build(rows), index, turn, owner[turn] if sequence == "episode" else turn, floats)
 

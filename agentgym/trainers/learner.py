@@ -160,8 +160,7 @@ class Learner:
             by_turn["target"] = self.algorithm.critic(turns, reward) + turns.value
         ends = np.cumsum([len(e.turns) for e in episodes])
         teaches = np.logical_or.reduceat(advantage * weight != 0, np.append(0, ends[:-1]))
-        if not self.algorithm.only_credit_teaches:
-            teaches[:] = True
+        teaches |= not self.algorithm.only_credit_teaches
         totals = Totals()
         self.model.train()
         for _ in range(self.how.epochs):

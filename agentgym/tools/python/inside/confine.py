@@ -149,11 +149,10 @@ def enter_worker(walls: Walls) -> None:
         seccomp.install(libc)
 
 
-def give_way(walls: Walls, pid: int) -> None:
-    """Let everything else go before this process, where it does not yet by :func:`enter_worker`."""
-    if walls.mode == "namespaces":
-        with contextlib.suppress(ProcessLookupError):
-            os.setpriority(os.PRIO_PROCESS, pid, _LOW)
+def give_way(pid: int) -> None:
+    """Let everything else go before this process (never 0, which is the caller)."""
+    with contextlib.suppress(ProcessLookupError):
+        os.setpriority(os.PRIO_PROCESS, pid, _LOW)
 
 
 def signal_all(walls: Walls, proc: int, number: int) -> None:

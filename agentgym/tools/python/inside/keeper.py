@@ -194,8 +194,8 @@ class Keeper:
                 memory, tasks, number = self._status(pid)
                 total.memory += memory
                 total.tasks += tasks
-                if len(pids) > 1:  # a crowd must not keep this process from looking
-                    confine.give_way(self.walls, number)
+                if len(pids) > 1 and number:  # a crowd must not keep this process from looking
+                    confine.give_way(number)
                 fields = confine.read_at(self.proc, f"{pid}/stat").rpartition(b")")[2].split()
                 total.cpu += sum(map(int, fields[11:15])) / _CLOCK
         if len(pids) > 1 and total.memory > self.limits["memory"]:
@@ -206,15 +206,14 @@ class Keeper:
         return total
 
     def _status(self, pid: int) -> tuple[int, int, int]:
-        """(bytes of memory, threads, process id as this process counts)."""
+        """(bytes of memory, threads, process id in a namespace of this process's own; 0: none, or it is ending)."""
         values = {}
         for line in confine.read_at(self.proc, f"{pid}/status").splitlines():
             name, _, rest = line.partition(b":")
             values[name] = rest
         held = sum(int(values.get(name, b"0").split()[0]) for name in (b"RssAnon", b"RssShmem"))
-        numbers = values.get(b"NSpid", b"0").split()  # one for every namespace, outermost first
-        own = numbers[1] if self.walls.mode == "namespaces" and len(numbers) > 1 else numbers[0]
-        return held * 1024, int(values.get(b"Threads", b"1")), int(own)
+        numbers = values.get(b"NSpid", b"").split()  # one for every namespace, that of /proc first
+        return held * 1024, int(values.get(b"Threads", b"1")), int(numbers[1]) if len(numbers) > 1 else 0
 
     def _proportional(self, pid: int) -> int:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
