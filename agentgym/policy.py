@@ -90,58 +90,17 @@ class Immediate:
         return
 
 
-class _Remembering(Immediate):
-    """Knows the actions that were admissible earlier in each running episode: plausible mistakes by now."""
-
-    def __init__(self) -> None:
-        self.noise: set[tuple[str, int]] = set()
-        self._seen: dict[str, dict[str, None]] = {}
-
-    def release(self, episode: str) -> None:
-        self._seen.pop(episode, None)
-
-    def _mistake(self, request: Request) -> str | None:
-        """An action that was admissible before and is not now; None where there is none yet."""
-        admissible = request.info.get("admissible") or ()
-        seen = self._seen.setdefault(request.episode, {})
-        stale = [action for action in seen if action not in admissible]
-        seen.update(dict.fromkeys(admissible))
-        return _by_verb(stale, request.key, "mistake") if stale else None
-
-    def _mark(self, request: Request) -> None:
-        self.noise.add((request.episode, len(request.turns)))
-
-
-class RandomPolicy(_Remembering):
-    """Uniform over ``info["admissible"]``.
-
-    Args:
-        by_verb: draw the action's first word first, so that rare kinds of action are tried as often as common ones.
-        mistakes: with this probability play an action that was admissible earlier in the episode and is not now.
-
-    Attributes:
-        noise: (episode, turn) of every mistake; what imitates this policy leaves them out.
-    """
-
-    def __init__(self, *, by_verb: bool = False, mistakes: float = 0.0) -> None:
-        super().__init__()
-        self.by_verb, self.mistakes = by_verb, mistakes
+class RandomPolicy(Immediate):
+    """Uniform over ``info["admissible"]``."""
 
     def submit(self, request: Request) -> Reply:
         admissible = request.info.get("admissible")
         if not admissible:
             raise PolicyError("the random policy needs info['admissible'], which this environment does not give")
-        if self.mistakes:
-            mistake = self._mistake(request)
-            if mistake is not None and draws.uniform(request.key, "mistakes") < self.mistakes:
-                self._mark(request)
-                return Reply(mistake)
-        if self.by_verb:
-            return Reply(_by_verb(admissible, request.key, "verb"))
         return Reply(draws.choice(admissible, request.key))
 
 
-class ExpertPolicy(_Remembering):
+class ExpertPolicy(Immediate):
     """The environment's own ``expert()``, with noise.
 
     Args:
@@ -153,8 +112,9 @@ class ExpertPolicy(_Remembering):
     """
 
     def __init__(self, epsilon: float = 0.0) -> None:
-        super().__init__()
         self.epsilon = epsilon
+        self.noise: set[tuple[str, int]] = set()
+        self._seen: dict[str, dict[str, None]] = {}
 
     def submit(self, request: Request) -> Reply:
         expert = getattr(request.env.unwrapped, "expert", None) if request.env is not None else None
@@ -169,20 +129,28 @@ class ExpertPolicy(_Remembering):
             return Reply("", stop=StopReason.POLICY_STOPPED)
         return Reply(action)
 
+    def release(self, episode: str) -> None:
+        self._seen.pop(episode, None)
+
     def _stray(self, request: Request, mistake: str | None) -> Reply:
         admissible = request.info.get("admissible")
         if not admissible:
             raise PolicyError("a noisy expert needs info['admissible'], which this environment does not give")
-        self._mark(request)
+        self.noise.add((request.episode, len(request.turns)))
         if mistake is not None and draws.uniform(request.key, "stale") < 0.5:
             return Reply(mistake)
         return Reply(draws.choice(admissible, request.key))
 
-
-def _by_verb(actions: Sequence[str], key: int, purpose: str) -> str:
-    """One of the actions: first a first word, then an action that begins with it."""
-    verb = draws.choice(list(dict.fromkeys(a.split(" ", 1)[0] for a in actions)), key, purpose)
-    return draws.choice([a for a in actions if a.split(" ", 1)[0] == verb], key)
+    def _mistake(self, request: Request) -> str | None:
+        """An action that was admissible before and is not now, its first word drawn first; None where there is none."""
+        admissible = request.info.get("admissible") or ()
+        seen = self._seen.setdefault(request.episode, {})
+        stale = [action for action in seen if action not in admissible]
+        seen.update(dict.fromkeys(admissible))
+        if not stale:
+            return None
+        verb = draws.choice(list(dict.fromkeys(a.split(" ", 1)[0] for a in stale)), request.key, "mistake")
+        return draws.choice([a for a in stale if a.split(" ", 1)[0] == verb], request.key)
 
 
 class ReplayPolicy(Immediate):

@@ -126,9 +126,9 @@ def warm(seed: int, path: Path) -> tuple[Any, Any]:
     if path.exists():
         model.load_state_dict(torch.load(path, weights_only=True))
         return model, tokenizer
-    config = TrainConfig(env="repair", seed=seed, warm_start_lr=3e-3)
+    config = TrainConfig(env="repair", seed=seed, warm_start_lr=3e-3, warm_start_epochs=12)
     policy = ModelPolicy(model, tokenizer)
-    for _ in imitate(model, policy, demonstrated(seed), config=config, epochs=12):
+    for _ in imitate(model, policy, demonstrated(seed), config=config):
         pass
     torch.save(model.state_dict(), path)
     return model, tokenizer

@@ -34,7 +34,6 @@ def run(arm: str, seed: int, given: argparse.Namespace) -> None:
     options |= {
         "model": str(given.warm),
         "instructions": False,
-        "pretrain": 0,
         "warm_start": 0,
         "stop_at": None,
         "seed": seed,

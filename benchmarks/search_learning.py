@@ -1,12 +1,19 @@
-"""IGPO, GRPO and OTC in the search world: what each learns from the same start in the same number of episodes.
+"""What IGPO, GRPO and OTC learn in the search world, each from the same start in the same number of episodes.
 
     python benchmarks/search_learning.py OUT --seeds 0 1 2 3 4
     python benchmarks/search_learning.py OUT --table         # only prints the tables and draws the plot
 
-A seed's arms share its warm start, and take the options of ``examples/search.yaml``; only the recipe differs, with its
-defaults. A seed decides the first weights, tasks and sampling. Every policy then plays the same tasks of the test
-split: without a budget at the temperature of training and at ``COOL``, and under budgets of tool calls that it is told
-of or not. What is finished stays: the command continues where it stopped.
+Two starts with the options of ``examples/search.yaml``, from random weights for every seed:
+
+* ``warm``, the example's, which hardly copies names yet: from there IGPO and GRPO.
+* ``eager``, which solves nearly everything but opens documents that it has seen already, as the expert did that it
+  imitated, first without budgets, then with announced ones: from there GRPO and OTC, without budgets and with announced
+  ones (``told``).
+
+Recipes have their defaults. A seed decides the first weights, tasks and sampling. Every policy then plays the same
+tasks of the test split at the temperature of training; those of ``warm`` also at ``COOL``, those of ``eager`` under
+budgets of tool calls that they are told of or not. What is finished stays: the command continues where it stopped, and
+several may run at the same time over different seeds.
 """
 
 from __future__ import annotations
@@ -15,7 +22,7 @@ import argparse
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -24,42 +31,110 @@ from measure import interval, trained
 from agentgym.budget import Budget, parse_budgets
 from agentgym.evaluate import Curve, SweepFolder, evaluate, row, success_plot
 from agentgym.evaluate.figures import Row
-from agentgym.records import Task
+from agentgym.records import Episode, Task
 from agentgym.store import JsonLines, RunFolder
 from agentgym.trainers.model import ModelPolicy, load
 from agentgym.trainers.train import Training, environment
 
-ARMS = ("igpo", "grpo", "otc")
-WARM = "warm"
 COOL = 0.4
 BUDGETS = "0,1,2,4,8,inf"
-BUDGETED = ("grpo", "otc")
+TRAINED = "1,2,4,8,inf"  #: nothing can be solved without a call, so nothing be learned from it
+EAGER: dict[str, Any] = {
+    "env_options": {"hops": [1, 2], "fetch": True, "habit": 0.6, "max_turns": 12},
+    "warm_start": 6000,
+}
+#: the warm starts that lead to a start, each from the weights of the one before
+STAGES: dict[str, tuple[dict[str, Any], ...]] = {"warm": ({},), "eager": (EAGER, EAGER | {"budget": TRAINED})}
+
+
+class Arm(NamedTuple):
+    """A run that goes on from a start.
+
+    Attributes:
+        start: the name of the start.
+        recipe: with its defaults.
+        told: whether it trains under announced budgets.
+    """
+
+    start: str
+    recipe: str
+    told: bool = False
+
+
+ARMS = {
+    "igpo": Arm("warm", "igpo"),
+    "grpo": Arm("warm", "grpo"),
+    "eager-grpo": Arm("eager", "grpo"),
+    "eager-otc": Arm("eager", "otc"),
+    "told-grpo": Arm("eager", "grpo", told=True),
+    "told-otc": Arm("eager", "otc", told=True),
+}
 TOLD = {"silent": False, "announced": True}
-FIGURES = ("success", "cool", "calls", "productivity", "curve", "last")
+FIGURES = {
+    "warm": ("success", "cool", "calls", "productivity", "curve", "last"),
+    "eager": ("success", "calls", "productivity", "curve", *TOLD),
+}
+COMPARED = {
+    "warm": (("igpo", "warm"), ("grpo", "warm"), ("igpo", "grpo")),
+    "eager": (
+        ("eager-grpo", "eager"),
+        ("eager-otc", "eager"),
+        ("eager-otc", "eager-grpo"),
+        ("told-otc", "told-grpo"),
+        ("told-grpo", "eager-grpo"),
+        ("told-otc", "eager-otc"),
+    ),
+}
 
 
-def options(given: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """What all runs of a seed share."""
-    own = {"seed": seed, "threads": given.threads, "eval_every": 0, "eval_episodes": 1, "stop_at": None}
-    shared: dict[str, Any] = yaml.safe_load(Path("examples/search.yaml").read_text())
-    return shared | own
+def start_of(name: str) -> str:
+    """The start that a run, or itself a start, belongs to."""
+    return ARMS[name].start if name in ARMS else name
 
 
-def run(arm: str, seed: int, given: argparse.Namespace) -> None:
-    """The warm start of a seed, or an arm that goes on from there."""
-    config = options(given, seed)
-    if arm == WARM:
-        config |= {"updates": 0}
-    else:
-        _, start = RunFolder(given.out / f"{WARM}-{seed}").latest_checkpoint()
-        config |= {"model": str(start), "instructions": False, "warm_start": 0, "recipe": arm, "parameters": {}}
-        config |= {"updates": given.updates, "checkpoint_every": given.updates}
-    trained(given.out / f"{arm}-{seed}", config)
+def members(start: str) -> list[str]:
+    """A start and the arms that go on from it."""
+    return [start, *(name for name, arm in ARMS.items() if arm.start == start)]
 
 
-def played(arm: str, seed: int, given: argparse.Namespace) -> None:
+def home(out: Path, seed: int) -> Path:
+    """Everything about one seed."""
+    return out / f"seed-{seed}"
+
+
+def options(stage: dict[str, Any], seed: int, given: argparse.Namespace) -> dict[str, Any]:
+    """The example's, changed as the stage says, for a run without evaluations."""
+    config: dict[str, Any] = yaml.safe_load(Path("examples/search.yaml").read_text())
+    config |= stage | {"env_options": config["env_options"] | stage.get("env_options", {})}
+    return config | {"seed": seed, "threads": given.threads, "eval_every": 0, "eval_episodes": 1, "stop_at": None}
+
+
+def after(path: Path) -> dict[str, Any]:
+    """Options of a run that goes on from the weights of another."""
+    _, checkpoint = RunFolder(path).latest_checkpoint()
+    return {"model": str(checkpoint), "instructions": False}
+
+
+def run(name: str, seed: int, given: argparse.Namespace) -> None:
+    """The start of a seed, or an arm that goes on from there."""
+    stages = STAGES[start_of(name)]
+    if name in ARMS:
+        arm = ARMS[name]
+        config = options(stages[-1], seed, given) | after(home(given.out, seed) / arm.start)
+        config |= {"warm_start": 0, "warm_start_exchange": False, "budget": TRAINED if arm.told else None}
+        config |= {"recipe": arm.recipe, "parameters": {}, "updates": given.updates, "checkpoint_every": given.updates}
+        trained(home(given.out, seed) / name, config)
+        return
+    paths = [*(home(given.out, seed) / f"{name}-{i}" for i in range(1, len(stages))), home(given.out, seed) / name]
+    before: dict[str, Any] = {}
+    for path, stage in zip(paths, stages, strict=True):
+        trained(path, options(stage, seed, given) | before | {"updates": 0})
+        before = after(path)
+
+
+def played(name: str, seed: int, given: argparse.Namespace) -> None:
     """Play the test tasks with the newest weights of a run, and write down what came of it."""
-    path = given.out / f"{arm}-{seed}"
+    path = home(given.out, seed) / name
     training = Training(RunFolder(path))
     config = training.config
     _, checkpoint = RunFolder(path).latest_checkpoint()
@@ -71,76 +146,93 @@ def played(arm: str, seed: int, given: argparse.Namespace) -> None:
     )
     tasks = [Task(i, {"task": i}) for i in range(given.tasks)]
     make = environment(config, "test")
-    found = evaluate(make, policy, tasks=tasks, run_key=seed).rows[0]
-    for name, announce in TOLD.items() if arm in BUDGETED else ():
-        evaluate(
-            make,
-            policy,
-            tasks=tasks,
-            budgets=parse_budgets(BUDGETS, "tool_calls"),
-            name=f"{arm}-{seed}",
-            announce=announce,
-            folder=SweepFolder(given.out / f"test-{name}", {"announce": announce, "tasks": given.tasks}),
-            run_key=seed,
-        )
-    policy.engine.temperature = COOL
-    cool = evaluate(make, policy, tasks=tasks, run_key=seed).rows[0]
     learned = [m["success"] for m in RunFolder(path).metrics.read() if m.get("event") is None]
-    figures = {
-        "arm": arm,
+    figures: dict[str, Any] = {
+        "arm": name,
         "seed": seed,
-        "success": found.success,
-        "cool": cool.success,
-        "calls": found.means["calls"].mean,
-        "productivity": found.productivity,
         "curve": float(np.mean(learned)) if learned else None,
         "last": float(np.mean(learned[-3:])) if learned else None,
     }
-    results(given.out).append(figures)
+    if start_of(name) == "eager":
+        for told, announce in TOLD.items():
+            settings = {"announce": announce, "tasks": given.tasks}
+            curve = evaluate(
+                make,
+                policy,
+                tasks=tasks,
+                budgets=parse_budgets(BUDGETS, "tool_calls"),
+                name=name,
+                announce=announce,
+                folder=SweepFolder(home(given.out, seed) / f"test-{told}", settings),
+                run_key=seed,
+            )
+            figures[told] = share(curve)
+        found = curve.rows[-1]
+    else:
+        found = evaluate(make, policy, tasks=tasks, run_key=seed).rows[0]
+        policy.engine.temperature = COOL
+        figures["cool"] = evaluate(make, policy, tasks=tasks, run_key=seed).rows[0].success
+    figures |= {
+        "success": found.success,
+        "calls": found.means["calls"].mean,
+        "productivity": found.productivity,
+    }
+    results(given.out, seed).append(figures)
 
 
-def results(out: Path) -> JsonLines:
-    """One line for each run that was played."""
-    return JsonLines(out / "results.jsonl")
+def share(curve: Curve) -> float:
+    """The area under a curve, of that of a policy which solves everything under every budget."""
+    if curve.area is None or curve.greatest_area is None:
+        raise ValueError("a curve needs two budgets with a limit to have an area")
+    return curve.area / curve.greatest_area
 
 
-def tables(rows: list[dict[str, Any]]) -> None:
-    """Print every arm, then the differences between arms, paired by seed."""
-    found = {arm: {r["seed"]: r for r in rows if r["arm"] == arm} for arm in (WARM, *ARMS)}
-    head = "| --- " * (len(FIGURES) + 2) + "|"
-    print("| arm | seeds | " + " | ".join(FIGURES) + " |\n" + head)
-    for arm, runs in found.items():
-        known = [[r[name] for r in runs.values() if r[name] is not None] for name in FIGURES]
-        print(f"| {arm} | {len(runs)} | " + " | ".join(interval(v) if v else "" for v in known) + " |")
-    for first, second in (("igpo", WARM), ("grpo", WARM), ("otc", WARM), ("igpo", "grpo"), ("otc", "grpo")):
+def results(out: Path, seed: int) -> JsonLines:
+    """One line for each run of a seed that was played."""
+    return JsonLines(home(out, seed) / "results.jsonl")
+
+
+def tables(start: str, rows: list[dict[str, Any]]) -> None:
+    """Print every arm of a start, then the differences between arms, paired by seed."""
+    found = {name: {r["seed"]: r for r in rows if r["arm"] == name} for name in members(start)}
+    names = FIGURES[start]
+    print("\n| arm | seeds | " + " | ".join(names) + " |\n" + "| --- " * (len(names) + 2) + "|")
+    for name, runs in found.items():
+        known = [[r[f] for r in runs.values() if r[f] is not None] for f in names]
+        print(f"| {name} | {len(runs)} | " + " | ".join(interval(v) if v else "" for v in known) + " |")
+    for first, second in COMPARED[start]:
         seeds = sorted(found[first].keys() & found[second].keys())
         cells = []
-        for name in FIGURES:
-            pairs = [(found[first][s][name], found[second][s][name]) for s in seeds]
+        for f in names:
+            pairs = [(found[first][s][f], found[second][s][f]) for s in seeds]
             gaps = [a - b for a, b in pairs if a is not None and b is not None]
-            cells.append(interval(gaps) if gaps else "")
+            cells.append(interval(gaps, "+") if gaps else "")
         print(f"| {first} − {second} | {len(seeds)} | " + " | ".join(cells) + " |")
 
 
-def pooled(out: Path, arm: str, seeds: Iterable[int], told: str) -> Curve:
+def pooled(out: Path, name: str, seeds: Iterable[int], told: str) -> Curve:
     """Success of an arm under budgets, the episodes of all its seeds together."""
-    settings = {name: value for name, value in RunFolder(out / f"test-{told}").config.items() if name != "kind"}
-    folder = SweepFolder(out / f"test-{told}", settings)
 
     def at(budget: Budget) -> Row:
-        return row(budget, [e for s in seeds for e in folder.kept(f"{arm}-{s}", budget).values()])
+        episodes: list[Episode] = []
+        for seed in seeds:
+            path = home(out, seed) / f"test-{told}"
+            settings = {key: value for key, value in RunFolder(path).config.items() if key != "kind"}
+            episodes += SweepFolder(path, settings).kept(name, budget).values()
+        return row(budget, episodes)
 
-    return Curve(f"{arm}, {told}", tuple(at(b) for b in parse_budgets(BUDGETS, "tool_calls")))
+    return Curve(f"{name}, {told}", tuple(at(b) for b in parse_budgets(BUDGETS, "tool_calls")))
 
 
 def budgets(out: Path, seeds: list[int]) -> None:
-    """Print success under each budget, and draw ``budgets.svg``."""
-    curves = [pooled(out, arm, seeds, told) for arm in BUDGETED for told in TOLD]
+    """Print success and calls under each budget, and draw ``budgets.svg``."""
+    curves = {(name, told): pooled(out, name, seeds, told) for name in members("eager") for told in TOLD}
     print("\n| policy | " + " | ".join(BUDGETS.split(",")) + " | area |\n" + "| --- " * 8 + "|")
-    for curve in curves:
-        cells = " | ".join(f"{r.success:.3f}" for r in curve.rows)
-        print(f"| {curve.policy} | {cells} | {curve.area:.3f} of {curve.greatest_area:.3f} |")
-    plot = success_plot(curves, "agentgym/Search-v0: success under a budget of tool calls")
+    for curve in curves.values():
+        cells = " | ".join(f"{r.success:.3f} ({r.means['calls'].mean:.2f})" for r in curve.rows)
+        print(f"| {curve.policy} | {cells} | {share(curve):.3f} |")
+    drawn = [("eager-grpo", "silent"), ("eager-otc", "silent"), ("told-grpo", "announced"), ("told-otc", "announced")]
+    plot = success_plot([curves[key] for key in drawn], "agentgym/Search-v0: success under a budget of tool calls")
     if plot is not None:
         (out / "budgets.svg").write_text(plot)
 
@@ -150,21 +242,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--updates", type=int, default=16)
+    parser.add_argument("--starts", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--updates", type=int, default=40)
     parser.add_argument("--tasks", type=int, default=150, help="of the test split")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
     for seed in given.seeds if not given.table else ():
-        for arm in (WARM, *given.arms):
-            if (arm, seed) not in {(r["arm"], r["seed"]) for r in results(given.out).read()}:
-                run(arm, seed, given)
-                played(arm, seed, given)
-    rows = results(given.out).read()
-    tables(rows)
-    complete = [s for s in given.seeds if {r["arm"] for r in rows if r["seed"] == s} >= set(BUDGETED)]
+        home(given.out, seed).mkdir(parents=True, exist_ok=True)
+        for name in (name for start in given.starts for name in members(start)):
+            if name not in {r["arm"] for r in results(given.out, seed).read()}:
+                run(name, seed, given)
+                played(name, seed, given)
+    rows = [r for seed in given.seeds for r in results(given.out, seed).read()]
+    for start in given.starts:
+        tables(start, rows)
+    complete = [s for s in given.seeds if {r["arm"] for r in rows if r["seed"] == s} >= set(members("eager"))]
     if complete:
         budgets(given.out, complete)
     print(json.dumps(rows))

@@ -146,7 +146,7 @@ class _Console:
             self._console.print("".join(f"{_short(figures.get(name)):>11}" for name in _SHOWN))
         else:
             text = "  ".join(f"{name} {_short(value)}" for name, value in figures.items())
-            self._console.print(f"{stage}: {text}", style="cyan")
+            self._console.print(f"{stage}: {text}", style="cyan", markup=False)
 
 
 def _short(value: float | None) -> str:

@@ -87,16 +87,11 @@ class TrainConfig(BaseModel):
     max_tokens: PositiveInt = Field(8192, description="tree tokens per micro-batch; bounds memory")
     max_grad_norm: PositiveFloat = Field(1.0)
 
-    pretrain: int = Field(
-        0, ge=0, description="episodes of the random policy to imitate first: teaches what can be done"
-    )
-    pretrain_turns: PositiveInt = Field(15, description="length limit of these")
-    pretrain_mistakes: float = Field(0.0, ge=0, lt=1, description="share of mistakes in them; not imitated")
     warm_start: int = Field(0, ge=0, description="expert episodes to imitate first")
     warm_start_epochs: PositiveInt = Field(15, description="passes over them")
     warm_start_lr: PositiveFloat = Field(2e-3)
     warm_start_optimizer: Literal["adamw", "muon"] = Field(
-        "adamw", description="of pretraining and the warm start; muon learns more per token from random weights"
+        "adamw", description="of the warm start; muon learns more per token from random weights"
     )
     warm_start_decay: float = Field(0.01, ge=0, description="weight decay")
     warm_start_batch: PositiveInt = Field(16, description="episodes per optimiser step")

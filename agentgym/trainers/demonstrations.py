@@ -21,7 +21,6 @@ def tokenised(
     *,
     instructions: str = "",
     noise: Collection[tuple[str, int]] = (),
-    whole: bool = False,
 ) -> Episode:
     """The same episode with a :class:`~agentgym.records.Sample` on every turn, without log-probabilities.
 
@@ -29,9 +28,8 @@ def tokenised(
 
     Args:
         noise: (episode, turn) of actions that are not to be imitated. The reward of every turn becomes 1, theirs 0.
-        whole: imitate the observations too (language modelling): everything but the first token counts as sampled.
     """
-    return replace(episode, turns=tuple(_turns(episode, chat, context, instructions, noise, whole)))
+    return replace(episode, turns=tuple(_turns(episode, chat, context, instructions, noise)))
 
 
 def exchanged(episode: Episode, words: Sequence[Sequence[str]], key: int) -> Episode:
@@ -57,7 +55,7 @@ def exchanged(episode: Episode, words: Sequence[Sequence[str]], key: int) -> Epi
 
 
 def _turns(
-    episode: Episode, chat: Chat, context: Context, instructions: str, noise: Collection[tuple[str, int]], whole: bool
+    episode: Episode, chat: Chat, context: Context, instructions: str, noise: Collection[tuple[str, int]]
 ) -> Iterator[Turn]:
     before: list[int] = []
     for number, turn in enumerate(episode.turns):
@@ -66,7 +64,5 @@ def _turns(
         action = chat.closed(turn.action)
         keep = common_prefix(before, ids)
         reward = float((episode.id, number) not in noise)
-        given = keep if not whole else max(keep, 1)
-        shown, written = ids[keep:given] if whole else ids[keep:], ids[given:] if whole else []
-        yield replace(turn, reward=reward, sample=Sample(keep, tuple(shown), (*written, *action)))
+        yield replace(turn, reward=reward, sample=Sample(keep, tuple(ids[keep:]), tuple(action)))
         before = [*ids, *action]

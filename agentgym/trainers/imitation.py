@@ -37,11 +37,9 @@ def imitate(
     episodes: Sequence[Episode],
     *,
     config: TrainConfig,
-    epochs: int,
     instructions: str = "",
     noise: Collection[tuple[str, int]] = (),
     exchange: Sequence[Sequence[str]] = (),
-    whole: bool = False,
 ) -> Iterator[dict[str, float]]:
     """Train the model on the episodes' actions; yields figures after each pass, and every 50 steps.
 
@@ -57,9 +55,10 @@ def imitate(
         warmup=20,
     )
     learner = Learner(model, likelihood(), how)
-    data = [e for e in episodes if not e.failed and e.turns]
+    data = [e for e in episodes if e.turns]
     chat, context = policy.chat, policy.context
     size = config.warm_start_batch
+    epochs = config.warm_start_epochs
     steps = epochs * -(-len(data) // size)
     step = 0
     for epoch in range(epochs):
@@ -71,7 +70,7 @@ def imitate(
                 exchanged(data[i], exchange, draws.key(config.seed, "exchange", epoch, int(i)))
                 for i in order[start : start + size]
             ]
-            shown = [tokenised(e, chat, context, instructions=instructions, noise=noise, whole=whole) for e in batch]
+            shown = [tokenised(e, chat, context, instructions=instructions, noise=noise) for e in batch]
             done = learner.update(shown, lr=lr)
             loss.append(done.metrics["nll"])
             step += 1

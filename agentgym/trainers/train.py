@@ -16,7 +16,7 @@ import torch
 
 from agentgym import draws
 from agentgym.errors import StoreError, UsageError
-from agentgym.policy import ExpertPolicy, RandomPolicy
+from agentgym.policy import ExpertPolicy
 from agentgym.records import Episode, Task
 from agentgym.registry import make, takes_split
 from agentgym.rollout import Group, Rollout
@@ -83,6 +83,8 @@ class Training:
         TrainingBudgets(config, environment(config, "train"))
         if config.warm_start_exchange and not _interchangeable(config):
             raise UsageError(f"warm_start_exchange: {config.env} names no interchangeable words")
+        if config.admissible and not env.reset(seed=0)[1].get("admissible"):
+            raise UsageError(f"admissible=true: {config.env} gives no info['admissible']; leave it out")
         resolved = config.model_dump() | {
             "parameters": get_recipe(config.recipe).resolve(**config.parameters),
             "algorithm": slots(algorithm),
@@ -244,22 +246,19 @@ class Training:
         demonstrations, instructions = self._demonstrations(expert)
         model, tokenizer = self._model(demonstrations)
         policy = self._policy(model, tokenizer)
-        told = instructions if self._instructions() else ""
-        teach = functools.partial(imitate, model, policy, config=self.config, instructions=told)
-        if self.config.pretrain:
-            random = RandomPolicy(by_verb=True, mistakes=self.config.pretrain_mistakes)
-            for metrics in teach(self._random_episodes(random), epochs=1, noise=random.noise, whole=True):
-                self.progress("pretrain", metrics)
         if self.config.warm_start:
-            imitated = self.budgets.within(demonstrations)
-            teach = functools.partial(teach, noise=expert.noise, exchange=self._exchange())
-            for metrics in teach(imitated, epochs=self.config.warm_start_epochs):
+            exchange = _interchangeable(self.config) if self.config.warm_start_exchange else ()
+            for metrics in imitate(
+                model,
+                policy,
+                self.budgets.within(demonstrations),
+                config=self.config,
+                instructions=instructions if self._instructions() else "",
+                noise=expert.noise,
+                exchange=exchange,
+            ):
                 self.progress("warm start", metrics)
         return 0, self._learner(policy), policy
-
-    def _exchange(self) -> tuple[tuple[str, ...], ...]:
-        """The words that the warm start exchanges."""
-        return _interchangeable(self.config) if self.config.warm_start_exchange else ()
 
     def _begin_after(self, update: int) -> None:
         """Drop what was written after an update."""
@@ -281,16 +280,14 @@ class Training:
         with Rollout(self.budgets.environment, expert) as rollout:
             tasks = self.budgets.drawn(self.algorithm.sampling(key, 0, wanted, rollout.num_tasks), key)
             episodes = in_order(rollout.play(Group(f"warm.{i}", task) for i, task in enumerate(tasks)))
-        if all(e.failed for e in episodes):
-            raise UsageError(f"no expert episode could be played: {episodes[0].failure}")
-        return episodes, rollout.instructions
-
-    def _random_episodes(self, random: RandomPolicy) -> list[Episode]:
-        """Episodes of the random policy: what the environment's actions look like, and which are possible when."""
-        limit, count = self.config.pretrain_turns, self.config.pretrain
-        with Rollout(environment(self.config, "train"), random, max_turns=limit, run_key=self.key) as rollout:
-            tasks = self.algorithm.sampling(draws.key(self.key, "pretrain"), 0, count, rollout.num_tasks)
-            return in_order(rollout.play(Group(f"pretrain.{i}", task) for i, task in enumerate(tasks)))
+        played = [e for e in episodes if not e.failed]
+        if len(played) < len(episodes):
+            first = next(e.failure for e in episodes if e.failed)
+            if not played:
+                raise UsageError(f"no expert episode could be played: {first}")
+            missing = len(episodes) - len(played)
+            self.progress(f"{missing} of {wanted} expert episodes failed and are not imitated; the first: {first}", {})
+        return played, rollout.instructions
 
     def _model(self, demonstrations: Iterable[Episode]) -> tuple[Any, Any]:
         config = self.config

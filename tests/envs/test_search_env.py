@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,10 @@ from agentgym.envs.search.scoring import tokens
 from agentgym.envs.search.world import shared_world
 from agentgym.errors import UnknownName, UsageError
 from agentgym.policy import ExpertPolicy
-from agentgym.records import Episode, StopReason, Task
+from agentgym.records import Episode, StopReason, Task, Turn
 from agentgym.rollout import Group, Rollout
 from agentgym.tools.search import Bm25Index, Passage, SearchR1Client, build_index
+from agentgym.trainers.demonstrations import exchanged
 
 Played = list[tuple[str, str, float, dict[str, Any]]]
 
@@ -106,6 +109,42 @@ def test_the_expert_knows_only_what_it_has_seen() -> None:
             seen = " ".join(observation for observation, *_ in turns[: number + 1])
             counted = env.question.id.split("-")[1] == "count" and action.startswith("<answer>")
             assert counted or all(holds(seen, word) for word in said.split()), (action, seen)
+
+
+def test_the_expert_opens_again_by_habit() -> None:
+    """It still solves every task; without room for more it makes no call that it does not need."""
+    for turns in (3, 12):
+        env = SearchEnv(hops=(1, 2), facts=1, k=1, fetch=True, habit=0.6, max_turns=turns)
+        opened, searched = 0, 0
+        for task in range(200):
+            assert play(env, task)[-1][3]["success"] is True
+            for before, call in pairwise(env.calls):
+                if call.name == "fetch":
+                    assert call.arguments["document"] in before.arguments.values()
+                    assert call.result == before.result
+            opened += sum(call.name == "fetch" for call in env.calls)
+            searched += sum(call.name == "search" for call in env.calls)
+        assert searched == 300
+        # After each search 0.6 + 0.6² + ... = 1.5 more, less what the limit cuts off.
+        assert 0 < opened < 100 if turns == 3 else 1.2 < opened / searched < 1.5
+
+
+def test_words_of_names_are_interchangeable() -> None:
+    """Exchanged throughout an episode, the searches still name what the texts name."""
+    env = SearchEnv(documents=400, facts=1, k=1)
+    first, second = env.interchangeable
+    assert set(first).isdisjoint(second)
+    known = set(first) | set(second)
+    turns = play(env, 3)
+    made = tuple(Turn(seen, action) for seen, action, _, _ in turns)
+    episode = Episode("e", "agentgym/Search-v0", Task(0), made, StopReason.TERMINATED)
+    moved = exchanged(episode, env.interchangeable, 7)
+    for before, after in zip(episode.turns, moved.turns, strict=True):
+        assert after.action != before.action
+        words = re.findall(r"[A-Z][a-z]+", after.action)
+        assert len(words) == 2
+        assert set(words) <= known
+        assert " ".join(words) in after.observation
 
 
 def test_answers_are_not_shown_before_a_tool_brought_them() -> None:
@@ -293,6 +332,12 @@ def test_wrong_options() -> None:
         SearchEnv(reward="f2")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="hops, world belong to the invented world; leave them out with questions="):
         SearchEnv(questions="q.jsonl", hops=2, world=0)
+    with pytest.raises(UsageError, match="habit belong to the invented world"):
+        SearchEnv(questions="q.jsonl", fetch=True, habit=0.5)
+    with pytest.raises(UsageError, match="habit opens documents, which needs fetch=true"):
+        SearchEnv(habit=0.5)
+    with pytest.raises(UsageError, match=r"habit is a probability below 1, got 1\.0"):
+        SearchEnv(fetch=True, habit=1.0)
     with pytest.raises(UsageError, match="no corpus 'nowhere'; give a JSON-lines file, an index folder or"):
         SearchEnv(corpus="nowhere")
     with pytest.raises(UsageError, match=r"a corpus has search\(query, k\) and fetch\(id\); dict has not"):

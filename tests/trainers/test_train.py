@@ -58,6 +58,21 @@ def products(path):
     return weights | lines, list(folder.episodes())
 
 
+def test_failed_expert_episodes_are_told_and_not_imitated(tmp_path, monkeypatch):
+    import letters
+
+    told = []
+    monkeypatch.setattr(letters.Letters, "expert", lambda env: env.word if env.word != "red" else [][0])
+    start(tmp_path / "run", lambda stage, figures: told.append((stage, dict(figures))), updates=0, warm_start=30)
+    (failed,) = (stage for stage, _ in told if "failed" in stage)
+    assert failed.endswith(
+        "expert episodes failed and are not imitated; the first: IndexError: list index out of range"
+    )
+    number = int(failed.split(" of 30 ")[0])
+    assert 0 < number < 30
+    assert [f["episodes"] for stage, f in told if stage == "warm start" and "epoch" in f] == [30 - number]
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The uninterrupted run."""
@@ -381,6 +396,7 @@ def test_wrong_options_are_one_line(options, message):
     ("options", "message"),
     [
         ({"warm_start_exchange": True}, "warm_start_exchange: letters:tests/Letters-v0 names no interchangeable words"),
+        ({"env": "agentgym/Search-v0", "admissible": True}, r"admissible=true: agentgym/Search-v0 gives no info"),
         ({"env": "letters:tests/Leters-v0"}, "unknown environment .*did you mean 'tests/Letters-v0'"),
         ({"recipe": "gipgo"}, "unknown recipe 'gipgo'; did you mean 'gigpo'"),
         ({"parameters": {"discont": 1}}, "recipe gigpo has no parameter 'discont'; did you mean 'discount'"),

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from agentgym import draws
 from agentgym.env import digest
 from agentgym.envs.search.datasets import changed, context_passages, read_questions
 from agentgym.envs.search.expert import next_move
@@ -20,6 +21,7 @@ from agentgym.errors import UnknownName, UsageError
 from agentgym.tools.search import Bm25Index, Retriever, SearchR1Client, fetch_tool, open_index, search_tool
 from agentgym.tools.search.corpus import read_corpus
 from agentgym.tools.search.tools import shows
+from agentgym.tools.syntax.base import Call
 
 INSTRUCTIONS = "Answer the question with the help of searches. Give the answer alone, in as few words as possible."
 REWARDS = {"em": exact_match, "f1": f1}
@@ -57,6 +59,9 @@ class SearchEnv(ToolEnv):
         evidence_reward: see above.
         syntax: how calls are written.
         max_turns: actions before the episode is truncated.
+        habit: probability that the expert opens the document that it has looked up last, though it was shown, and again
+            after that; needs ``fetch`` and the invented world. What imitates it calls more than a task needs, as many a
+            language model does.
     """
 
     splits = ("train", "test", "unseen")
@@ -80,11 +85,16 @@ class SearchEnv(ToolEnv):
         evidence_reward: float = 0.0,
         syntax: str = "tags",
         max_turns: int = 6,
+        habit: float = 0.0,
     ) -> None:
         if split not in self.splits:
             raise UnknownName("split", split, self.splits)
         if reward not in REWARDS:
             raise UnknownName("reward", reward, REWARDS)
+        if not 0 <= habit < 1:
+            raise UsageError(f"habit is a probability below 1, got {habit!r}")
+        if habit and not fetch:
+            raise UsageError("habit opens documents, which needs fetch=true")
         if questions is None:
             size, seed = 1000 if documents is None else documents, 0 if world is None else world
             stated = MAX_FACTS if facts is None else facts
@@ -93,9 +103,11 @@ class SearchEnv(ToolEnv):
                 made, split, hops=_several(hops, 2), kinds=_several(kinds, "chain")
             )
             source: tuple[object, ...] = ("world", size, seed, stated)
+            self.interchangeable = made.words
             retriever: Retriever = index if corpus is None else open_corpus(corpus)
         else:
-            given = {"hops": hops, "kinds": kinds, "documents": documents, "world": world, "facts": facts}
+            given: dict[str, Any] = {"hops": hops, "kinds": kinds, "documents": documents, "world": world}
+            given |= {"facts": facts, "habit": habit or None}
             if said := [name for name, value in given.items() if value is not None]:
                 raise UsageError(f"{', '.join(said)} belong to the invented world; leave them out with questions=")
             tasks = read_questions(questions, split)
@@ -117,7 +129,7 @@ class SearchEnv(ToolEnv):
         )
         self.num_tasks = len(tasks)
         self._measure = REWARDS[reward]
-        self._weights = (format_reward, evidence_reward)
+        self._weights, self._habit = (format_reward, evidence_reward), habit
         self._data = digest(source, k, characters, reward, format_reward, evidence_reward, *_parts(retriever))
         self._misread = 0
 
@@ -160,10 +172,21 @@ class SearchEnv(ToolEnv):
     def expert(self) -> str | None:
         """The next search, named by what the question and the results so far say, or the answer at their end; see
         :func:`agentgym.envs.search.expert.next_move`."""
-        move = next_move(self.question, self.calls, can_fetch="fetch" in self.syntax.tools)
+        again = self._by_habit()
+        move = again or next_move(self.question, self.calls, can_fetch="fetch" in self.syntax.tools)
         if move is None:
             return None
         return self.syntax.render(answer=move) if isinstance(move, str) else self.syntax.render([move])
+
+    def _by_habit(self) -> Call | None:
+        """Opening the document looked up last, as long as two turns are left for each that is still to be found."""
+        if not self.calls or draws.uniform("habit", self.question.id, len(self.calls)) >= self._habit:
+            return None
+        missing = round((1 - self.evidence_recall) * len(self.question.evidence))
+        if self.turn + 2 * missing + 1 >= self.max_turns:
+            return None
+        (subject,) = self.calls[-1].arguments.values()
+        return Call("fetch", {"document": subject})
 
     @property
     def anchor(self) -> str:

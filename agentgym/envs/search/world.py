@@ -72,6 +72,9 @@ class World(Sequence[Passage]):
         documents: how many, 400 to 1,000,000.
         seed: another seed, another world.
         facts: how many facts a document states at most: its type's links first, then its year, then its list.
+
+    Attributes:
+        words: the first words of names, and the second; any of the one with any of the other may be a name.
     """
 
     def __init__(self, documents: int = 1000, seed: int = 0, facts: int = MAX_FACTS) -> None:
@@ -102,7 +105,7 @@ class World(Sequence[Passage]):
         count = self.documents + int(aliased.sum())
         size = math.isqrt(3 * count) + 1
         words = _words(2 * size, rng)
-        self._first, self._second = words[:size], words[size:]
+        self.words = tuple(words[:size]), tuple(words[size:])
         pairs = rng.choice(size * size, count, replace=False)
         self._names = pairs[: self.documents]
         self._aliases = np.full(self.documents, -1)
@@ -163,7 +166,8 @@ class World(Sequence[Passage]):
         raise IndexError(entity)
 
     def _pair(self, pair: int) -> str:
-        return f"{self._first[pair // len(self._second)]} {self._second[pair % len(self._second)]}"
+        first, second = self.words
+        return f"{first[pair // len(second)]} {second[pair % len(second)]}"
 
     def _text(self, entity: int, name: str) -> str:
         kind = TYPES[self.type[entity]]
