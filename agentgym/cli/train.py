@@ -135,7 +135,7 @@ class _Console:
     def __init__(self) -> None:
         from rich.console import Console
 
-        self._console = Console(highlight=False)
+        self._console = Console(highlight=False, soft_wrap=True)
         self._rows = 0
 
     def __call__(self, stage: str, figures: Mapping[str, float]) -> None:
