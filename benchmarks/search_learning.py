@@ -231,7 +231,8 @@ def budgets(out: Path, seeds: list[int]) -> None:
     for curve in curves.values():
         cells = " | ".join(f"{r.success:.3f} ({r.means['calls'].mean:.2f})" for r in curve.rows)
         print(f"| {curve.policy} | {cells} | {share(curve):.3f} |")
-    drawn = [("eager-grpo", "silent"), ("eager-otc", "silent"), ("told-grpo", "announced"), ("told-otc", "announced")]
+    drawn = [("eager", "silent"), ("eager", "announced"), ("eager-grpo", "silent"), ("eager-otc", "silent")]
+    drawn += [("told-grpo", "announced"), ("told-otc", "announced")]
     plot = success_plot([curves[key] for key in drawn], "agentgym/Search-v0: success under a budget of tool calls")
     if plot is not None:
         (out / "budgets.svg").write_text(plot)
