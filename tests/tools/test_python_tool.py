@@ -24,8 +24,8 @@ from agentgym.tools.python.tool import (
 )
 from agentgym.tools.tool import Toolbox
 
-LIMITS = Limits(
-    wall=1.0, cpu=0.6, memory=96 << 20, processes=8, file_size=1 << 20, disk=2 << 20, output=2000, open_files=32
+LIMITS = Limits(  # ten times the processor's seconds, so that a busy machine does not make one limit the other
+    wall=6.0, cpu=0.6, memory=96 << 20, processes=8, file_size=1 << 20, disk=2 << 20, output=2000, open_files=32
 )
 
 
@@ -70,11 +70,11 @@ def test_a_stateless_tool_forgets(sandbox: Sandbox) -> None:
     [
         ("print('so far')\n1 / 0", Failure.EXCEPTION, "exception: ZeroDivisionError: division by zero\n  line 2"),
         ("def f(:", Failure.EXCEPTION, "exception: SyntaxError: "),
-        ("import time\ntime.sleep(60)", Failure.TIMEOUT, f"timeout: killed after 1 s\n{RESTARTED}"),
+        ("import time\ntime.sleep(60)", Failure.TIMEOUT, f"timeout: killed after 6 s\n{RESTARTED}"),
         ("while True: pass", Failure.CPU, f"cpu: killed after 0.6 CPU s\n{RESTARTED}"),
         ("x = bytearray(1 << 30)", Failure.MEMORY, "memory: MemoryError"),
         ("import os\nos._exit(0)", Failure.EXITED, "exited: the interpreter ended before the code did"),
-        ("print('timeout: killed after 1 s')\nraise ValueError('timeout: no')", Failure.EXCEPTION, "exception: ValueE"),
+        ("print('timeout: killed after 6 s')\nraise ValueError('timeout: no')", Failure.EXCEPTION, "exception: ValueE"),
     ],
 )
 def test_failures_are_told_apart(sandbox: Sandbox, code: str, failure: Failure, begins: str) -> None:
