@@ -121,7 +121,7 @@ def run(name: str, seed: int, given: argparse.Namespace) -> None:
     if name in ARMS:
         arm = ARMS[name]
         config = options(stages[-1], seed, given) | after(home(given.out, seed) / arm.start)
-        config |= {"warm_start": 0, "warm_start_exchange": False, "budget": TRAINED if arm.told else None}
+        config |= {"warm_start": 0, "budget": TRAINED if arm.told else None}
         config |= {"recipe": arm.recipe, "parameters": {}, "updates": given.updates, "checkpoint_every": given.updates}
         trained(home(given.out, seed) / name, config)
         return
@@ -259,7 +259,7 @@ def main() -> None:
     for start in given.starts:
         tables(start, rows)
     complete = [s for s in given.seeds if {r["arm"] for r in rows if r["seed"] == s} >= set(members("eager"))]
-    if complete:
+    if complete and "eager" in given.starts:
         budgets(given.out, complete)
     print(json.dumps(rows))
 

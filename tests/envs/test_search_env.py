@@ -129,6 +129,15 @@ def test_the_expert_opens_again_by_habit() -> None:
         assert 0 < opened < 100 if turns == 3 else 1.2 < opened / searched < 1.5
 
 
+def test_the_habit_bears_what_others_called() -> None:
+    """A call that found nothing, or had other arguments, is no document to open."""
+    env = SearchEnv(fetch=True, habit=0.99, max_turns=30)
+    env.reset(options={"task": 0})
+    for call in ("<search>zzz</search>", '<search>{"query": "a", "k": 9}</search>', "<fetch>nowhere</fetch>"):
+        env.step(call)
+        assert env.expert() == f"<search>{env.question.evidence[0]}</search>"
+
+
 def test_words_of_names_are_interchangeable() -> None:
     """Exchanged throughout an episode, the searches still name what the texts name."""
     env = SearchEnv(documents=400, facts=1, k=1)

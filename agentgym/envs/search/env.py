@@ -20,7 +20,7 @@ from agentgym.envs.tool_env import Question, Score, ToolEnv
 from agentgym.errors import UnknownName, UsageError
 from agentgym.tools.search import Bm25Index, Retriever, SearchR1Client, fetch_tool, open_index, search_tool
 from agentgym.tools.search.corpus import read_corpus
-from agentgym.tools.search.tools import shows
+from agentgym.tools.search.tools import shown
 from agentgym.tools.syntax.base import Call
 
 INSTRUCTIONS = "Answer the question with the help of searches. Give the answer alone, in as few words as possible."
@@ -59,7 +59,7 @@ class SearchEnv(ToolEnv):
         evidence_reward: see above.
         syntax: how calls are written.
         max_turns: actions before the episode is truncated.
-        habit: probability that the expert opens the document that it has looked up last, though it was shown, and again
+        habit: probability that the expert opens the document that it has found last, though it was shown, and again
             after that; needs ``fetch`` and the invented world. What imitates it calls more than a task needs, as many a
             language model does.
     """
@@ -165,9 +165,8 @@ class SearchEnv(ToolEnv):
     @property
     def evidence_recall(self) -> float:
         """Share of the supporting documents that the tools have shown so far; 1 where none is named."""
-        results = [call.result for call in self.calls if call.error is None]
-        found = [any(shows(result, document) for result in results) for document in self.question.evidence]
-        return sum(found) / len(found) if found else 1.0
+        named = self.question.evidence
+        return len(shown(named, self.calls)) / len(named) if named else 1.0
 
     def expert(self) -> str | None:
         """The next search, named by what the question and the results so far say, or the answer at their end; see
@@ -179,14 +178,12 @@ class SearchEnv(ToolEnv):
         return self.syntax.render(answer=move) if isinstance(move, str) else self.syntax.render([move])
 
     def _by_habit(self) -> Call | None:
-        """Opening the document looked up last, as long as two turns are left for each that is still to be found."""
-        if not self.calls or draws.uniform("habit", self.question.id, len(self.calls)) >= self._habit:
+        """Opening the document found last, as long as two turns are left for each that is still to be found."""
+        found = shown(self.question.evidence, self.calls)
+        left = self.max_turns - self.turn - 2 * (len(self.question.evidence) - len(found))
+        if not found or left <= 1 or draws.uniform("habit", self.question.id, len(self.calls)) >= self._habit:
             return None
-        missing = round((1 - self.evidence_recall) * len(self.question.evidence))
-        if self.turn + 2 * missing + 1 >= self.max_turns:
-            return None
-        (subject,) = self.calls[-1].arguments.values()
-        return Call("fetch", {"document": subject})
+        return Call("fetch", {"document": found[-1]})
 
     @property
     def anchor(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from agentgym.envs.tool_env import Question
 from agentgym.records import ToolCall
-from agentgym.tools.search.tools import shows
+from agentgym.tools.search.tools import shown
 from agentgym.tools.syntax.base import Call
 
 
@@ -22,7 +22,7 @@ def next_move(question: Question, calls: Sequence[ToolCall], *, can_fetch: bool)
     if facts is None:
         return _explore(question, calls)
     for subject, relation, _ in facts:
-        if not _shown(subject, calls):
+        if not shown([subject], calls):
             return _look_up(subject, relation, calls, can_fetch=can_fetch)
     return question.answers[0]
 
@@ -43,11 +43,7 @@ def _explore(question: Question, calls: Sequence[ToolCall]) -> Call | str | None
     asked = {str(call.arguments.get("query")) for call in calls}
     for document in question.evidence:
         title = document.partition("#")[0]
-        if title in results and title not in asked and not _shown(document, calls):
+        if title in results and title not in asked and not shown([document], calls):
             return Call("search", {"query": title})
     lowered = results.lower()
     return next((a for a in question.answers if a.lower() in lowered or a.lower() in ("yes", "no")), None)
-
-
-def _shown(document: str, calls: Sequence[ToolCall]) -> bool:
-    return any(call.error is None and shows(call.result, document) for call in calls)

@@ -15,7 +15,7 @@ from agentgym.envs.search_code.questions import KINDS, MAX_HOPS, draw
 from agentgym.envs.tool_env import Question, Score, ToolEnv
 from agentgym.errors import UnknownName, UsageError
 from agentgym.tools.search import fetch_tool, search_tool
-from agentgym.tools.search.tools import shows
+from agentgym.tools.search.tools import shown
 from agentgym.tools.syntax.base import Call
 
 INSTRUCTIONS = (
@@ -105,9 +105,9 @@ class SearchCodeEnv(PythonEnv):
     @property
     def evidence_recall(self) -> float:
         """Share of the supporting documents that the searches have shown so far."""
-        results = [call.result for call in self.calls if call.error is None and call.name != "python"]
-        found = [any(shows(result, document) for result in results) for document in self.question.evidence]
-        return sum(found) / len(found) if found else 1.0
+        named = self.question.evidence
+        searches = [call for call in self.calls if call.name != "python"]
+        return len(shown(named, searches)) / len(named) if named else 1.0
 
     @property
     def fingerprint(self) -> str:

@@ -6,7 +6,10 @@ document was shown if a line of the result begins with its id in brackets, and c
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from agentgym.errors import UsageError
+from agentgym.records import ToolCall
 from agentgym.tools.search.passage import Passage, Retriever
 from agentgym.tools.tool import Tool, tool
 
@@ -73,6 +76,12 @@ def shows(result: str, document_id: str) -> bool:
     """Whether a result that :func:`show` wrote contains that document."""
     start = f"[{_one_line(document_id)}] "
     return result.startswith(start) or f"\n{start}" in result
+
+
+def shown(document_ids: Iterable[str], calls: Iterable[ToolCall]) -> list[str]:
+    """Those of the documents that the results of the calls contain, in the order given."""
+    results = [call.result for call in calls if call.error is None]
+    return [document for document in document_ids if any(shows(result, document) for result in results)]
 
 
 def _line(passage: Passage, characters: int) -> str:
