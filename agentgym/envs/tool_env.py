@@ -24,8 +24,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
@@ -36,12 +38,16 @@ import numpy as np
 from agentgym.env import Text, TextEnv, digest
 from agentgym.errors import UsageError
 from agentgym.records import ToolCall
+from agentgym.tools.sampling import WORDS, sample_call
 from agentgym.tools.syntax import make_syntax
 from agentgym.tools.syntax.base import Call, Parsed
 from agentgym.tools.tool import Gate, Tool, Toolbox
 
 NOTHING = "neither a tool call nor an answer"
 OVER = "The answer was received; the episode is over."
+ANSWERS = 0.1  #: share of answers among random actions
+_WORD = re.compile(r"\w[\w-]*")
+_WORDS, _SEEN = 200, 4000  # words that random actions are made of, and characters in which they are looked for
 _SAMPLES = 8  # tasks per split that stand for a generator in the fingerprint
 
 
@@ -203,6 +209,24 @@ class ToolEnv(TextEnv):
         if move is None:
             return None
         return self.syntax.render([move]) if isinstance(move, Call) else self.syntax.render(answer=move)
+
+    def sample_action(self, rng: np.random.Generator) -> str:
+        """A valid action drawn at random: a call whose arguments fit the tool's schema, now and then an answer.
+
+        Texts in it are words of the question and of the last result. Random play and ``agentgym check`` act so.
+        """
+        words = tuple(dict.fromkeys(_WORD.findall(self._seen)))[:_WORDS] or WORDS
+        for place in rng.permutation(len(self.syntax.tools)) if rng.random() >= ANSWERS else ():
+            known = list(self.syntax.tools.values())[place]
+            arguments = sample_call(known, rng, words=words)
+            with contextlib.suppress(UsageError):  # this syntax cannot say it
+                if arguments is not None:
+                    return self.syntax.render([Call(known.name, arguments)])
+        return self.syntax.render(answer=words[int(rng.integers(len(words)))] or WORDS[0])
+
+    @property
+    def _seen(self) -> str:
+        return self.question.text[:_SEEN] + " " + (self.calls[-1].result[:_SEEN] if self.calls else "")
 
     def fork(self) -> Self:
         """An independent copy of the running episode; a subclass with state of its own copies that too."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import agentgym
 from agentgym.envs.tool_env import NOTHING, OVER, Question, Score, ToolEnv, questions_of
-from agentgym.errors import UnknownName, UsageError
+from agentgym.errors import ToolError, UnknownName, UsageError
 from agentgym.records import ToolCall
 from agentgym.tools.syntax import syntaxes
 from agentgym.tools.syntax.base import Call
@@ -169,6 +169,39 @@ def test_a_subclass_scores_with_the_calls() -> None:
     env.reset()
     env.step("")
     assert env.step("")[1] == -1.0
+
+
+# --- random actions -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("syntax", syntaxes())
+def test_random_actions_are_understood_and_use_words_of_the_question(syntax: str) -> None:
+    env, rng, calls, answers = capitals(syntax=syntax, max_turns=100), np.random.default_rng(0), [], 0
+    env.reset(options={"task": 0})
+    for _ in range(200):
+        _, _, terminated, truncated, info = env.step(env.sample_action(rng))
+        assert "error" not in info
+        calls += info.get("tool_calls", ())
+        answers += terminated
+        if terminated or truncated:
+            env.reset(options={"task": 0})
+    assert 5 < answers < 50
+    assert any(call.error is None for call in calls)  # the country in the question was looked up
+    assert any(call.error is not None for call in calls)
+    one, two = (capitals(syntax=syntax) for _ in range(2))
+    one.reset(seed=3), two.reset(seed=3)
+    assert one.sample_action(np.random.default_rng(7)) == two.sample_action(np.random.default_rng(7))
+
+
+def test_a_tool_that_cannot_be_drawn_is_not_called_at_random() -> None:
+    def check(arguments: object) -> dict[str, Any]:
+        raise ToolError("never")
+
+    never = Tool("never", "Never.", {"type": "object"}, check, lambda: "")
+    env = ToolEnv([never], {"train": [Question("one two")]}, lambda *_: 0.0, syntax="tags")
+    env.reset(seed=0)
+    rng = np.random.default_rng(0)
+    assert {env.sample_action(rng) for _ in range(20)} == {"<answer>one</answer>", "<answer>two</answer>"}
 
 
 # --- anchors and forks --------------------------------------------------------------------------------------------
