@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agentgym.contract.subject import NotApplicable, Subject, expert_action, play, replay, rule, short, start, step
+from agentgym.contract.subject import (
+    NotApplicable,
+    Subject,
+    expert_action,
+    play,
+    replay,
+    rule,
+    sampled_action,
+    short,
+    start,
+    step,
+)
 
 LONGEST = 100_000  #: characters; an observation is read by a model
 
@@ -68,6 +79,33 @@ def _admissible(subject: Subject) -> Iterator[str]:
                 if error := step(env, action).known.get("error"):
                     yield f"seed {seed}, turn {turn}: {action!r} gave the error {error!r}"
                     return
+
+
+@rule(
+    "sampling",
+    "sampled actions are understood, and the generator alone decides them",
+    "draw in sample_action(rng) from rng alone, and only what step understands",
+    "determinism",
+    "garbage",
+)
+def _sampling(subject: Subject) -> Iterator[str]:
+    env = subject.make()
+    start(env, subject.seeds[0])
+    if not callable(getattr(env.unwrapped, "sample_action", None)):
+        raise NotApplicable("it has no sample_action")
+    for seed in subject.seeds:
+        met = start(env, seed)
+        for turn in range(subject.turns):
+            action, again = sampled_action(env, seed + turn), sampled_action(env, seed + turn)
+            if not isinstance(action, str) or action != again:
+                yield f"seed {seed}, turn {turn}: {short(action)}, and again from the same generator {short(again)}"
+                return
+            met = step(env, action)
+            if error := met.known.get("error"):
+                yield f"seed {seed}, turn {turn}: {short(action)} gave the error {error!r}"
+                return
+            if met.over:
+                break
 
 
 @rule(

@@ -39,7 +39,8 @@ def _global_random(subject: Subject) -> Iterator[str]:
 @rule(
     "determinism",
     "same seed, same episode, byte for byte",
-    "let reset(seed=...) decide everything: draw from self.np_random, sort sets, use no clock and no id()",
+    "let reset(seed=...) decide everything: draw from self.np_random, sort sets, use no clock and no id(); "
+    "what tools remember lives in a session",
     "global_random",
     "info",
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from agentgym import draws
 from agentgym.env import Info, Journal
@@ -107,7 +108,7 @@ def step(env: Env, action: str) -> Met:
 
 
 def play(env: Env, seed: int, turns: int) -> tuple[list[str], list[Met]]:
-    """Play with admissible actions, the expert's and a few arbitrary phrases, chosen by the seed."""
+    """Play with admissible or sampled actions, the expert's and a few arbitrary phrases, chosen by the seed."""
     met, actions = [start(env, seed)], list[str]()
     while len(actions) < turns and not met[-1].over:
         actions.append(some_action(env, met[-1], draws.key("check", seed, len(actions))))
@@ -131,10 +132,18 @@ def expert_action(env: Env) -> str | None:
     return expert() if callable(expert) else None
 
 
+def sampled_action(env: Env, seed: int) -> str | None:
+    """What the environment draws from a new generator; None where it cannot."""
+    sample = getattr(env.unwrapped, "sample_action", None)
+    return sample(np.random.default_rng(seed)) if callable(sample) else None
+
+
 def some_action(env: Env, met: Met, key: int) -> str:
-    """An action chosen by the key: the expert's, an admissible one, or a phrase."""
+    """An action chosen by the key: the expert's, an admissible one, one that the environment samples, or a phrase."""
     admissible: Sequence[str] | None = met.known.get("admissible")
     if draws.uniform(key, "who") < 0.5 and (action := expert_action(env)) is not None:
+        return action
+    if not admissible and draws.uniform(key, "sampled") < 0.8 and (action := sampled_action(env, key)) is not None:
         return action
     return draws.choice(admissible or PHRASES, key)
 

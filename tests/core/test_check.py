@@ -14,8 +14,11 @@ from gymnasium.error import ResetNeeded
 from agentgym.check import Report, check_env
 from agentgym.contract import RULES
 from agentgym.env import TextEnv, digest
+from agentgym.envs.tool_env import Question, ToolEnv
 from agentgym.errors import ContractError, UnknownName, UsageError
 from agentgym.records import ToolCall
+from agentgym.tools.syntax import syntaxes
+from agentgym.tools.tool import tool
 
 Result = tuple[str, Any, bool, bool, dict[str, Any]]
 
@@ -79,6 +82,9 @@ class Rooms(TextEnv):
         if self.room == self.treasure:
             return f"say {self.NAMES[self.room]}"
         return "right" if self.room < self.treasure else "left"
+
+    def sample_action(self, rng: np.random.Generator) -> str:
+        return f"say {rng.choice(self.NAMES)}"
 
     def fork(self) -> Rooms:
         twin = type(self)(split=self.split)
@@ -445,6 +451,21 @@ class SeedsSomethingElse(Rooms):
         return result
 
 
+@breaks("sampling")
+class SamplesWhatItDoesNotKnow(Rooms):
+    def sample_action(self, rng: np.random.Generator) -> str:
+        return str(rng.choice(["left", "fly"]))
+
+
+@breaks("sampling")
+class SamplesByItself(Rooms):
+    count = 0
+
+    def sample_action(self, rng: np.random.Generator) -> str:
+        self.count += 1
+        return ("say attic", "say cellar")[self.count % 2]
+
+
 CASES = [(rule, env) for rule, envs in BROKEN.items() for env in envs]
 
 
@@ -527,6 +548,33 @@ def test_all_violations_come_in_one_report() -> None:
     with pytest.raises(ContractError, match="4 broken") as told:
         report.raise_on_violation()
     assert "do:   list only actions that step understands and can do" in str(told.value)
+
+
+CART: list[str] = []
+
+
+@tool
+def add(item: str) -> str:
+    """Put something into the cart.
+
+    Args:
+        item: what.
+    """
+    CART.append(item)
+    return f"The cart holds {len(CART)}."
+
+
+@pytest.mark.parametrize("syntax", syntaxes())
+def test_state_of_the_module_is_found_without_an_expert(syntax: str) -> None:
+    """Tools are called with arguments that their schemas allow, so that what they share shows."""
+
+    def shop(split: str = "train") -> ToolEnv:
+        tasks = [Question(f"Buy {n} apples.", answers=[str(n)]) for n in range(10)]
+        return ToolEnv([add], tasks, lambda *_: 0.0, syntax=syntax, split=split)
+
+    report = check_env(shop)
+    assert "determinism" in {v.rule for v in report.violations}, str(report)
+    assert "The cart holds" in str(report)
 
 
 def test_rules_that_cannot_be_judged_are_named() -> None:
