@@ -110,7 +110,9 @@ def import_named(module: str) -> None:
     try:
         import_module(module)
     except ModuleNotFoundError as error:
-        raise UsageError(f"cannot import {module!r}: {error}") from error
+        missing = error.name is not None and (module == error.name or module.startswith(f"{error.name}."))
+        hint = f"; install it, or run this where {module.partition('.')[0]}.py is" if missing else ""
+        raise UsageError(f"cannot import {module!r}: {error}{hint}") from error
 
 
 def _register(found: Iterable[EntryPoint]) -> None:

@@ -6,11 +6,13 @@ Files whose name starts with ``_`` are shared by commands. Exit codes: 0 done; 1
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pkgutil
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 import typer
 
@@ -43,7 +45,13 @@ def make_app() -> typer.Typer:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit. Every wrong request ends here, as one line and exit code 2; a bug keeps its traceback."""
+    """Run a command and exit. Every wrong request ends here, as one line and exit code 2; a bug keeps its traceback.
+
+    Modules of the current folder can be imported, after all others: ``python -m`` allows that, scripts do not.
+    """
+    with contextlib.suppress(FileNotFoundError):  # the folder was deleted
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)
     try:
         code = make_app()(arguments, prog_name="agentgym", standalone_mode=False)
     except AgentGymError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -63,7 +62,7 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
 def environment(env_id: str, settings: Iterable[str] = (), split: str | None = None) -> partial[Journal]:
     """A factory of the environment, with its ``key=value`` arguments.
 
-    ``module:id`` imports a module first; modules of the current folder are found too.
+    ``module:id`` imports a module first.
 
     Raises:
         UsageError: ``split`` is set twice. What is wrong with the environment itself is told when it is made.
@@ -73,16 +72,7 @@ def environment(env_id: str, settings: Iterable[str] = (), split: str | None = N
         if "split" in arguments:
             raise UsageError("the split is set twice; keep --split or split=, not both")
         arguments["split"] = split
-    if ":" in env_id:
-        see_current_folder()
     return partial(registry.make, env_id, **arguments)
-
-
-def see_current_folder() -> None:
-    """Let modules of the current folder be imported, after all others."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
 
 
 def parse_policy(text: str) -> Callable[[], Policy]:

@@ -16,9 +16,7 @@ def command(
     import gymnasium as gym
 
     from agentgym import registry
-    from agentgym.cli._arguments import see_current_folder
 
-    see_current_folder()
     before = set(gym.registry)
     for module in modules or ():
         registry.import_named(module)

@@ -1,0 +1,79 @@
+"""The installed command ``agentgym``, in a folder of its own, as somebody meets it after ``pip install``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(sys.executable).with_name("agentgym")
+TINY = ["--model", "tiny", "tiny.layers=1", "tiny.hidden=16", "tiny.heads=2", "tiny.kv_heads=1", "tiny.vocabulary=300"]
+SMALL = [*TINY, "updates=1", "groups=1", "group_size=2", "eval_episodes=2", "max_new_tokens=4"]
+
+WORLD = '''
+import gymnasium
+from agentgym.envs.tool_env import Call, Question, ToolEnv
+from agentgym.tools.tool import tool
+
+
+@tool
+def double(number: int) -> str:
+    """Twice a number.
+
+    Args:
+        number: any number.
+    """
+    return str(2 * number)
+
+
+def expert(env):
+    number = int(env.question.answers[0]) // 2
+    return Call("double", {"number": number}) if not env.calls else env.calls[-1].result
+
+
+def world(**options):
+    tasks = [Question(f"What is twice {number}?", answers=[str(2 * number)]) for number in range(20)]
+    right = lambda answer, question: answer in question.answers
+    return ToolEnv([double], tasks, right, expert=expert, syntax="tags", max_turns=3, **options)
+
+
+gymnasium.register("own/Double-v0", entry_point=world, disable_env_checker=True)
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "own_double.py").write_text(WORLD)
+    return tmp_path
+
+
+def agentgym(folder: Path, *arguments: str, code: int = 0) -> str:
+    """What the command prints; ``PYTHONPATH`` is not set, so only what is installed and the folder can be imported."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [str(SCRIPT), *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_every_command_finds_a_module_of_the_current_folder(folder: Path) -> None:
+    own = "own_double:own/Double-v0"
+    assert "own/Double-v0" in agentgym(folder, "envs", "own_double")
+    assert "solved after 2 turns" in agentgym(folder, "play", own, "--policy", "expert")
+    assert "100.0 %" in agentgym(folder, "eval", own, "--policy", "expert", "--episodes", "3")
+    assert " rules hold\n" in agentgym(folder, "check", own)
+    assert "done: 1 updates" in agentgym(folder, "train", own, "--out", "run", *SMALL)
+    assert "done: 1 updates" in agentgym(folder, "train", "--resume", "run")
+    assert "run@update-1" in agentgym(folder, "eval", own, "--policy", "run", "--episodes", "3")
+
+
+def test_a_module_that_is_not_there_says_where_to_run_it(tmp_path: Path) -> None:
+    said = agentgym(tmp_path, "eval", "own_double:own/Double-v0", "--policy", "expert", code=2)
+    assert said == (
+        "agentgym: cannot import 'own_double': No module named 'own_double'; "
+        "install it, or run this where own_double.py is\n"
+    )
