@@ -1,0 +1,224 @@
+"""Episodes as lines, and files of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import orjson
+import zstandard
+
+from agentgym.errors import StoreError
+from agentgym.records import Episode, Sample, StopReason, Task, ToolCall, Turn, Usage
+from agentgym.store.files import StrPath, lock
+
+PATTERN = "episodes-*.jsonl.zst"
+FLUSH_BYTES = 8 << 20  #: a writer flushes by itself when this much text waits
+_CHUNK = 1 << 16
+
+
+# One episode <-> one line ---------------------------------------------------------------------------------------------
+
+
+def encode(episode: Episode) -> bytes:
+    """The episode as one line, newline included.
+
+    Raises:
+        StoreError: its options or tool arguments are not JSON values.
+    """
+    try:
+        if _finite(episode):
+            return orjson.dumps(episode, default=_plain, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # a lone surrogate or a large integer; anything else fails again below, with its reason
+        pass
+    try:
+        for where in (episode.task.options, *(c.arguments for t in episode.turns for c in t.tool_calls)):
+            _require_text_keys(where)
+        text = json.dumps(episode, default=_plain, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"episode {episode.id!r} cannot be stored: {error}; keep JSON values in it") from error
+    return b"!" + text.encode("utf-8", "surrogatepass") + b"\n"
+
+
+def decode(line: bytes) -> Episode:
+    """Inverse of :func:`encode`.
+
+    Raises:
+        StoreError: it is not an episode of this version.
+    """
+    try:
+        record = json.loads(line[1:].decode("utf-8", "surrogatepass")) if line[:1] == b"!" else orjson.loads(line)
+        task = Task(**record.pop("task"))
+        turns = tuple(map(_turn, record.pop("turns")))
+        stop = StopReason(record.pop("stop"))
+        answers, evidence = tuple(record.pop("answers", ())), tuple(record.pop("evidence", ()))
+        return Episode(task=task, turns=turns, stop=stop, answers=answers, evidence=evidence, **record)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StoreError(f"not an episode record ({type(error).__name__}: {error}): {line[:60]!r}...") from error
+
+
+def _turn(record: dict[str, Any]) -> Turn:
+    calls = tuple(ToolCall(**c) for c in record.pop("tool_calls", ()))
+    sample = record.pop("sample", None)
+    if sample is not None:
+        for name in ("context", "action", "logprobs", "entropies"):
+            sample[name] = tuple(sample.get(name, ()))
+        sample["choices"] = tuple(map(tuple, sample.get("choices", ())))
+        sample = Sample(**sample)
+    return Turn(tool_calls=calls, sample=sample, usage=Usage(**record.pop("usage", {})), **record)
+
+
+def _plain(value: object) -> object:
+    """For JSON encoders: what they do not know themselves."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} of type {type(value).__name__} is not a JSON value")
+
+
+def _finite(value: object) -> bool:
+    """Whether strict JSON can hold every float in it. A tuple of floats is summed: that is fast, and at worst overflows
+    and takes the other way of writing."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Sample):
+        return math.isfinite(sum(value.logprobs)) and math.isfinite(sum(value.entropies))
+    if isinstance(value, Usage):
+        return math.isfinite(value.cost + value.model_seconds + value.tool_seconds + value.waiting_seconds)
+    if isinstance(value, Turn):
+        return _finite(value.reward) and _finite(value.sample) and _finite(value.usage) and _finite(value.tool_calls)
+    if isinstance(value, ToolCall):
+        return math.isfinite(value.seconds + value.cost) and _finite(value.arguments)
+    if isinstance(value, Episode):
+        return _finite(value.task.options) and _finite(value.turns)
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_finite, value))
+    return True
+
+
+def _require_text_keys(value: object) -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"key {key!r} is not a text")
+            _require_text_keys(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _require_text_keys(item)
+
+
+# Episode files --------------------------------------------------------------------------------------------------------
+
+
+class EpisodeWriter:
+    """Appends episodes to a file; a context manager.
+
+    Args:
+        path: the file; made if it is not there. A frame that a crash left half-written is cut off.
+        at: cut the file here first, at a :attr:`position` of before; None continues after the last whole frame.
+
+    Raises:
+        StoreError: not an episode file, ``at`` is not one of its positions, or another writer has it open.
+    """
+
+    def __init__(self, path: StrPath, at: int | None = None) -> None:
+        self.path = Path(path)
+        self._waiting: list[bytes] = []
+        self._size = 0
+        self._compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
+        self._file: BinaryIO = self.path.open("a+b")
+        try:
+            lock(self._file, self.path)
+            ends = [0, *(end for end, _ in _frames(self.path))]
+            if at is not None and at not in ends:
+                raise StoreError(
+                    f"{self.path} cannot be continued at byte {at}: its last whole frame ends at {ends[-1]}"
+                )
+        except StoreError:
+            self._file.close()
+            raise
+        self.position = ends[-1] if at is None else at  #: bytes that are safely on disk
+        self._file.truncate(self.position)
+
+    def append(self, episode: Episode) -> None:
+        """Add an episode; it is on disk after the next :meth:`flush`."""
+        line = encode(episode)
+        self._waiting.append(line)
+        self._size += len(line)
+        if self._size >= FLUSH_BYTES:
+            self.flush()
+
+    def flush(self) -> int:
+        """Write what waits as one frame and wait for the disk. Returns the new :attr:`position`."""
+        if self._waiting:
+            frame = self._compressor.compress(b"".join(self._waiting))
+            self._waiting, self._size = [], 0
+            self._file.write(frame)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self.position += len(frame)
+        return self.position
+
+    def close(self) -> None:
+        """Flush and close."""
+        if not self._file.closed:
+            self.flush()
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_episodes(path: StrPath) -> Iterator[Episode]:
+    """The episodes of a file, or of every ``episodes-*.jsonl.zst`` of a run folder, in the order they were written.
+
+    A last frame that a crash left half-written is left out.
+
+    Raises:
+        StoreError: nothing there, or it is not an episode file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(path.glob(PATTERN))
+        if not files:
+            raise StoreError(f"{path} holds no {PATTERN}; is it a run folder?")
+    elif path.exists():
+        files = [path]
+    else:
+        raise StoreError(f"{path} does not exist; give a run folder or an {PATTERN} file")
+    for file in files:
+        for _, content in _frames(file):
+            yield from map(decode, content.splitlines())
+
+
+def _frames(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(byte where it ends, content) of each whole frame."""
+    end, buffer = 0, b""
+    with path.open("rb") as file:
+        while True:
+            frame, parts = zstandard.ZstdDecompressor().decompressobj(), []
+            while not frame.eof:
+                buffer = buffer or file.read(_CHUNK)
+                if not buffer:
+                    return
+                try:
+                    parts.append(frame.decompress(buffer))
+                except zstandard.ZstdError as error:
+                    raise StoreError(f"{path} is damaged after byte {end} or no episode file: {error}") from error
+                end += len(buffer) - len(frame.unused_data)
+                buffer = frame.unused_data
+            yield end, b"".join(parts)
