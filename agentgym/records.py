@@ -129,7 +129,7 @@ class Episode:
         member: the episode's number in its group.
         parent, fork_turn: for a branch, the episode it was forked from and the first turn of its own.
         success: what the environment said on the last turn; None where it says nothing.
-        final: the observation after the last action.
+        final: the observation after the last action, which nothing answered.
         answers, evidence: accepted answers and supporting document ids; for reward and credit only, never shown.
         failure: the message of the exception behind ``ENVIRONMENT_ERROR`` or ``POLICY_ERROR``.
     """
@@ -169,6 +169,13 @@ class Episode:
     def terminated(self) -> bool:
         """Whether the task's own rule ended it."""
         return self.stop is StopReason.TERMINATED
+
+    @property
+    def solved(self) -> bool:
+        """Whether it solved its task: what the environment said. Where it said nothing, an episode that was cut off or
+        stopped did not, and one that terminated did if its rewards add up to more than 0.
+        """
+        return self.success if self.success is not None else self.terminated and self.reward > 0
 
     @property
     def own_turns(self) -> tuple[Turn, ...]:

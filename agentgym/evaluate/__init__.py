@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentgym.evaluate.figures import Calls, Comparison, Curve, Mean, Row, calls_of, compare, row, solved
+from agentgym.evaluate.figures import Calls, Comparison, Curve, Mean, Row, calls_of, compare, row
 from agentgym.evaluate.plot import success_plot
 from agentgym.evaluate.statistics import Difference, Interval, area, mean_intervals, paired, wilson
 from agentgym.evaluate.sweep import SweepFolder, evaluate, result, timing
@@ -24,7 +24,6 @@ __all__ = [
     "paired",
     "result",
     "row",
-    "solved",
     "success_plot",
     "timing",
     "wilson",

@@ -65,11 +65,6 @@ def calls_of(episode: Episode) -> Calls:
     return Calls(made, errors, repeats, refused, cost)
 
 
-def solved(episode: Episode) -> bool:
-    """Whether the environment called it a success; where it does not say, whether it paid anything."""
-    return episode.success if episode.success is not None else episode.reward > 0
-
-
 class Mean(NamedTuple):
     """A mean over episodes with its 95 % bootstrap interval."""
 
@@ -150,7 +145,7 @@ def row(budget: Budget, episodes: Sequence[Episode], *, resamples: int = 2000, s
         for e, c, u in zip(valid, calls, usages, strict=True)
     ]
     times = [(u.model_seconds + u.tool_seconds, u.model_seconds, u.tool_seconds) for u in usages]
-    successes = sum(map(solved, valid))
+    successes = sum(e.solved for e in valid)
     made = sum(c.made for c in calls)
     means = _means(PER_EPISODE, table, resamples, draws.key(seed, "means"))
     return Row(
@@ -284,7 +279,7 @@ def compare(first: Curve, second: Curve, *, seed: int = 0) -> list[Comparison]:
 
 def _compared(episode: Episode) -> tuple[float, float, float]:
     calls = calls_of(episode)
-    return float(solved(episode)), float(calls.made), episode.usage.cost + calls.cost
+    return float(episode.solved), float(calls.made), episode.usage.cost + calls.cost
 
 
 def _clean(difference: Difference) -> dict[str, float | None]:

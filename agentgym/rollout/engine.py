@@ -196,7 +196,7 @@ class Rollout:
         episode.model_seconds = answered - episode.asked
         episode.copied_from = None
         if reply.stop is not None:
-            self._finish(episode, reply.stop)
+            self._finish(episode, reply.stop, final=episode.observation)
             return
         self._decide(episode, reply)
         env, action = episode.env, reply.action

@@ -194,8 +194,8 @@ class ModelPolicy:
         self.max_new_tokens = max_new_tokens
         self.admissible = admissible
         self._closed = lru_cache(maxsize=65536)(self.chat.closed)
-        limit = getattr(model.config, "max_position_embeddings", None) or 1 << 20
-        self.max_context = min(max_context or limit, limit)
+        self._window = getattr(model.config, "max_position_embeddings", None) or 1 << 20
+        self.max_context = min(max_context or self._window, self._window)
         self.version = 0
         self._instructions = ""
         self.engine = Engine(
@@ -258,9 +258,9 @@ class ModelPolicy:
         self.engine.forget()
 
     def after(self, episode: Episode) -> list[int]:
-        """The context that would have come after the episode's last turn, as far as it fits."""
+        """The context that would have come after the episode's last turn, as far as it fits the model's window."""
         request = Request(episode.id, 0, episode.final, {}, episode.turns, self._instructions)
-        return self.context(self.chat, request, sampled_ids(episode.turns))[: self.max_context]
+        return self.context(self.chat, request, sampled_ids(episode.turns))[: self._window]
 
     def _among(self, request: Request) -> list[list[int]] | None:
         if not self.admissible:

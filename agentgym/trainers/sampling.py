@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal, Protocol
 
 import numpy as np
@@ -85,8 +86,9 @@ def with_spread(rollouts: int = 1, of: Literal["reward", "success"] = "reward") 
     Args:
         rollouts: DAPO's dynamic sampling (2503.14476): roll out again, at most so often, until the batch is full; what
             is kept beyond the batch is dropped. 1: train on what is left.
-        of: what must differ; ``success`` where rewards are never quite equal.
+        of: what must differ; ``success`` (:attr:`Episode.solved`) where rewards are never quite equal.
     """
     if rollouts < 1:
         raise UsageError(f"rollouts must be at least 1, got {rollouts}")
-    return Selection(lambda group: len({getattr(e, of) for e in group}) > 1, rollouts)
+    what = attrgetter("solved" if of == "success" else "reward")
+    return Selection(lambda group: len(set(map(what, group))) > 1, rollouts)

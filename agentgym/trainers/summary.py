@@ -11,16 +11,16 @@ from agentgym.records import Episode
 def summary(episodes: Sequence[Episode]) -> dict[str, float]:
     """Means over episodes that did not fail.
 
-    ``reward``: sum of rewards; ``success``: share that the environment called solved (of those with a positive reward
-    where it does not say); ``episode_turns``, ``tool_calls``; ``errors``: share of turns that the environment did not
-    understand; ``truncated``; ``failed``: share of all episodes that failed.
+    ``reward``: sum of rewards; ``success``: share that was solved (:attr:`Episode.solved`); ``episode_turns``,
+    ``tool_calls``; ``errors``: share of turns that the environment did not understand; ``truncated``; ``failed``: share
+    of all episodes that failed.
     """
     good = [e for e in episodes if not e.failed]
     turns = max(1, sum(len(e.turns) for e in good))
     return {
         "episodes": len(episodes),
         "reward": _mean([e.reward for e in good]),
-        "success": _mean([float(e.success if e.success is not None else e.reward > 0) for e in good]),
+        "success": _mean([float(e.solved) for e in good]),
         "episode_turns": _mean([len(e.turns) for e in good]),
         "tool_calls": _mean([e.tool_calls for e in good]),
         "errors": sum(t.error is not None for e in good for t in e.turns) / turns,

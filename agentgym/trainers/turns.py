@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
@@ -57,10 +58,10 @@ class TurnTable:
     parent                  id of the episode that this one was forked from, or None
     fork_turn               int, its first turn of its own; 0 without a parent
     valid                   bool, the environment understood the action
-    success                 bool, the episode solved its task
+    success                 bool, the episode solved its task; see :attr:`agentgym.records.Episode.solved`
     truncated, terminated   bool, how the episode ended
     tokens, tool_calls      int, action tokens and tool calls of the turn
-    entropy                 float, mean entropy (nats) of the action's tokens
+    entropy                 float, mean entropy (nats) of the action's tokens; NaN: not recorded, or no tokens
     task                    id of the task, the same whenever it is played again
     evidence_recall         float, share of the supporting documents shown so far, see :mod:`.evidence`; NaN: none named
     evidence_cited          float, share of them that the action cites; NaN: none named
@@ -99,8 +100,8 @@ class TurnTable:
         """One row per turn, in the order of the episodes and of their turns.
 
         Failed episodes do not belong in a table and are refused, not dropped, so that row numbers stay what the caller
-        thinks they are. An episode without a group is a group of its own. A column that some turn has no value for
-        (``anchor`` excepted) is left out.
+        thinks they are. An episode without a group is a group of its own. A turn without a value has NaN or None; a
+        column is left out only where no turn has one (``entropy``, evidence).
 
         Raises:
             UsageError: an episode failed.
@@ -127,12 +128,11 @@ class TurnTable:
             "fork_turn": [e.fork_turn or 0 for e, _, _ in rows],
             "anchor": [t.anchor for _, _, t in rows],
             "observation": [t.observation for _, _, t in rows],
+            "success": [e.solved for e, _, _ in rows],
         }
-        sometimes: dict[str, list[Any]] = {
-            "success": [e.success for e, _, _ in rows],
-            "entropy": [_mean_entropy(t) for _, _, t in rows],
-        }
-        columns.update({name: values for name, values in sometimes.items() if None not in values})
+        entropy = [_mean_entropy(t) for _, _, t in rows]
+        if not all(map(math.isnan, entropy)):
+            columns["entropy"] = entropy
         columns.update(evidence_columns(episodes))
         return cls.from_columns(**columns)
 
@@ -408,7 +408,7 @@ def _shown(value: object) -> str:
     return getattr(value, "__name__", repr(value)) if callable(value) and not isinstance(value, Part) else repr(value)
 
 
-def _mean_entropy(turn: Turn) -> float | None:
+def _mean_entropy(turn: Turn) -> float:
     if turn.sample is None or not turn.sample.entropies:
-        return None
+        return math.nan
     return float(np.mean(turn.sample.entropies))

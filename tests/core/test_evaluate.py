@@ -35,7 +35,6 @@ from agentgym.evaluate import (
     paired,
     result,
     row,
-    solved,
     success_plot,
     timing,
     wilson,
@@ -171,8 +170,16 @@ def test_calls_are_counted_once_each() -> None:
 
 
 def test_what_the_environment_does_not_call_is_solved_by_reward() -> None:
-    assert [solved(episode(0, success, ())) for success in (True, False, None)] == [True, False, True]
-    assert not solved(FOUR[3])
+    assert [episode(0, success, ()).solved for success in (True, False, None)] == [True, False, True]
+    assert not FOUR[3].solved
+
+
+def test_an_episode_that_was_cut_off_is_not_solved_by_reward() -> None:
+    for stop in (StopReason.TURN_LIMIT, StopReason.BUDGET, StopReason.CONTEXT_FULL, StopReason.POLICY_STOPPED):
+        cut = replace(episode(0, None, ()), stop=stop)
+        assert cut.reward > 0
+        assert not cut.solved
+        assert replace(cut, success=True).solved
 
 
 def test_the_figures_of_a_row() -> None:

@@ -377,6 +377,7 @@ def test_5_a_reply_with_stop_ends_before_the_step(stop: StopReason) -> None:
     episode = episodes["g0/0"]
     assert (episode.stop, len(episode.turns), len(log)) == (stop, 2, 2)
     assert episode.success is None
+    assert episode.final == "after go"  # seen, and not answered
 
 
 # 6 --------------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -11,6 +13,7 @@ from agentgym.errors import PolicyError, UsageError
 from agentgym.policy import Request
 from agentgym.records import StopReason
 from agentgym.rollout import Independent
+from agentgym.trainers.beliefs import Beliefs
 from agentgym.trainers.contexts import window
 from agentgym.trainers.lora import with_lora
 from agentgym.trainers.model import ModelPolicy, load, tiny, train_tokenizer
@@ -113,7 +116,23 @@ def test_a_context_that_does_not_fit_ends_the_episode(small, played):
     assert all(len(sampled_ids(e.turns)) <= opening + 5 for e in episodes)
     assert all(e.turns for e in episodes)
     tiny_window = ModelPolicy(model, tokenizer, max_context=opening)
-    assert [(e.stop, len(e.turns)) for e in played(tiny_window, groups=1, size=1)] == [(StopReason.CONTEXT_FULL, 0)]
+    (episode,) = played(tiny_window, groups=1, size=1)
+    assert (episode.stop, len(episode.turns), episode.final) == (StopReason.CONTEXT_FULL, 0, "You see red.")
+
+
+def test_what_did_not_fit_is_what_a_critic_and_beliefs_are_asked_about(small, played):
+    """The whole next context, with the observation that was not answered, where the model itself has room for it."""
+    model, tokenizer = small()
+    opening = len(played(ModelPolicy(model, tokenizer, max_new_tokens=4), groups=1, size=1)[0].contexts()[0])
+    policy = ModelPolicy(model, tokenizer, max_new_tokens=4, max_context=opening + 5)
+    full = [e for e in played(policy, groups=1, turns=9) if e.stop is StopReason.CONTEXT_FULL]
+    assert full
+    for e in full:
+        text = tokenizer.decode(policy.after(e))
+        assert text.endswith("<|user|>Still red, turn 1.<|assistant|>")
+        assert len(policy.after(e)) > policy.max_context
+        asked = Beliefs(policy.chat, policy.context).ask([replace(e, answers=("red",))])
+        assert tokenizer.decode(asked.rows[-1].tokens).startswith(text)
 
 
 def test_the_models_own_window_is_the_limit(small):
@@ -157,8 +176,8 @@ def test_the_context_after_an_episode_is_the_next_turns(small, played):
         asked = Request(e.id, 0, e.final, {}, e.turns, "Write the colour that you see.")
         assert ids == policy.context(policy.chat, asked, sampled_ids(e.turns))
         assert tokenizer.decode(ids).endswith(f"<|user|>{e.final}<|assistant|>")
-    short = ModelPolicy(model, tokenizer, max_context=10)
-    assert len(short.after(e)) == 10
+    short, tokenizer = small(max_context=10)
+    assert len(ModelPolicy(short, tokenizer).after(e)) == 10
 
 
 class Fork(Independent):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from agentgym.errors import UsageError
@@ -44,5 +46,8 @@ def test_selections():
     assert kept.keep(group(0.0, 1.0))
     assert not kept.keep(group(1.0, 1.0))
     assert not kept.keep(group(1.0))
+    cut = [replace(e, stop=StopReason.TURN_LIMIT) for e in group(0.0, 0.5)]  # nothing said, none solved
+    assert not with_spread(of="success").keep([*cut, replace(cut[0], success=False)])
+    assert with_spread(of="success").keep([*cut, replace(cut[0], success=True)])
     with pytest.raises(UsageError, match="rollouts must be at least 1, got 0"):
         with_spread(0)

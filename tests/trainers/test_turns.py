@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -180,10 +181,25 @@ def test_from_episodes_makes_one_row_per_turn():
     assert turns.entropy.tolist() == [1.0, 1.0, 1.0]
 
 
+def test_success_that_is_not_said_is_false_where_an_episode_was_cut_off():
+    turn = Turn("o", "a", 0.5)
+    cut = [episode(n, [turn], stop, group="x") for n, stop in enumerate([StopReason.CONTEXT_FULL, StopReason.BUDGET])]
+    said = episode(2, [turn], success=True, group="x")
+    silent = [episode(3, [turn], group="x"), episode(4, [replace(turn, reward=0.0)], group="x")]
+    turns = TurnTable.from_episodes([*cut, said, *silent])
+    assert turns.success.tolist() == [False, False, True, True, False]
+
+
+def test_a_turn_without_entropy_does_not_take_that_of_the_others():
+    with_tokens = Turn("o", "a", sample=Sample(0, (1,), (3, 4), (-1.0, -1.0), (0.5, 1.0)))
+    without = Turn("o", "", sample=Sample(0, (1,), ()))
+    turns = TurnTable.from_episodes([episode(0, [with_tokens, without])])
+    assert turns.entropy.tolist() == [0.75, pytest.approx(float("nan"), nan_ok=True)]
+
+
 def test_from_episodes_leaves_out_what_is_not_known():
     turn = Turn("o", "a", usage=Usage(completion_tokens=7))
     turns = TurnTable.from_episodes([episode(0, [turn], success=True), episode(1, [turn])])
-    assert "success" not in turns
     assert "entropy" not in turns
     assert turns.tokens.tolist() == [7, 7]
     assert turns.groups.total == 2  # no group: a group of its own
