@@ -47,72 +47,84 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     env: str = Field(description="id of the environment")
-    env_options: dict[str, Any] = Field({}, description="arguments of the environment: env.NAME=VALUE")
-    recipe: str = Field("grpo", description="name of the algorithm; see `agentgym recipes`")
-    parameters: dict[str, Any] = Field({}, description="parameters of the recipe")
-    replaced: dict[str, str] = Field({}, description="slots replaced by name: --with slot=part")
+    env_options: dict[str, Any] = Field(default={}, description="arguments of the environment: env.NAME=VALUE")
+    recipe: str = Field(default="grpo", description="name of the algorithm; see `agentgym recipes`")
+    parameters: dict[str, Any] = Field(default={}, description="parameters of the recipe")
+    replaced: dict[str, str] = Field(default={}, description="slots replaced by name: --with slot=part")
 
-    model: str = Field("tiny", description="a local folder, a hub name, or 'tiny'")
-    tiny: Tiny = Field(Tiny(), description="size of the tiny model: tiny.layers, tiny.hidden, tiny.heads ...")
-    lora: PositiveInt | None = Field(None, description="train LoRA adapters of this rank instead of all weights")
-    device: str = Field("cpu", description="where the model runs")
-    instructions: bool | None = Field(None, description="show the environment's instructions; default: unless tiny")
-    remind: bool = Field(False, description="repeat the task behind every observation; helps a tiny model")
+    model: str = Field(default="tiny", description="a local folder, a hub name, or 'tiny'")
+    tiny: Tiny = Field(default=Tiny(), description="size of the tiny model: tiny.layers, tiny.hidden, tiny.heads ...")
+    lora: PositiveInt | None = Field(
+        default=None, description="train LoRA adapters of this rank instead of all weights"
+    )
+    device: str = Field(default="cpu", description="where the model runs")
+    instructions: bool | None = Field(
+        default=None, description="show the environment's instructions; default: unless tiny"
+    )
+    remind: bool = Field(default=False, description="repeat the task behind every observation; helps a tiny model")
 
-    updates: int = Field(100, ge=0, description="policy updates")
-    groups: PositiveInt = Field(16, description="tasks per update")
-    group_size: PositiveInt = Field(8, description="episodes per task")
-    max_turns: PositiveInt | None = Field(None, description="cut episodes here, beside the environment's own limit")
-    max_new_tokens: PositiveInt = Field(32, description="length limit of an action")
-    max_context: PositiveInt | None = Field(None, description="an episode whose context outgrows this is cut")
+    updates: int = Field(default=100, ge=0, description="policy updates")
+    groups: PositiveInt = Field(default=16, description="tasks per update")
+    group_size: PositiveInt = Field(default=8, description="episodes per task")
+    max_turns: PositiveInt | None = Field(
+        default=None, description="cut episodes here, beside the environment's own limit"
+    )
+    max_new_tokens: PositiveInt = Field(default=32, description="length limit of an action")
+    max_context: PositiveInt | None = Field(default=None, description="an episode whose context outgrows this is cut")
     budget: str | None = Field(
-        None, description="limits of training episodes, one drawn for each task, as `agentgym eval --budget` reads them"
+        default=None,
+        description="limits of training episodes, one drawn for each task, as `agentgym eval --budget` reads them",
     )
-    budget_announce: bool = Field(True, description="tell the policy what is left, after each observation")
+    budget_announce: bool = Field(default=True, description="tell the policy what is left, after each observation")
     budget_exhausted: Literal["refuse", "truncate"] = Field(
-        "refuse", description="refuse calls beyond the budget, or truncate the episode"
+        default="refuse", description="refuse calls beyond the budget, or truncate the episode"
     )
-    slots: PositiveInt = Field(128, description="episodes running at the same time")
-    temperature: PositiveFloat = Field(1.0, description="of sampling, and of the log-probabilities")
+    slots: PositiveInt = Field(default=128, description="episodes running at the same time")
+    temperature: PositiveFloat = Field(default=1.0, description="of sampling, and of the log-probabilities")
     admissible: bool = Field(
-        False, description="draw actions among the environment's admissible ones only, in training and evaluation"
+        default=False,
+        description="draw actions among the environment's admissible ones only, in training and evaluation",
     )
 
-    optimizer: Literal["adamw", "muon"] = Field("adamw", description="of the policy updates")
-    lr: PositiveFloat = Field(3e-4, description="learning rate")
-    lr_end: float = Field(1.0, ge=0, description="the learning rate falls linearly to this share of itself")
-    weight_decay: float = Field(0.0, ge=0)
-    epochs: PositiveInt = Field(1, description="passes over an update's episodes")
-    minibatches: PositiveInt = Field(1, description="optimiser steps per pass")
-    max_tokens: PositiveInt = Field(8192, description="tree tokens per micro-batch; bounds memory")
-    max_grad_norm: PositiveFloat = Field(1.0)
+    optimizer: Literal["adamw", "muon"] = Field(default="adamw", description="of the policy updates")
+    lr: PositiveFloat = Field(default=3e-4, description="learning rate")
+    lr_end: float = Field(default=1.0, ge=0, description="the learning rate falls linearly to this share of itself")
+    weight_decay: float = Field(default=0.0, ge=0)
+    epochs: PositiveInt = Field(default=1, description="passes over an update's episodes")
+    minibatches: PositiveInt = Field(default=1, description="optimiser steps per pass")
+    max_tokens: PositiveInt = Field(default=8192, description="tree tokens per micro-batch; bounds memory")
+    max_grad_norm: PositiveFloat = Field(default=1.0)
 
-    warm_start: int = Field(0, ge=0, description="expert episodes to imitate first")
-    warm_start_epochs: PositiveInt = Field(15, description="passes over them")
-    warm_start_lr: PositiveFloat = Field(2e-3)
+    warm_start: int = Field(default=0, ge=0, description="expert episodes to imitate first")
+    warm_start_epochs: PositiveInt = Field(default=15, description="passes over them")
+    warm_start_lr: PositiveFloat = Field(default=2e-3)
     warm_start_optimizer: Literal["adamw", "muon"] = Field(
-        "adamw", description="of the warm start; muon learns more per token from random weights"
+        default="adamw", description="of the warm start; muon learns more per token from random weights"
     )
-    warm_start_decay: float = Field(0.01, ge=0, description="weight decay")
-    warm_start_batch: PositiveInt = Field(16, description="episodes per optimiser step")
+    warm_start_decay: float = Field(default=0.01, ge=0, description="weight decay")
+    warm_start_batch: PositiveInt = Field(default=16, description="episodes per optimiser step")
     warm_start_exchange: bool = Field(
-        False,
+        default=False,
         description="in every pass exchange the environment's interchangeable words: they can only be copied then",
     )
-    warm_start_noise: float = Field(0.0, ge=0, lt=1, description="share of random actions in them; not imitated")
+    warm_start_noise: float = Field(
+        default=0.0, ge=0, lt=1, description="share of random actions in them; not imitated"
+    )
 
-    eval_every: int = Field(10, ge=0, description="updates between evaluations; 0: only at the start and the end")
-    eval_episodes: PositiveInt = Field(100)
-    eval_split: str = Field("test")
-    eval_temperature: float = Field(1.0, ge=0, description="0 is greedy")
+    eval_every: int = Field(
+        default=10, ge=0, description="updates between evaluations; 0: only at the start and the end"
+    )
+    eval_episodes: PositiveInt = Field(default=100)
+    eval_split: str = Field(default="test")
+    eval_temperature: float = Field(default=1.0, ge=0, description="0 is greedy")
     stop_at: float | None = Field(
-        None, description="stop once training success was at least this in three updates running"
+        default=None, description="stop once training success was at least this in three updates running"
     )
 
     seed: int = 0
-    threads: PositiveInt | None = Field(None, description="CPU threads; default: torch's choice")
-    checkpoint_every: PositiveInt = Field(10, description="updates between checkpoints")
-    keep_checkpoints: PositiveInt = Field(2, description="older ones are deleted")
+    threads: PositiveInt | None = Field(default=None, description="CPU threads; default: torch's choice")
+    checkpoint_every: PositiveInt = Field(default=10, description="updates between checkpoints")
+    keep_checkpoints: PositiveInt = Field(default=2, description="older ones are deleted")
 
     @field_validator("budget", mode="before")
     @classmethod
