@@ -47,7 +47,8 @@ from agentgym.trainers.branching import (
 from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.imitation import imitate
 from agentgym.trainers.learner import Learner, Optimisation
-from agentgym.trainers.model import ModelPolicy, tiny
+from agentgym.trainers.model import ModelPolicy
+from agentgym.trainers.tiny import tiny
 
 SIGNS, TOOLS, FAULTS, CALLS = 30, ("hammer", "wrench", "drill", "tape", "oil", "saw"), 4, 6
 SIZE, ROOTS = 16, 8

@@ -30,7 +30,8 @@ from agentgym.records import Task
 from agentgym.rollout import Group, Rollout
 from agentgym.trainers.algorithm import get_recipe
 from agentgym.trainers.learner import Learner, Optimisation
-from agentgym.trainers.model import SPECIAL, TEMPLATE, ModelPolicy
+from agentgym.trainers.model import ModelPolicy
+from agentgym.trainers.tiny import SPECIAL, TEMPLATE
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 VOCABULARY, PROMPTS, SAMPLES, PROMPT, COMPLETION = 2048, 8, 8, 64, 64

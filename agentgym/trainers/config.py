@@ -19,7 +19,7 @@ from agentgym.errors import UsageError, nearest
 
 
 class Tiny(BaseModel):
-    """Size of the model that is built on the spot; see :func:`agentgym.trainers.model.tiny`."""
+    """Size of the model that is built on the spot; see :func:`agentgym.trainers.tiny.tiny`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

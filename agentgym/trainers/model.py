@@ -1,17 +1,21 @@
-"""Hugging Face causal language models as policies, and the tiny one that is built on the spot."""
+"""Hugging Face causal language models: loaded by name, and as policies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+import io
+import struct
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from agentgym.errors import PolicyError, UsageError
+from agentgym.errors import MissingExtra, PolicyError, UsageError
 from agentgym.policy import Reply, Request
 from agentgym.records import Episode, Sample, StopReason, Usage
 from agentgym.trainers.chat import Chat
@@ -20,21 +24,18 @@ from agentgym.trainers.generation import Engine, Generation, common_prefix
 from agentgym.trainers.lora import base_of, load_adapters, without_bars
 from agentgym.trainers.rows import sampled_ids
 
-TEMPLATE = (
-    "{% for m in messages %}"
-    "{{ '<|' + m['role'] + '|>' + m['content'] }}{% if m['role'] == 'assistant' %}{{ '<|end|>' }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
-SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
-
 
 def check_model(name: str, device: str) -> None:
     """Refuse what can be seen to be wrong without loading anything.
 
     Raises:
-        UsageError: a path that is no folder, or a device that is not there.
+        UsageError: a path that is not there, or a device that is not there.
     """
-    if name != "tiny" and not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+    path = Path(name)
+    if _is_gguf(name):
+        if not path.is_file():
+            raise UsageError(f"no model file {name!r}")
+    elif name != "tiny" and not path.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise UsageError(f"no model folder {name!r}")
     try:
         torch.empty(0, device=device)
@@ -43,24 +44,63 @@ def check_model(name: str, device: str) -> None:
 
 
 def load(name: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[Any, Any]:
-    """A model and its tokenizer from a local folder or a hub; a folder of LoRA adapters brings its model along.
+    """The model of a name, and its tokenizer: what ``--model`` and ``--policy`` take.
+
+    Args:
+        name: a local folder in Hugging Face format, one of LoRA adapters (which brings its model along), a hub name,
+            or a ``.gguf`` file, whose weights are dequantised.
 
     Raises:
-        UsageError: neither a folder with a model nor reachable by that name, or no such device.
+        UsageError: neither a model nor reachable by that name, or no such device.
+        MissingExtra: a ``.gguf`` file, or adapters, without the package that reads them.
     """
-    from transformers import AutoModelForCausalLM
-
     check_model(name, device)
     without_bars()
     try:
-        tokenizer = _tokenizer(name)
-        base = base_of(Path(name))
-        model = AutoModelForCausalLM.from_pretrained(base or name, dtype=dtype)
-    except (OSError, ValueError) as error:
+        base = None if _is_gguf(name) else base_of(Path(name))
+        own_tokenizer = base is None or (Path(name) / "tokenizer_config.json").is_file()
+        tokenizer = _tokenizer(name if own_tokenizer else str(base))
+        model = _weights(base or name, dtype)
+    except (OSError, ValueError, LookupError, struct.error) as error:
         first = str(error).splitlines()[0]
         raise UsageError(f"cannot load model {name!r}: {first} (give a local folder, a hub name, or 'tiny')") from error
     model = model.to(device)
     return (model if base is None else load_adapters(model, Path(name))), tokenizer
+
+
+def _is_gguf(name: str) -> bool:
+    return name.lower().endswith(".gguf")
+
+
+def _place(name: str) -> tuple[str, dict[str, str]]:
+    """Where transformers finds a model, and under which options."""
+    if not _is_gguf(name):
+        return name, {}
+    if find_spec("gguf") is None:
+        raise MissingExtra("gguf", "gguf")
+    return str(Path(name).parent), {"gguf_file": Path(name).name}
+
+
+def _weights(name: str, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    place, options = _place(name)
+    if not options:
+        return AutoModelForCausalLM.from_pretrained(place, dtype=dtype)
+    with contextlib.redirect_stderr(io.StringIO()):  # a bar that nothing else turns off
+        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **options)
+    return _unquantised(model, name)
+
+
+def _unquantised(model: Any, name: str) -> Any:
+    """The same weights in a model that knows nothing of the file's quantisation: it can be trained and saved."""
+    config, generation = model.config, model.generation_config
+    del config.quantization_config
+    config.name_or_path = name
+    plain = type(model)(config).to(model.dtype)
+    plain.load_state_dict(model.state_dict())
+    plain.generation_config = generation
+    return plain.eval()
 
 
 def _tokenizer(name: str) -> Any:
@@ -68,82 +108,10 @@ def _tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-    generic = get_tokenizer_config(name).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
-    return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(name)
-
-
-def tiny(
-    texts: Iterable[str],
-    *,
-    layers: int = 2,
-    hidden: int = 128,
-    heads: int = 4,
-    kv_heads: int = 2,
-    vocabulary: int = 2048,
-    max_context: int = 2048,
-    numbered: bool = True,
-    seed: int = 0,
-) -> tuple[Any, Any]:
-    """A small random-weights Qwen3 model with a tokenizer trained on the given texts.
-
-    The tokenizer is a lossless byte-level BPE in which a noun with its number (``apple 1``) may become one token.
-
-    Args:
-        texts: the environment's own text; decides the vocabulary.
-        vocabulary: the most tokens it may have.
-    """
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    tokenizer = train_tokenizer(texts, vocabulary, numbered=numbered)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=3 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        head_dim=hidden // heads,
-        max_position_embeddings=max_context,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        attention_dropout=0.0,
-        initializer_range=0.05,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Qwen3ForCausalLM(config)
-    return model, tokenizer
-
-
-def train_tokenizer(texts: Iterable[str], vocabulary: int = 2048, *, numbered: bool = True) -> Any:
-    """A byte-level BPE over words, or words with their number, with a minimal chat template. Lossless for any text."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    words = Regex((r" ?\p{L}+(?: \d{1,2}(?!\d))?" if numbered else r" ?\p{L}+") + r"| ?\d| ?[^\s\p{L}\d]|\s")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(words, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=SPECIAL,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|end|>",  # noqa: S106
-        pad_token="<|pad|>",  # noqa: S106
-        additional_special_tokens=SPECIAL[2:],
-        clean_up_tokenization_spaces=False,
-    )
-    fast.chat_template = TEMPLATE
-    return fast
+    place, options = _place(name)
+    kind = None if options else get_tokenizer_config(name).get("tokenizer_class")
+    generic = kind in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(place, **options)
 
 
 @dataclass(slots=True)

@@ -31,9 +31,10 @@ from agentgym.trainers.contexts import Context, full_history
 from agentgym.trainers.imitation import imitate
 from agentgym.trainers.learner import Learner, Optimisation
 from agentgym.trainers.lora import save_model, with_lora
-from agentgym.trainers.model import ModelPolicy, check_model, load, tiny
+from agentgym.trainers.model import ModelPolicy, check_model, load
 from agentgym.trainers.requirements import check_environment
 from agentgym.trainers.summary import in_order, summary
+from agentgym.trainers.tiny import tiny
 
 _STATE = "trainer.pt"
 

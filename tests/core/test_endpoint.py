@@ -502,7 +502,7 @@ def test_a_server_killed_in_the_middle_of_a_run() -> None:
 @pytest.mark.slow
 def test_transformers_serve(tmp_path: Path) -> None:
     pytest.importorskip("openai", reason="transformers serve needs: pip install 'transformers[serving]'")
-    from agentgym.trainers.model import tiny
+    from agentgym.trainers.tiny import tiny
 
     for part in tiny(["What is 2 doubled?", "42", "no"], layers=1, hidden=32, heads=2, vocabulary=300):
         part.save_pretrained(tmp_path / "model")

@@ -10,7 +10,8 @@ import torch
 
 from agentgym.records import Task
 from agentgym.rollout import Group, Rollout
-from agentgym.trainers.model import ModelPolicy, tiny
+from agentgym.trainers.model import ModelPolicy
+from agentgym.trainers.tiny import tiny
 
 sys.path.insert(0, str(Path(__file__).parent))
 import letters

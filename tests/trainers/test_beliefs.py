@@ -26,10 +26,11 @@ from agentgym.trainers.contexts import full_history, window, workspace
 from agentgym.trainers.demonstrations import tokenised
 from agentgym.trainers.information import information_gain
 from agentgym.trainers.learner import Learner, Optimisation
-from agentgym.trainers.model import ModelPolicy, tiny
+from agentgym.trainers.model import ModelPolicy
 from agentgym.trainers.penalties import kl
 from agentgym.trainers.requirements import check_environment
 from agentgym.trainers.rows import rows_of
+from agentgym.trainers.tiny import tiny
 from agentgym.trainers.tree import Row, TokenTree
 from agentgym.trainers.turns import TurnTable
 

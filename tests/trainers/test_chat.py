@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agentgym.errors import UsageError
 from agentgym.trainers.chat import Chat
-from agentgym.trainers.model import train_tokenizer
+from agentgym.trainers.tiny import train_tokenizer
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"

@@ -10,7 +10,7 @@ from agentgym.policy import Request
 from agentgym.records import Turn
 from agentgym.trainers.chat import Chat
 from agentgym.trainers.contexts import full_history, window
-from agentgym.trainers.model import train_tokenizer
+from agentgym.trainers.tiny import train_tokenizer
 
 CHAT = Chat(train_tokenizer(["You see a red door 1 and a blue door 2."] * 4, 350))
 TURNS = [Turn("You see a red door.", "open red"), Turn("It is shut.", "open blue"), Turn("It opens.", "go")]

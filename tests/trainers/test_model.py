@@ -16,8 +16,9 @@ from agentgym.rollout import Independent
 from agentgym.trainers.beliefs import Beliefs
 from agentgym.trainers.contexts import window
 from agentgym.trainers.lora import with_lora
-from agentgym.trainers.model import ModelPolicy, load, tiny, train_tokenizer
+from agentgym.trainers.model import ModelPolicy, load
 from agentgym.trainers.rows import sampled_ids
+from agentgym.trainers.tiny import tiny, train_tokenizer
 
 TOKENIZER = train_tokenizer(["take apple 1 from drawer 12", "go to shelf 3"] * 9, 400)
 

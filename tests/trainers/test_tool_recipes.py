@@ -23,9 +23,9 @@ from agentgym.trainers.contexts import KEEP_A_REPORT, workspace
 from agentgym.trainers.credit import chain
 from agentgym.trainers.evidence import evidence_columns
 from agentgym.trainers.learner import Learner
-from agentgym.trainers.model import TEMPLATE, train_tokenizer
 from agentgym.trainers.rewards import malformed, rubrics, tool_cost
 from agentgym.trainers.sampling import with_spread
+from agentgym.trainers.tiny import TEMPLATE, train_tokenizer
 from agentgym.trainers.train import Training
 from agentgym.trainers.turns import TurnTable
 from agentgym.trainers.weights import thinned
