@@ -11,14 +11,15 @@ import typer
 
 from agentgym.cli._console import printable
 from agentgym.cli._players import PLAYER_HELP
+from agentgym.cli._results import result_lines
 from agentgym.cli._sandbox import SandboxOption, UnsafeOption, sandbox_settings
 
 if TYPE_CHECKING:
     import gymnasium as gym
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from agentgym.budget import Budget
-    from agentgym.evaluate import Curve, Mean, Row
+    from agentgym.evaluate import Comparison, Curve, Mean, Row
     from agentgym.records import Episode, Task
 
 _BUDGET_HELP = (
@@ -199,19 +200,24 @@ def _conclusions(curves: Sequence[Curve]) -> list[str]:
 
 
 def _comparisons(curves: Sequence[Curve]) -> list[str]:
+    """Each further policy against the first; without tasks that both played there is nothing to tell."""
     from agentgym.evaluate import compare
 
     lines = []
     for other in curves[1:]:
-        lines.append(f"{curves[0].policy} against {other.policy}, on the same tasks:")
-        for found in compare(curves[0], other):
-            success, calls = found.success, found.calls
-            points = f"{100 * success.mean:+.1f} points ({100 * success.low:+.1f} to {100 * success.high:+.1f})"
-            lines.append(
-                f"  {found.budget}: success {points}, p = {success.p:.4f}; calls {calls.mean:+.2f} "
-                f"({calls.low:+.2f} to {calls.high:+.2f}); {success.pairs} tasks"
-            )
+        found = [c for c in compare(curves[0], other) if c.success.pairs]
+        if found:
+            lines.append(f"{curves[0].policy} against {other.policy}, on the same tasks:")
+            called = any(r.means["calls"].mean > 0 for curve in (curves[0], other) for r in curve.rows if r.episodes)
+            lines += [f"  {_compared(c, called)}" for c in found]
     return lines
+
+
+def _compared(found: Comparison, called: bool) -> str:
+    success, calls = found.success, found.calls
+    points = f"{100 * success.mean:+.1f} points ({100 * success.low:+.1f} to {100 * success.high:+.1f})"
+    more = f"calls {calls.mean:+.2f} ({calls.low:+.2f} to {calls.high:+.2f}); " if called else ""
+    return f"{found.budget}: success {points}, p = {success.p:.4f}; {more}{success.pairs} tasks"
 
 
 def _failures(curves: Sequence[Curve]) -> list[str]:
@@ -275,17 +281,12 @@ class _Screen:
         if self._live is not None:
             self._live.update(self._table(), refresh=True)
 
-    def _table(self) -> Table:
-        from rich.table import Table
+    def _table(self) -> RenderableType:
         from rich.text import Text
 
-        table = Table("policy", *_COLUMNS, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        before = ""
-        for name, cells in [*self._done, *((self._name, cells) for cells in self._playing)]:
-            shown = "" if name == before else name[-40:]
-            table.add_row(*(Text(printable(cell)) for cell in (shown, *cells)))
-            before = name
-        return table
+        playing = [(self._name, cells) for cells in self._playing]
+        lines = result_lines(("policy", *_COLUMNS), [[n, *c] for n, c in [*self._done, *playing]], self._console.width)
+        return Text("\n".join(map(printable, lines)), no_wrap=True, overflow="ignore")
 
 
 def _cells(row: Row) -> list[str]:
@@ -310,6 +311,10 @@ def _mean(mean: Mean) -> str:
 
 
 def _number(value: float | None) -> str:
+    from numpy import format_float_positional
+
     if value is None or value != value:
         return "-"
-    return f"{value:.0f}" if float(value).is_integer() else f"{value:.3g}"
+    if float(value).is_integer() or abs(value) >= 100:
+        return f"{value:.0f}"
+    return format_float_positional(value, precision=3, fractional=False, trim="-")

@@ -109,6 +109,24 @@ def test_two_policies_are_played_and_compared(toy: str, capsys: pytest.CaptureFi
     assert "  inf: success +0.0 points (+0.0 to +0.0), p = 1.0000; calls +0.00 (+0.00 to +0.00); 6 tasks" in said
 
 
+def test_where_no_task_was_played_by_both_nothing_is_compared(
+    toy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(toy, "split=train", "--policy", "expert", "--out", str(tmp_path / "a")) == 0
+    capsys.readouterr()
+    assert run(toy, "--policy", "expert", "--policy", f"replay:{tmp_path / 'a'}") == 1
+    said = capsys.readouterr().out
+    assert "against" not in said
+    assert "nan" not in said
+    assert "6 episodes failed" in said
+
+
+def test_calls_are_not_compared_where_there_are_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(HOUSE, "--policy", "expert", "--policy", "expert:0", "--episodes", "2") == 0
+    said = capsys.readouterr().out
+    assert "  inf: success +0.0 points (+0.0 to +0.0), p = 1.0000; 2 tasks" in said
+
+
 def test_without_tools_a_number_limits_turns(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(HOUSE, "--policy", "expert", "--budget", "3", "--episodes", "2", "--json") == 0
     told = json.loads(capsys.readouterr().out)
