@@ -26,7 +26,7 @@ from typing import Any, Protocol, Self, overload
 
 from pydantic_core import to_json
 
-from agentgym.errors import ToolError, UnknownName, UsageError
+from agentgym.errors import ToolError, UnknownName, UsageError, WorldFault
 from agentgym.records import ToolCall
 from agentgym.tools.loop import background, in_thread
 from agentgym.tools.plain import mend, shorten, without_paths
@@ -236,28 +236,33 @@ class Toolbox:
 
         Whatever goes wrong comes back in ``error``: an unknown tool, wrong arguments, a refusal, a timeout, ToolError's
         text, and any other exception by its type and message (no traceback, no paths of this machine). A call that did
-        not run costs nothing.
+        not run costs nothing; its ``status`` says why.
+
+        Raises:
+            WorldFault: the tool's own world is broken, e.g. its server is gone.
         """
         known = self._tools.get(name) if isinstance(name, str) else None
         shown = arguments if isinstance(arguments, Mapping) else {}
         if known is None:
             self.misfits += 1
             title = shorten(str(name))
-            return ToolCall(title, shown, error=str(UnknownName("tool", title, self._tools)))
+            return ToolCall(title, shown, error=str(UnknownName("tool", title, self._tools)), status="malformed")
         tally = self.tally[name]
         try:
             checked = known.check(arguments)
         except Exception as error:
             self.misfits += 1
             tally.errors += 1
-            return ToolCall(name, shown, error=explain(error))
+            return ToolCall(name, shown, error=explain(error), status="malformed")
         if gate is not None and (refusal := gate(ToolCall(name, shown, cost=known.price))) is not None:
             tally.errors += 1
-            return ToolCall(name, shown, error=refusal)
+            return ToolCall(name, shown, error=refusal, status="refused")
         result, problem = "", None
         begin = time.perf_counter()
         try:
             result = as_text(self._run(known, checked))
+        except WorldFault:  # nothing that the agent did: the episode cannot go on
+            raise
         except (Exception, SystemExit) as error:
             problem = explain(error)
             tally.errors += 1
