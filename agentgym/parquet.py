@@ -53,15 +53,7 @@ def _schema(pa: Any) -> Any:
     text, real, whole = pa.string(), pa.float64(), pa.int64()
     ids, reals = pa.list_(whole), pa.list_(real)
     call = pa.struct(
-        {
-            "name": text,
-            "arguments": text,
-            "result": text,
-            "error": text,
-            "seconds": real,
-            "cost": real,
-            "status": text,
-        }.items()
+        {"name": text, "arguments": text, "result": text, "error": text, "seconds": real, "cost": real}.items()
     )
     sample = pa.struct(
         {

@@ -22,6 +22,7 @@ from agentgym.trainers.chat import Chat
 from agentgym.trainers.contexts import Context, full_history
 from agentgym.trainers.generation import Engine, Generation, common_prefix
 from agentgym.trainers.lora import base_of, load_adapters, without_bars
+from agentgym.trainers.memory import realign
 from agentgym.trainers.rows import sampled_ids
 
 
@@ -65,7 +66,10 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") 
         first = str(error).splitlines()[0]
         raise UsageError(f"cannot load model {name!r}: {first} (give a local folder, a hub name, or 'tiny')") from error
     model = model.to(device)
-    return (model if base is None else load_adapters(model, Path(name))), tokenizer
+    if base is not None:
+        model = load_adapters(model, Path(name))
+    realign(model)
+    return model, tokenizer
 
 
 def _is_gguf(name: str) -> bool:

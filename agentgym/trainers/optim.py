@@ -50,7 +50,8 @@ class Optimizer:
             self._all.append(muon)
         else:
             outer = self.parameters
-        self._all.append(torch.optim.AdamW(outer, lr=lr, weight_decay=weight_decay, betas=betas))
+        if outer:  # adapters are matrices only: Muon takes them all
+            self._all.append(torch.optim.AdamW(outer, lr=lr, weight_decay=weight_decay, betas=betas))
 
     @classmethod
     def of(cls, name: Name, model: Any, extra: Iterable[nn.Parameter], **options: Any) -> Optimizer:

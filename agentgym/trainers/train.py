@@ -31,6 +31,7 @@ from agentgym.trainers.contexts import Context, full_history
 from agentgym.trainers.imitation import imitate
 from agentgym.trainers.learner import Learner, Optimisation
 from agentgym.trainers.lora import save_model, with_lora
+from agentgym.trainers.memory import realigned
 from agentgym.trainers.model import ModelPolicy, check_model, load
 from agentgym.trainers.requirements import check_environment
 from agentgym.trainers.summary import in_order, summary
@@ -230,7 +231,7 @@ class Training:
         except StoreError:
             return self._fresh()
         model, tokenizer = load(str(path), device=self.config.device)
-        state = torch.load(path / _STATE, weights_only=True)
+        state = realigned(torch.load(path / _STATE, weights_only=True))
         policy = self._policy(model, tokenizer)
         learner = self._learner(policy)
         learner.load_state_dict(state["learner"])

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from small_runs import BASE, Crash, products, start
 
 from agentgym import registry
 from agentgym.errors import UnknownName, UsageError
@@ -22,40 +17,6 @@ from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.model import load
 from agentgym.trainers.summary import in_order, summary
 from agentgym.trainers.train import Training
-
-SMALL = {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "vocabulary": 300, "max_context": 128}
-BASE = {
-    "env": "letters:tests/Letters-v0",
-    "recipe": "gigpo",
-    "tiny": SMALL,
-    "updates": 5,
-    "groups": 2,
-    "group_size": 3,
-    "max_new_tokens": 4,
-    "warm_start": 6,
-    "warm_start_epochs": 1,
-    "eval_every": 2,
-    "eval_episodes": 3,
-    "checkpoint_every": 2,
-    "lr": 1e-3,
-    "threads": 1,
-}
-
-
-def start(path, progress=None, **options):
-    training = Training.start(TrainConfig.checked(BASE | options), path, *([progress] if progress else []))
-    training.run()
-    return training
-
-
-def products(path):
-    """What two equal runs have in common: weights and metrics as bytes, episodes as records."""
-    folder = RunFolder(path)
-    _, checkpoint = folder.latest_checkpoint()
-    weights = {str(f.relative_to(checkpoint)): f.read_bytes() for f in sorted(checkpoint.rglob("*.safetensors"))}
-    assert weights
-    lines = {n: (path / n).read_bytes() for n in ("metrics.jsonl", "credits.jsonl")}
-    return weights | lines, list(folder.episodes())
 
 
 def test_failed_expert_episodes_are_told_and_not_imitated(tmp_path, monkeypatch):
@@ -129,107 +90,7 @@ def test_finished_runs_stay_as_they_are(whole):
     assert products(whole) == before
 
 
-class Crash(Exception):
-    pass
-
-
-@pytest.mark.parametrize("recipe", ["gigpo", "ppo", "reinforce_pp"])
-def test_crashes_between_any_two_stages_change_nothing(recipe, tmp_path):
-    """An exception at every report in turn: in the warm start, after an update, after an evaluation."""
-    options = {"recipe": recipe, "parameters": {"kl": 0.01}, "updates": 4, "checkpoint_every": 1}
-    start(tmp_path / "whole", **options)
-    seen = []
-
-    def crash(stage, figures):
-        if (place := (stage, tuple(figures.items())[:1])) not in seen:
-            seen.append(place)
-            raise Crash
-
-    training = Training.start(TrainConfig.checked(BASE | options), tmp_path / "broken", crash)
-    for _ in range(30):
-        try:
-            training.run()
-            break
-        except Crash:
-            training = Training.resume(tmp_path / "broken", crash)
-    assert len(seen) >= 8
-    assert products(tmp_path / "broken") == products(tmp_path / "whole")
-
-
-RESUME = (
-    "import sys, letters\n"
-    "from agentgym.trainers.train import Training\n"
-    "print('ready', flush=True)\n"
-    "Training.resume(sys.argv[1]).run()\n"
-)
-
-
-def continued(path, kill_after):
-    """Resume in another process, killed after so many seconds of work (None: not); its exit status."""
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([sys.executable, "-c", RESUME, str(path)], env=env, stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"ready\n"
-        if kill_after is not None:
-            try:
-                return process.wait(kill_after)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-        return process.wait()
-
-
-def killed_and_resumed(path, moments, **options):
-    """A run killed at random moments; how often it was."""
-    Training.start(TrainConfig.checked(BASE | options), path)
-    kills = 0
-    for moment in moments:
-        status = continued(path, moment)
-        kills += status == -signal.SIGKILL
-        if status == 0:
-            return kills
-    assert continued(path, None) == 0
-    return kills
-
-
-def test_killed_at_random_moments_and_resumed(tmp_path):
-    options = {"updates": 14, "checkpoint_every": 1, "keep_checkpoints": 1}
-    began = time.perf_counter()
-    start(tmp_path / "whole", **options)
-    seconds = time.perf_counter() - began
-    moments = [seconds * random.uniform(0.1, 0.7) for _ in range(2)]
-    print("killed after", moments)  # shown if this fails
-    assert killed_and_resumed(tmp_path / "killed", moments, **options) >= 1
-    assert products(tmp_path / "killed") == products(tmp_path / "whole")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("options", [{"recipe": "ppo"}, {"lora": 4}, {"recipe": "dapo", "optimizer": "muon"}], ids=str)
-def test_killed_often(tmp_path, options):
-    options = {"updates": 30, "checkpoint_every": 3, **options}
-    start(tmp_path / "whole", **options)
-    assert killed_and_resumed(tmp_path / "killed", [random.uniform(0.05, 3) for _ in range(8)], **options) >= 3
-    assert products(tmp_path / "killed") == products(tmp_path / "whole")
-
-
 # --- adapters ---------------------------------------------------------------------------------------------------------
-
-
-def test_lora_trains_adapters_alone_and_resumes(tmp_path):
-    options = {"lora": 4, "updates": 3, "checkpoint_every": 1, "parameters": {"kl": 0.05}}
-    training = start(tmp_path / "whole", **options)
-    _, path = training.folder.latest_checkpoint()
-    assert (path / "adapter_model.safetensors").is_file()
-    assert not (path / "model.safetensors").exists()
-    seen = []
-
-    def crash(stage, figures):
-        if stage == "update" and not seen:
-            seen.append(figures)
-            raise Crash
-
-    with pytest.raises(Crash):
-        start(tmp_path / "broken", crash, **options)
-    Training.resume(tmp_path / "broken").run()
-    assert products(tmp_path / "broken") == products(tmp_path / "whole")
 
 
 def test_lora_moves_nothing_but_adapters(tmp_path):
@@ -354,7 +215,7 @@ def test_summary_leaves_failed_episodes_out():
     found = summary([
         episode("1.0", 0, [0.0, 1.0], success=True),
         episode("1.0", 1, [-1.0], StopReason.TURN_LIMIT, success=False),
-        episode("1.0", 2, [5.0], StopReason.WORLD_FAULT),
+        episode("1.0", 2, [5.0], StopReason.ENVIRONMENT_ERROR),
     ])  # fmt: skip
     assert found == {
         "episodes": 3, "reward": 0.0, "success": 0.5, "episode_turns": 1.5, "tool_calls": 0.0, "errors": 1 / 3,

@@ -1,1 +1,0 @@
-"""The applications, one a file, each with its templates; a new one is found by itself."""

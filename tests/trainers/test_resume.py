@@ -1,0 +1,145 @@
+"""A run that was stopped and resumed ends with the bytes of one that was not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_runs import BASE, SMALL, Crash, products, start
+
+from agentgym.trainers.config import TrainConfig
+from agentgym.trainers.train import Training, silent
+
+
+@pytest.mark.parametrize("recipe", ["gigpo", "ppo", "reinforce_pp"])
+def test_crashes_between_any_two_stages_change_nothing(recipe, tmp_path):
+    """An exception at every report in turn: in the warm start, after an update, after an evaluation."""
+    options = {"recipe": recipe, "parameters": {"kl": 0.01}, "updates": 4, "checkpoint_every": 1}
+    start(tmp_path / "whole", **options)
+    seen = []
+
+    def crash(stage, figures):
+        if (place := (stage, tuple(figures.items())[:1])) not in seen:
+            seen.append(place)
+            raise Crash
+
+    training = Training.start(TrainConfig.checked(BASE | options), tmp_path / "broken", crash)
+    for _ in range(30):
+        try:
+            training.run()
+            break
+        except Crash:
+            training = Training.resume(tmp_path / "broken", crash)
+    assert len(seen) >= 8
+    assert products(tmp_path / "broken") == products(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("hidden", "options"),
+    [
+        (64, {"lora": 4}),
+        (64, {"optimizer": "muon"}),
+        (96, {"recipe": "ppo", "parameters": {"kl": 0.05}}),
+        (128, {"lora": 4, "optimizer": "muon", "warm_start_optimizer": "muon"}),
+        pytest.param(64, {}, marks=pytest.mark.slow),
+        pytest.param(96, {"lora": 4}, marks=pytest.mark.slow),
+        pytest.param(128, {"optimizer": "muon"}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_loaded_weights_add_up_as_fresh_ones_do(hidden, options, tmp_path):
+    """Sums depend on where the operands begin in memory: resumed after every update, at widths where it shows."""
+    options = {"updates": 4, "checkpoint_every": 1, "tiny": SMALL | {"hidden": hidden}} | options
+    start(tmp_path / "whole", **options)
+
+    def crash(stage, figures):
+        if stage == "update":
+            raise Crash
+
+    training = Training.start(TrainConfig.checked(BASE | options), tmp_path / "broken")
+    for update in range(5):
+        training.progress = crash if update < 4 else silent
+        with pytest.raises(Crash) if update < 4 else contextlib.nullcontext():
+            training.run()
+        training = Training.resume(tmp_path / "broken")
+    assert products(tmp_path / "broken") == products(tmp_path / "whole")
+
+
+RESUME = (
+    "import sys, letters\n"
+    "from agentgym.trainers.train import Training\n"
+    "print('ready', flush=True)\n"
+    "Training.resume(sys.argv[1]).run()\n"
+)
+
+
+def continued(path, kill_after):
+    """Resume in another process, killed after so many seconds of work (None: not); its exit status."""
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([sys.executable, "-c", RESUME, str(path)], env=env, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        if kill_after is not None:
+            try:
+                return process.wait(kill_after)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+        return process.wait()
+
+
+def killed_and_resumed(path, moments, **options):
+    """A run killed at random moments; how often it was."""
+    Training.start(TrainConfig.checked(BASE | options), path)
+    kills = 0
+    for moment in moments:
+        status = continued(path, moment)
+        kills += status == -signal.SIGKILL
+        if status == 0:
+            return kills
+    assert continued(path, None) == 0
+    return kills
+
+
+def test_killed_at_random_moments_and_resumed(tmp_path):
+    options = {"updates": 14, "checkpoint_every": 1, "keep_checkpoints": 1}
+    began = time.perf_counter()
+    start(tmp_path / "whole", **options)
+    seconds = time.perf_counter() - began
+    moments = [seconds * random.uniform(0.1, 0.7) for _ in range(2)]
+    print("killed after", moments)  # shown if this fails
+    assert killed_and_resumed(tmp_path / "killed", moments, **options) >= 1
+    assert products(tmp_path / "killed") == products(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"recipe": "ppo"}, {"lora": 4}, {"recipe": "dapo", "optimizer": "muon"}], ids=str)
+def test_killed_often(tmp_path, options):
+    options = {"updates": 30, "checkpoint_every": 3, **options}
+    start(tmp_path / "whole", **options)
+    assert killed_and_resumed(tmp_path / "killed", [random.uniform(0.05, 3) for _ in range(8)], **options) >= 3
+    assert products(tmp_path / "killed") == products(tmp_path / "whole")
+
+
+def test_lora_trains_adapters_alone_and_resumes(tmp_path):
+    options = {"lora": 4, "updates": 3, "checkpoint_every": 1, "parameters": {"kl": 0.05}}
+    training = start(tmp_path / "whole", **options)
+    _, path = training.folder.latest_checkpoint()
+    assert (path / "adapter_model.safetensors").is_file()
+    assert not (path / "model.safetensors").exists()
+    seen = []
+
+    def crash(stage, figures):
+        if stage == "update" and not seen:
+            seen.append(figures)
+            raise Crash
+
+    with pytest.raises(Crash):
+        start(tmp_path / "broken", crash, **options)
+    Training.resume(tmp_path / "broken").run()
+    assert products(tmp_path / "broken") == products(tmp_path / "whole")
