@@ -19,9 +19,8 @@ import gymnasium as gym
 from agentgym import draws
 from agentgym.errors import UnknownName, UsageError
 from agentgym.prices import Prices
-from agentgym.records import StopReason, Task, ToolCall, Usage
+from agentgym.records import CallCounts, StopReason, Task, ToolCall, Usage
 
-REFUSED = "refused: "  #: how the error of every refused call begins
 PER_TOOL = "per_tool."
 _UNITS = {"tool_calls": "tool calls", "turns": "turns", "tokens": "tokens", "seconds": "seconds", "cost": "cost"}
 _WHOLE = ("tool_calls", "turns", "tokens")
@@ -44,7 +43,7 @@ class Budget:
     """What one episode may use; None or infinity is no limit.
 
     Attributes:
-        tool_calls: calls made, those that fail included; refused ones are not counted.
+        tool_calls: calls that ran, those that fail included; refused and malformed ones are not counted.
         turns: actions played.
         tokens: tokens that the policy wrote (not those that it read).
         seconds: time of the policy and of the environment's steps, without waiting for other episodes.
@@ -134,7 +133,7 @@ def under(task: Task, budget: Budget) -> Task:
 
 @dataclass(slots=True)
 class Spent:
-    """What an episode has used so far; fields as in :class:`Budget`, and how many calls were refused."""
+    """What an episode has used so far; fields as in :class:`Budget`, and how many calls never ran."""
 
     tool_calls: int = 0
     turns: int = 0
@@ -143,6 +142,7 @@ class Spent:
     cost: float = 0.0
     per_tool: dict[str, int] = field(default_factory=dict)
     refused: int = 0
+    malformed: int = 0
 
     def of(self, limit: str) -> float:
         """How much of a limit, named as in :attr:`Budget.limits`."""
@@ -227,7 +227,7 @@ class BudgetedEnv(gym.Wrapper[str, str, str, str]):
         self._truncates = on_exhausted == "truncate" or not self._gated
         self.budget, self.spent = self._budgets[0], Spent()
         self._running = Spent()  # calls that were let through in the current step
-        self._refusals: list[str] = []  # why calls of the current step were not
+        self._refused = False  # whether a call of the current step was not
         self._state: dict[str, Any] = {}  # what info said of the state that the next action meets
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
@@ -275,7 +275,7 @@ class BudgetedEnv(gym.Wrapper[str, str, str, str]):
     def _play(self, action: str) -> tuple[str, Any, bool, bool, dict[str, Any]]:
         """Play the action behind the gate, and count it."""
         base: Any = self.env.unwrapped
-        self._running, self._refusals = Spent(cost=self.spent.cost), []
+        self._running, self._refused = Spent(cost=self.spent.cost), False
         started = time.perf_counter()
         if self._gated:
             base.gate = self._gate
@@ -305,8 +305,8 @@ class BudgetedEnv(gym.Wrapper[str, str, str, str]):
         if problem is None:
             self._running.add(call.name, price)
             return None
-        self._refusals.append(f"{REFUSED}{problem}; go on without it")
-        return self._refusals[-1]
+        self._refused = True
+        return f"refused: {problem}; go on without it"
 
     def _refusal(self, tool: str, price: float) -> str | None:
         running, limits = self._running, self.budget.limits
@@ -322,17 +322,17 @@ class BudgetedEnv(gym.Wrapper[str, str, str, str]):
         """Count the turn and its calls, at the prices of the list."""
         spent, calls = self.spent, info.get("tool_calls", ())
         spent.turns += 1
-        spent.refused += len(self._refusals)
+        counts = CallCounts.of(calls)
+        spent.refused += counts.refused
+        spent.malformed += counts.malformed
         if self._prices.tools:
             info["tool_calls"] = calls = tuple(map(self._priced, calls))
         for call in calls:
-            if call.error not in self._refusals:
+            if call.status == "ran":
                 spent.add(call.name, call.cost)
 
     def _priced(self, call: ToolCall) -> ToolCall:
-        # A call that was stopped before it ran (refused, unknown tool, wrong arguments) took no time and stays free.
-        ran = call.seconds > 0 or not self._gated
-        return replace(call, cost=self._prices.call(call)) if ran else call
+        return replace(call, cost=self._prices.call(call)) if call.status == "ran" else call
 
     def _over(self, names: Iterable[str]) -> str | None:
         """One of these limits of which more than all is used."""
@@ -350,7 +350,7 @@ class BudgetedEnv(gym.Wrapper[str, str, str, str]):
         if not self._truncates:
             return False
         left = self.left
-        return bool(self._refusals) or any(left.get(name) == 0 for name in _SPENT_BY_POLICY)
+        return self._refused or any(left.get(name) == 0 for name in _SPENT_BY_POLICY)
 
     def _cut(self, limit: str, info: dict[str, Any]) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """End the episode: the action went over a limit and earns nothing."""

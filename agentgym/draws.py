@@ -8,7 +8,8 @@ finaliser (Steele, Lea & Flood 2014), iterated over the parts of a key.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -59,3 +60,46 @@ def _mix_array(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return x ^ (x >> np.uint64(31))
+
+
+class Dice:
+    """A stream of random numbers that is a pure function of its name: SHAKE-128, so no library's version changes it.
+
+    Args:
+        name: what the stream is for.
+    """
+
+    __slots__ = ("_name", "_numbers")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._numbers = self._stream()
+
+    def _stream(self) -> Iterator[int]:
+        seen, size = 0, 64
+        while True:
+            block = hashlib.shake_128(self._name.encode()).digest(2 * size)
+            yield from struct.unpack(f"<{size}H", block)[seen:]
+            seen, size = size, 4 * size
+
+    def below(self, n: int) -> int:
+        """A number from 0 to n - 1, where n is at most 65,536."""
+        return next(self._numbers) * n >> 16
+
+    def between(self, low: int, high: int) -> int:
+        """A number from low to high, both included."""
+        return low + self.below(high - low + 1)
+
+    def choice(self, items: Sequence[_T]) -> _T:
+        """One of the items."""
+        return items[self.below(len(items))]
+
+    def sample(self, items: Iterable[_T], count: int) -> list[_T]:
+        """``count`` different ones of the items, in random order."""
+        left = list(items)
+        return [left.pop(self.below(len(left))) for _ in range(count)]
+
+    def shuffled(self, items: Iterable[_T]) -> list[_T]:
+        """All of the items in random order."""
+        left = list(items)
+        return self.sample(left, len(left))

@@ -10,6 +10,7 @@
     │   └── ForkError                  a running episode could not be copied, or its replay went another way
     ├── ToolError(RuntimeError)        told to the model as the tool's result; never ends an episode
     ├── PolicyError(RuntimeError)      a policy could not answer; ends one episode, never the run
+    ├── WorldFault(RuntimeError)       the world broke, not the agent: the episode is replayed once, then left out
     ├── SandboxUnavailable(RuntimeError)  no safe way to run code here; says what to install
     └── StoreError(OSError)            a run folder or an episode file that cannot be read or continued
 
@@ -65,6 +66,15 @@ class ToolError(AgentGymError, RuntimeError):
 
 class PolicyError(AgentGymError, RuntimeError):
     """A policy that could not answer a request. It ends that episode with ``StopReason.POLICY_ERROR``."""
+
+
+class WorldFault(AgentGymError, RuntimeError):
+    """The world of an environment is at fault and not the agent: a dead process, a server that cannot be reached.
+
+    Raise it in ``reset`` or ``step``. The episode is played once more in a new environment; if that fails too, it ends
+    with ``StopReason.WORLD_FAULT``, is left out of every mean, and is counted. Any other exception that ``step`` raises
+    is the agent's failure (``StopReason.ACTION_ERROR``): what an action can provoke must not remove an episode.
+    """
 
 
 class SandboxUnavailable(AgentGymError, RuntimeError):

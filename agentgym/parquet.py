@@ -53,7 +53,15 @@ def _schema(pa: Any) -> Any:
     text, real, whole = pa.string(), pa.float64(), pa.int64()
     ids, reals = pa.list_(whole), pa.list_(real)
     call = pa.struct(
-        {"name": text, "arguments": text, "result": text, "error": text, "seconds": real, "cost": real}.items()
+        {
+            "name": text,
+            "arguments": text,
+            "result": text,
+            "error": text,
+            "seconds": real,
+            "cost": real,
+            "status": text,
+        }.items()
     )
     sample = pa.struct(
         {

@@ -6,10 +6,11 @@ left out of comparisons, so two runs with one seed give *equal* records.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 
 class StopReason(StrEnum):
@@ -20,8 +21,33 @@ class StopReason(StrEnum):
     BUDGET = "budget"  #: a budget with ``on_exhausted="truncate"`` ran out
     CONTEXT_FULL = "context_full"  #: the next context would not fit the policy's window
     POLICY_STOPPED = "policy_stopped"  #: the policy gave up (a person left, a script ended)
-    ENVIRONMENT_ERROR = "environment_error"  #: the environment raised; left out of group statistics
-    POLICY_ERROR = "policy_error"  #: the policy raised; left out of group statistics
+    ACTION_ERROR = "action_error"  #: the environment raised over an action: the agent's failure, it counts
+    WORLD_FAULT = "world_fault"  #: the world broke (``WorldFault``, ``reset`` failed), twice; left out and counted
+    POLICY_ERROR = "policy_error"  #: the policy could not answer; left out and counted
+
+    @classmethod
+    def _missing_(cls, value: object) -> StopReason | None:
+        """Older records have one reason for every error of an environment, and it was left out."""
+        return cls.WORLD_FAULT if value == "environment_error" else None
+
+
+CallStatus = Literal["ran", "refused", "malformed"]
+"""What became of a call: it ran (perhaps into an error), a budget refused it, or its tool is unknown or its arguments
+are wrong. Only calls that ran count as made."""
+
+
+class CallCounts(NamedTuple):
+    """How many calls ran, and how many never did."""
+
+    made: int = 0
+    refused: int = 0
+    malformed: int = 0
+
+    @classmethod
+    def of(cls, calls: Iterable[ToolCall]) -> CallCounts:
+        """Count calls by their status."""
+        found = Counter(call.status for call in calls)
+        return cls(found["ran"], found["refused"], found["malformed"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +72,10 @@ class ToolCall:
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     result: str = ""
-    error: str | None = None  #: why it failed or was refused; None when it ran
+    error: str | None = None  #: why it failed or did not run; None when it went well
     seconds: float = field(default=0.0, compare=False)
     cost: float = 0.0
+    status: CallStatus = "ran"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +142,11 @@ class Turn:
     sample: Sample | None = None
     usage: Usage = Usage()
 
+    @property
+    def call_counts(self) -> CallCounts:
+        """Its calls by what became of them."""
+        return CallCounts.of(self.tool_calls)
+
 
 @dataclass(frozen=True, slots=True)
 class Episode:
@@ -131,7 +163,7 @@ class Episode:
         success: what the environment said on the last turn; None where it says nothing.
         final: the observation after the last action, which nothing answered.
         answers, evidence: accepted answers and supporting document ids; for reward and credit only, never shown.
-        failure: the message of the exception behind ``ENVIRONMENT_ERROR`` or ``POLICY_ERROR``.
+        failure: the message of the exception behind ``ACTION_ERROR``, ``WORLD_FAULT`` or ``POLICY_ERROR``.
     """
 
     id: str
@@ -157,8 +189,8 @@ class Episode:
 
     @property
     def failed(self) -> bool:
-        """Whether something other than the agent ended it; such an episode teaches nothing."""
-        return self.stop in (StopReason.ENVIRONMENT_ERROR, StopReason.POLICY_ERROR)
+        """Whether something other than the agent ended it; such an episode is left out, teaches nothing, is counted."""
+        return self.stop in (StopReason.WORLD_FAULT, StopReason.POLICY_ERROR)
 
     @property
     def truncated(self) -> bool:
@@ -167,8 +199,8 @@ class Episode:
 
     @property
     def terminated(self) -> bool:
-        """Whether the task's own rule ended it."""
-        return self.stop is StopReason.TERMINATED
+        """Whether nothing can follow: the task's own rule ended it, or the agent's action broke it."""
+        return self.stop in (StopReason.TERMINATED, StopReason.ACTION_ERROR)
 
     @property
     def solved(self) -> bool:
@@ -188,9 +220,14 @@ class Episode:
         return sum((t.usage for t in self.turns), Usage())
 
     @property
+    def call_counts(self) -> CallCounts:
+        """The calls of all turns by what became of them."""
+        return CallCounts.of(call for turn in self.turns for call in turn.tool_calls)
+
+    @property
     def tool_calls(self) -> int:
-        """Calls made in all turns, refused ones included."""
-        return sum(len(t.tool_calls) for t in self.turns)
+        """Calls that ran, in all turns."""
+        return self.call_counts.made
 
     def contexts(self) -> list[tuple[int, ...]]:
         """The full context of every turn that has a sample, in order."""

@@ -81,6 +81,18 @@ def test_the_own_environment_keeps_the_contract(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_shop_keeps_the_contract_and_its_expert_buys(tmp_path: Path) -> None:
+    (code,) = (block for block in blocks(page("docs/environments.md"), "python") if block.startswith("# shop.py"))
+    (tmp_path / "shop.py").write_text(code)
+    run = [sys.executable, "-m", "agentgym"]
+    done = subprocess.run([*run, "check", "shop:me/Shop-v0"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    play = [*run, "eval", "shop:me/Shop-v0", "--policy", "expert", "--budget", "2,3,inf"]
+    done = subprocess.run(play, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"(?:tool_calls=\d|inf) +([\d.]+) %", done.stdout) == ["0.0", "100.0", "100.0"]
+
+
 def test_the_own_recipe_of_the_training_page_works() -> None:
     (code,) = blocks(page("docs/training.md"), "python")
     from agentgym.trainers import algorithm

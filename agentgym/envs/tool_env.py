@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,6 +40,7 @@ from agentgym.env import Text, TextEnv, digest
 from agentgym.errors import UsageError
 from agentgym.records import ToolCall
 from agentgym.tools.sampling import WORDS, sample_call
+from agentgym.tools.session import MakeSession
 from agentgym.tools.syntax import make_syntax
 from agentgym.tools.syntax.base import Call, Parsed
 from agentgym.tools.tool import Gate, Tool, Toolbox
@@ -77,7 +79,8 @@ class Score(NamedTuple):
     success: bool
 
 
-Scorer = Callable[[str, Question], "float | Score"]
+Scorer = Callable[..., "float | Score"]
+"""``scorer(answer, question)`` or ``scorer(answer, question, session)``."""
 Tasks = Sequence[Question] | Mapping[str, Sequence[Question]] | Callable[[np.random.Generator, str], Question]
 
 
@@ -89,8 +92,11 @@ class ToolEnv(TextEnv):
     without an answer the episode is truncated. The reward comes with the last turn.
 
     The anchor stands for what is known so far, because that is what later behaviour depends on: the task, the *set* of
-    calls of tools without state that succeeded (their order does not matter, and repeating one or failing changes
-    nothing), and the *sequence* of calls of tools with state. How many turns are left is no part of it.
+    calls of tools without a session that succeeded (their order does not matter, and repeating one or failing changes
+    nothing), and the *sequence* of calls of tools with one. How many turns are left is no part of it.
+
+    Tools that name one ``session`` share it for the episode, and the scorer may look at it: see
+    :mod:`agentgym.tools.session`. A fork has copies of the sessions.
 
     A budget refuses calls through :attr:`gate`, asked once for every valid call right before it runs. Set it before
     each ``step``: a fork starts without one.
@@ -99,12 +105,15 @@ class ToolEnv(TextEnv):
         tools: the tools, or a :class:`~agentgym.tools.tool.Toolbox` to take them from; nothing else of it is shared.
         tasks: questions by split; or one list, of which a fifth (by a hash of the text, so that equal texts stay
             together) is the test split; or ``generate(rng, split)``, which must keep its splits apart.
-        scorer: ``scorer(answer, question)`` -> the reward (success from 1 up), or a :class:`Score`.
+        scorer: ``scorer(answer, question)`` or ``scorer(answer, question, session)`` -> the reward (success from 1 up),
+            or a :class:`Score`.
         syntax: how calls are written; see :func:`agentgym.tools.syntax.syntaxes`.
         max_turns: actions before the episode is truncated.
         max_calls: calls that one action may hold.
         instructions: what the agent must know beside the tools.
         expert: ``expert(env)`` -> the next call, the answer, or None; for warm starts and tests.
+        session: which of the tools' sessions the scorer sees, named as in ``@tool(session=...)``; needed only where the
+            tools have several.
         split: ``"train"``, ``"test"``, or whatever splits ``tasks`` gives; a generator with others names them in a
             subclass's ``splits``.
 
@@ -126,6 +135,7 @@ class ToolEnv(TextEnv):
         max_calls: int = 8,
         instructions: str = "",
         expert: Callable[[ToolEnv], Call | str | None] | None = None,
+        session: MakeSession | None = None,
         split: str = "train",
     ) -> None:
         if isinstance(tasks, Mapping):
@@ -140,7 +150,12 @@ class ToolEnv(TextEnv):
         self.instructions = "\n\n".join(filter(None, (instructions, self.syntax.describe())))
         self.waits = any(t.waits for t in self.tools.tools)
         self.gate: Gate | None = None
-        self._scorer, self._expert = scorer, expert
+        self._scorer, self._expert, self._session = scorer, expert, session
+        self._scorer_sees_session = _takes_session(scorer)
+        if session is not None and session not in self.tools.session_makers:
+            raise UsageError(f"no tool has the session {session!r}; write @tool(session=...) with the same one")
+        if self._scorer_sees_session:
+            self._session_maker()  # refused now and not at the end of an episode
         self._generate = tasks if callable(tasks) else None
         self._questions = () if callable(tasks) else questions_of(tasks, split)
         self.num_tasks = None if callable(tasks) else len(self._questions)
@@ -152,7 +167,7 @@ class ToolEnv(TextEnv):
         gym.Env.reset(self, seed=seed)
         question = self.pick(options or {})
         self.tools.close()
-        self.tools = self.tools.open()
+        self.tools = self.tools.open(question)
         self._begin(question)
         return question.text, self._info()
 
@@ -200,8 +215,29 @@ class ToolEnv(TextEnv):
         """What the episode earns with this answer, or without one when its turns are used up."""
         if answer is None:
             return Score(0.0, False)
-        value = self._scorer(answer, self.question)
+        seen = (self.session,) if self._scorer_sees_session else ()
+        value = self._scorer(answer, self.question, *seen)
         return value if isinstance(value, Score) else Score(float(value), bool(value >= 1.0))
+
+    @property
+    def session(self) -> Any:
+        """What the tools remember in this episode, as the scorer sees it; made now if no call needed it yet.
+
+        Raises:
+            UsageError: no tool has a session, or they have several and none was chosen.
+        """
+        return self.tools.session(self._session_maker())
+
+    def _session_maker(self) -> MakeSession:
+        makers = (self._session,) if self._session is not None else self.tools.session_makers
+        if len(makers) != 1:
+            found = ", ".join(getattr(m, "__qualname__", repr(m)) for m in makers)
+            raise UsageError(
+                f"the tools have several sessions ({found}); say which one the scorer sees: ToolEnv(..., session=...)"
+                if makers
+                else "no tool has a session that a scorer could see; write @tool(session=...) for those that remember"
+            )
+        return makers[0]
 
     def expert(self) -> str | None:
         """A good next action, None where no expert was given or it knows none."""
@@ -296,6 +332,16 @@ class ToolEnv(TextEnv):
         if question.evidence:
             info["evidence"] = tuple(question.evidence)
         return info
+
+
+def _takes_session(scorer: Scorer) -> bool:
+    """Whether it has a third required parameter."""
+    try:
+        parameters = inspect.signature(scorer).parameters.values()
+    except (TypeError, ValueError):  # some built-in functions have no signature
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in positional and p.default is p.empty for p in parameters) >= 3
 
 
 def questions_of(tasks: Sequence[Question] | Mapping[str, Sequence[Question]], split: str) -> tuple[Question, ...]:

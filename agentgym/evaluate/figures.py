@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from agentgym import draws
-from agentgym.budget import REFUSED, Budget
+from agentgym.budget import Budget
 from agentgym.evaluate.statistics import (
     Difference,
     Interval,
@@ -30,10 +30,11 @@ class Calls(NamedTuple):
     """The tool calls of one episode.
 
     Attributes:
-        made: all but the refused ones.
+        made: those that ran.
         errors: of these, how many failed.
         repeats: of these, how many did not fail but asked exactly what an earlier one had been answered.
         refused: calls that a budget did not let run.
+        malformed: calls of unknown tools or with wrong arguments, which never ran either.
         cost: price of all.
     """
 
@@ -41,28 +42,28 @@ class Calls(NamedTuple):
     errors: int
     repeats: int
     refused: int
+    malformed: int
     cost: float
 
 
 def calls_of(episode: Episode) -> Calls:
     """Count the tool calls of an episode; a call is wasted once, as an error or as a repeat."""
-    made = errors = repeats = refused = 0
+    errors = repeats = 0
     cost = 0.0
     seen: set[tuple[str, str]] = set()
     for call in (call for turn in episode.turns for call in turn.tool_calls):
         cost += call.cost
-        if call.error is not None and call.error.startswith(REFUSED):
-            refused += 1
+        if call.status != "ran":
             continue
         asked = (call.name, json.dumps(call.arguments, sort_keys=True, default=str))
-        made += 1
         if call.error is not None:
             errors += 1
         elif asked in seen:
             repeats += 1
         else:
             seen.add(asked)
-    return Calls(made, errors, repeats, refused, cost)
+    counts = episode.call_counts
+    return Calls(counts.made, errors, repeats, counts.refused, counts.malformed, cost)
 
 
 class Mean(NamedTuple):
@@ -84,7 +85,8 @@ class Row:
         successes, success, interval: how many were solved, their share, and its Wilson 95 % interval.
         means: for each of :data:`PER_EPISODE`.
         clocks: for each of :data:`CLOCKS`; wall clock, as the records say.
-        errors, repeats, refused: calls that failed, that had been made before, that were refused; in all episodes.
+        errors, repeats: calls that failed, that had been made before; in all episodes.
+        refused, malformed: calls that never ran: refused by the budget, of unknown tools or with wrong arguments.
         productivity: solved episodes for each call made (OTC, 2504.14870: TP); None without calls.
         cost_of_pass: mean cost of an episode / success (2504.13359); None where nothing was solved.
         stops: how many episodes ended for which reason.
@@ -100,6 +102,7 @@ class Row:
     errors: int
     repeats: int
     refused: int
+    malformed: int
     productivity: float | None
     cost_of_pass: float | None
     stops: dict[str, int]
@@ -131,6 +134,7 @@ class Row:
             "repeats": self.repeats,
             "wasted": self.wasted,
             "refused": self.refused,
+            "malformed": self.malformed,
             "stops": self.stops,
         }
 
@@ -159,6 +163,7 @@ def row(budget: Budget, episodes: Sequence[Episode], *, resamples: int = 2000, s
         errors=sum(c.errors for c in calls),
         repeats=sum(c.repeats for c in calls),
         refused=sum(c.refused for c in calls),
+        malformed=sum(c.malformed for c in calls),
         productivity=successes / made if made else None,
         cost_of_pass=means["cost"].mean * len(valid) / successes if successes else None,
         stops=dict(sorted(Counter(str(e.stop) for e in episodes).items())),

@@ -4,8 +4,11 @@ Promises, each with a test in ``tests/core/test_rollout.py``:
 
 1. A policy is asked once per useful turn: a finished episode is never asked again, nothing is asked to be thrown away.
 2. A fast episode never waits for a slow one: a request is submitted as soon as its observation is there.
-3. An environment that raises, or returns what the contract forbids, makes one episode with ``ENVIRONMENT_ERROR``; its
-   instance is replaced; the others go on.
+3. An environment that raises over an action, or returns what the contract forbids, makes one episode with
+   ``ACTION_ERROR``: the agent's failure, its last turn earns 0. Where the world is at fault
+   (:class:`~agentgym.errors.WorldFault`, or ``reset`` fails) a new environment is made and the same actions are played
+   once more, without asking the policy again; if that fails too, or meets other states, the episode ends with
+   ``WORLD_FAULT``. The instance is replaced, the others go on.
 4. A policy that raises makes one episode with ``POLICY_ERROR``; the others go on.
 5. ``terminated`` and ``truncated`` are never mixed up, and a reply with ``stop`` ends the episode before a step.
 6. Members of a group start from the same anchor, or :class:`~agentgym.errors.ContractError` is raised.

@@ -17,14 +17,15 @@ import gymnasium as gym
 
 from agentgym import draws
 from agentgym.env import fork
-from agentgym.errors import ContractError, PolicyError, UsageError
+from agentgym.errors import ContractError, PolicyError, UsageError, WorldFault
 from agentgym.policy import Policy, Reply
 from agentgym.records import Episode, StopReason, Task, Usage
 from agentgym.rollout.branching import Branching, Independent
 from agentgym.rollout.running import Group, GroupState, Running
 
 MakeEnv = Callable[[], gym.Env[str, str]]
-_RESET, _REPLY, _STEP = "reset", "reply", "step"
+_RESET, _REPLY, _STEP, _REDO = "reset", "reply", "step", "repeated step"
+_BROKEN = (StopReason.ACTION_ERROR, StopReason.WORLD_FAULT)
 _Event = tuple[str, Running, Future[Any], float]  # what finished, for whom, with what, when
 
 
@@ -139,6 +140,10 @@ class Rollout:
         env = self._idle.pop() if self._idle else None
         episode = state.start(draws.key(self.run_key, state.group.id, root), task, env, self.max_turns)
         self._running[id(episode)] = episode
+        self._reset(episode)
+
+    def _reset(self, episode: Running) -> None:
+        task = episode.task
         options = dict(task.options) if task.options else None
 
         def reset() -> Any:
@@ -166,6 +171,9 @@ class Rollout:
         episode.evidence = tuple(info.get("evidence", ()))
         assert episode.env is not None
         episode.charge = _charge_of(episode.env)
+        if episode.redone is not None:
+            self._met_again(episode, observation, info)
+            return
         episode.meet(observation, info)
         self._ready.append(episode)
 
@@ -174,7 +182,8 @@ class Rollout:
     def _drive(self) -> None:
         """Take every episode that can go on as far as it goes without waiting."""
         while self._ready:
-            self._ask(self._ready.popleft())
+            episode = self._ready.popleft()
+            (self._ask if episode.redone is None else self._redo)(episode)
 
     def _ask(self, episode: Running) -> None:
         request = episode.request(self.instructions)
@@ -199,12 +208,15 @@ class Rollout:
             self._finish(episode, reply.stop, final=episode.observation)
             return
         self._decide(episode, reply)
-        env, action = episode.env, reply.action
-        assert env is not None
         episode.reply = reply
+        self._step(episode)
+
+    def _step(self, episode: Running) -> None:
+        env, reply = episode.env, episode.reply
+        assert env is not None
         if episode.charge is not None:
             episode.charge(replace(reply.usage, model_seconds=episode.model_seconds))
-        self._call(_STEP, episode, lambda: env.step(action))
+        self._call(_STEP, episode, lambda: env.step(reply.action))
 
     def _decide(self, episode: Running, reply: Reply) -> None:
         """Ask about branching, once a turn: when the policy shows the first tokens, else on the reply."""
@@ -228,10 +240,7 @@ class Rollout:
     def _after_step(
         self, episode: Running, started: float, result: tuple[str, Any, bool, bool, dict[str, Any]]
     ) -> None:
-        observation, reward, terminated, truncated, info = result
-        reward = float(reward)
-        if not math.isfinite(reward) or not isinstance(observation, str):
-            raise ValueError("the reward must be finite and the observation a text")
+        observation, reward, terminated, truncated, info = _checked(result)
         stop = StopReason(info.get("stop", StopReason.TURN_LIMIT)) if truncated else None
         episode.played(reward, info, started)
         if terminated:
@@ -243,6 +252,51 @@ class Rollout:
         else:
             episode.meet(observation, info)
             self._ready.append(episode)
+
+    # Failing ----------------------------------------------------------------------------------------------------------
+
+    def _failed(self, kind: str, episode: Running, failure: str, *, world: bool) -> None:
+        """The environment raised. An action's own error is the agent's failure; the world gets a second try."""
+        if kind == _STEP and not world:
+            episode.broke(failure)
+            self._finish(episode, StopReason.ACTION_ERROR, success=False, failure=failure)
+        elif episode.fault is not None:
+            self._finish(episode, StopReason.WORLD_FAULT, failure=failure)
+        else:
+            episode.fault = failure
+            episode.redone = 0 if kind == _STEP else None
+            if episode.env is not None:
+                self._put_back(episode.env, broken=True)
+                episode.env = None
+            self._reset(episode)
+
+    def _met_again(self, episode: Running, observation: str, info: dict[str, Any]) -> None:
+        if episode.repeats(observation, info):
+            self._ready.append(episode)
+        else:
+            again = f"{episode.fault}; played again, it met another state after {episode.redone} actions"
+            self._finish(episode, StopReason.WORLD_FAULT, failure=again)
+
+    def _redo(self, episode: Running) -> None:
+        """Play the next recorded action again, at last the one that met the fault."""
+        env, done = episode.env, episode.redone
+        assert env is not None
+        assert done is not None
+        if done == len(episode.turns):
+            episode.redone = None
+            self._step(episode)
+        else:
+            turn = episode.turns[done]
+            episode.redone = done + 1
+            if episode.charge is not None:
+                episode.charge(turn.usage)
+            self._call(_REDO, episode, lambda: env.step(turn.action))
+
+    def _after_redo(self, episode: Running, result: tuple[str, Any, bool, bool, dict[str, Any]]) -> None:
+        observation, _, terminated, truncated, info = _checked(result)
+        if terminated or truncated:
+            raise ValueError("the episode was not over here before")
+        self._met_again(episode, observation, info)
 
     def _finish(
         self,
@@ -276,7 +330,7 @@ class Rollout:
         self.branching.ended(done)
         self.policy.release(episode.id)
         if episode.env is not None:
-            self._put_back(episode.env, broken=stop is StopReason.ENVIRONMENT_ERROR)
+            self._put_back(episode.env, broken=stop in _BROKEN)
         if state.room > 0 and state.finished == state.claimed:
             self._add_roots(state, self.branching.refill(state, done))
 
@@ -301,7 +355,7 @@ class Rollout:
         try:
             result = function()
         except Exception as error:
-            self._finish(episode, StopReason.ENVIRONMENT_ERROR, failure=_describe(error))
+            self._failed(kind, episode, _describe(error), world=isinstance(error, WorldFault))
             return
         self._after(kind, episode, started, result)
 
@@ -309,12 +363,14 @@ class Rollout:
         try:
             if kind == _STEP:
                 self._after_step(episode, started, result)
+            elif kind == _REDO:
+                self._after_redo(episode, result)
             else:
                 self._after_reset(episode, result)
         except ContractError:
             raise
         except (TypeError, ValueError, AttributeError) as error:  # what came back is not what the contract says
-            self._finish(episode, StopReason.ENVIRONMENT_ERROR, failure=f"{kind} returned {result!r:.200}: {error}")
+            self._failed(kind, episode, f"{kind} returned {result!r:.200}: {error}", world=False)
 
     def _watch(self, kind: str, episode: Running, future: Future[Any]) -> None:
         self._in_flight += 1
@@ -338,8 +394,10 @@ class Rollout:
         self._in_flight -= 1
         error = CancelledError() if future.cancelled() else future.exception()
         if error is not None:
-            stop = StopReason.POLICY_ERROR if kind == _REPLY else StopReason.ENVIRONMENT_ERROR
-            self._finish(episode, stop, failure=_describe(error))
+            if kind == _REPLY:
+                self._finish(episode, StopReason.POLICY_ERROR, failure=_describe(error))
+            else:
+                self._failed(kind, episode, _describe(error), world=isinstance(error, WorldFault))
         elif kind == _REPLY:
             self._act(episode, future.result(), when)
         else:
@@ -354,6 +412,21 @@ def _charge_of(env: gym.Env[str, str]) -> Callable[[Usage], None] | None:
         if not isinstance(env, gym.Wrapper):
             return None
         env = env.env
+
+
+def _checked(
+    result: tuple[str, Any, bool, bool, dict[str, Any]],
+) -> tuple[str, float, bool, bool, dict[str, Any]]:
+    """What ``step`` returned.
+
+    Raises:
+        ValueError, TypeError: it is not what the contract says.
+    """
+    observation, reward, terminated, truncated, info = result
+    number = float(reward)
+    if not math.isfinite(number) or not isinstance(observation, str):
+        raise ValueError("the reward must be finite and the observation a text")
+    return observation, number, terminated, truncated, info
 
 
 def _timed(function: Callable[[], Any]) -> tuple[float, Any]:

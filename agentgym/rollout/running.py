@@ -79,6 +79,8 @@ class Running:
     reply: Reply = _NO_REPLY
     asked: float = 0.0  #: when the request of this turn was submitted
     model_seconds: float = 0.0
+    fault: str | None = None  #: how its world failed; it is played once more, in a new environment
+    redone: int | None = None  #: how many of its actions were played again there; None where nothing is to be
 
     def meet(self, observation: str, info: dict[str, Any]) -> None:
         """Come to a state that must be acted in."""
@@ -105,6 +107,17 @@ class Running:
         self.turns.append(
             Turn(self.observation, reply.action, reward, self.anchor, info.get("error"), calls, reply.sample, usage)
         )
+
+    def broke(self, failure: str) -> None:
+        """The environment raised over the reply's action: it earns nothing, and its turn says why."""
+        self.played(0.0, {"error": failure}, self.asked + self.model_seconds)
+
+    def repeats(self, observation: str, info: dict[str, Any]) -> bool:
+        """Whether the state met after ``redone`` repeated actions is the one that was met there the first time."""
+        assert self.redone is not None
+        later = self.turns[self.redone] if self.redone < len(self.turns) else self
+        anchor = info.get("anchor")
+        return later.observation == observation if anchor is None or later.anchor is None else later.anchor == anchor
 
     def branch(self, env: gym.Env[str, str]) -> Running:
         """Another member of the group that stands where this one does, in a copy of its environment."""

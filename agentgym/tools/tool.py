@@ -11,39 +11,31 @@
             k: how many passages.
         \"\"\"
 
-A tool with state of its own in each episode (an interpreter, a browser page) names what opens it:
-``@tool(session=Interpreter)``; its function takes that :class:`Session` as first parameter, which the model never sees.
+A tool that remembers something within an episode (a cart, an interpreter, a browser page) names what makes it:
+``@tool(session=Cart)``; its function takes the session as first parameter, which the model never sees. Tools that name
+the same maker share one session per episode (:mod:`agentgym.tools.session`).
 """
 
 from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self, overload
+from typing import Any, overload
 
 from pydantic_core import to_json
 
-from agentgym.errors import ToolError, UnknownName, UsageError
+from agentgym.errors import ToolError, UnknownName, UsageError, WorldFault
 from agentgym.records import ToolCall
 from agentgym.tools.loop import background, in_thread
 from agentgym.tools.plain import mend, shorten, without_paths
 from agentgym.tools.schema import NAME, read_function
+from agentgym.tools.session import MakeSession, Sessions
 
 #: Calls of one tool that may outlive their timeout at the same time; a thread cannot be killed, only waited for.
 MAX_STUCK = 32
-
-
-class Session(Protocol):
-    """One tool's private state in one episode."""
-
-    def fork(self) -> Self:
-        """An independent copy, for a branch of the episode."""
-
-    def close(self) -> None:
-        """Release what it holds. A call that ran out of time may still be using it; closing should end that call."""
 
 
 Gate = Callable[[ToolCall], str | None]
@@ -62,7 +54,8 @@ class Tool:
         function: what runs; sync or async.
         timeout: seconds that a call may take, None for no limit (then it runs inline, without a thread).
         price: cost of one call.
-        session: makes the tool's :class:`Session` for an episode; None for a tool without state.
+        session: makes what the tool remembers in an episode, shared with every tool that names the same maker; None for
+            a tool that remembers nothing.
     """
 
     name: str
@@ -72,7 +65,7 @@ class Tool:
     function: Callable[..., Any] = field(repr=False)
     timeout: float | None = None
     price: float = 0.0
-    session: Callable[[], Session] | None = field(default=None, repr=False)
+    session: MakeSession | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -81,6 +74,11 @@ class Tool:
             raise UsageError(f"tool {self.name!r}: timeout must be positive seconds or None, got {self.timeout!r}")
         if not self.price >= 0:
             raise UsageError(f"tool {self.name!r}: price must not be negative, got {self.price!r}")
+        if self.session is not None and (not callable(self.session) or not isinstance(self.session, Hashable)):
+            raise UsageError(
+                f"tool {self.name!r}: session must be a class or function that makes one, got {self.session!r}; "
+                "tools share a session by naming the same one"
+            )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The function itself, unchecked and uncounted."""
@@ -113,7 +111,7 @@ def tool(
     name: str | None = None,
     timeout: float | None = None,
     price: float = 0.0,
-    session: Callable[[], Session] | None = None,
+    session: MakeSession | None = None,
 ) -> Tool: ...
 @overload
 def tool(
@@ -121,7 +119,7 @@ def tool(
     name: str | None = None,
     timeout: float | None = None,
     price: float = 0.0,
-    session: Callable[[], Session] | None = None,
+    session: MakeSession | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -130,7 +128,7 @@ def tool(
     name: str | None = None,
     timeout: float | None = None,
     price: float = 0.0,
-    session: Callable[[], Session] | None = None,
+    session: MakeSession | None = None,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a typed function (``@tool``, ``@tool(timeout=5)``, ``tool(index.search, name="search")``).
 
@@ -141,7 +139,8 @@ def tool(
         name: the function's name if left out.
         timeout: seconds; a sync call that is out of time goes on in its thread, an async one is cancelled.
         price: cost of one call, in whatever unit budgets use.
-        session: makes the session of an episode; the function's first parameter receives it.
+        session: a class or function that makes the session of an episode; the function's first parameter receives it.
+            Tools that name the same one share the session. Where it has a required parameter, it is given the task.
 
     Raises:
         UsageError: a description or annotation is missing, or an option is out of range.
@@ -192,10 +191,10 @@ class Toolbox:
         self._stuck: dict[str, set[Future[Any]]] = {name: set() for name in self._tools}
         self._start()
 
-    def _start(self) -> None:
+    def _start(self, task: object = None) -> None:
         self.tally = {name: Tally() for name in self._tools}
         self.ran = self.misfits = 0
-        self._sessions: dict[str, Session] = {}
+        self._sessions = Sessions(task)
 
     @property
     def tools(self) -> tuple[Tool, ...]:
@@ -211,53 +210,70 @@ class Toolbox:
         """All tools in OpenAI's function format, for prompts and native tool calls."""
         return [t.schema for t in self._tools.values()]
 
-    def open(self) -> Toolbox:
-        """The same tools for a new episode: counters at zero, no sessions."""
+    @property
+    def session_makers(self) -> tuple[MakeSession, ...]:
+        """What makes the sessions of the tools, each once, in the order of the tools."""
+        return tuple(dict.fromkeys(t.session for t in self._tools.values() if t.session is not None))
+
+    def session(self, make: MakeSession) -> Any:
+        """The episode's session of this maker; made now, if no call needed it yet."""
+        return self._sessions.of(make)
+
+    def open(self, task: object = None) -> Toolbox:
+        """The same tools for a new episode: counters at zero, no sessions; their makers may be given the task."""
         twin = object.__new__(type(self))
         twin._tools, twin._stuck = self._tools, self._stuck
-        twin._start()
+        twin._start(task)
         return twin
 
     def fork(self) -> Toolbox:
-        """The same tools for a branch: counters and sessions copied."""
+        """The same tools for a branch: counters and sessions copied.
+
+        Raises:
+            ForkError: a session cannot be copied.
+        """
         twin = self.open()
         twin.tally = {name: replace(t) for name, t in self.tally.items()}
         twin.ran, twin.misfits = self.ran, self.misfits
-        twin._sessions = {name: s.fork() for name, s in self._sessions.items()}
+        twin._sessions = self._sessions.fork()
         return twin
 
     def close(self) -> None:
         """Close the episode's sessions; the tools stay usable elsewhere."""
-        while self._sessions:
-            self._sessions.popitem()[1].close()
+        self._sessions.close()
 
     def call(self, name: str, arguments: object, *, gate: Gate | None = None) -> ToolCall:
         """Check the arguments, ask the gate, run, time, count and price one call.
 
         Whatever goes wrong comes back in ``error``: an unknown tool, wrong arguments, a refusal, a timeout, ToolError's
         text, and any other exception by its type and message (no traceback, no paths of this machine). A call that did
-        not run costs nothing.
+        not run costs nothing; its ``status`` says why.
+
+        Raises:
+            WorldFault: the tool's own world is broken, e.g. its server is gone.
         """
         known = self._tools.get(name) if isinstance(name, str) else None
         shown = arguments if isinstance(arguments, Mapping) else {}
         if known is None:
             self.misfits += 1
             title = shorten(str(name))
-            return ToolCall(title, shown, error=str(UnknownName("tool", title, self._tools)))
+            return ToolCall(title, shown, error=str(UnknownName("tool", title, self._tools)), status="malformed")
         tally = self.tally[name]
         try:
             checked = known.check(arguments)
         except Exception as error:
             self.misfits += 1
             tally.errors += 1
-            return ToolCall(name, shown, error=explain(error))
+            return ToolCall(name, shown, error=explain(error), status="malformed")
         if gate is not None and (refusal := gate(ToolCall(name, shown, cost=known.price))) is not None:
             tally.errors += 1
-            return ToolCall(name, shown, error=refusal)
+            return ToolCall(name, shown, error=refusal, status="refused")
         result, problem = "", None
         begin = time.perf_counter()
         try:
             result = as_text(self._run(known, checked))
+        except WorldFault:  # nothing that the agent did: the episode cannot go on
+            raise
         except (Exception, SystemExit) as error:
             problem = explain(error)
             tally.errors += 1
@@ -269,7 +285,7 @@ class Toolbox:
         return ToolCall(name, shown, result, problem, seconds, known.price)
 
     def _run(self, known: Tool, arguments: dict[str, Any]) -> Any:
-        session = self._session(known)
+        session = () if known.session is None else (self._sessions.of(known.session),)
         if inspect.iscoroutinefunction(known.function):
             return self._wait(known, background().submit(known.function(*session, **arguments)))
         if known.timeout is None:
@@ -289,18 +305,10 @@ class Toolbox:
         if not call.cancel():
             self._stuck[known.name].add(call)
         restarted = ""
-        if known.name in self._sessions:
-            # The late call may still be using the session, so the episode goes on with another one.
-            self._sessions.pop(known.name).close()
+        # The late call may still be using the session, so the episode goes on with another one.
+        if known.session is not None and self._sessions.drop(known.session):
             restarted = "; its session was closed and the next call starts a new one"
         raise ToolError(f"{known.name} timed out after {known.timeout:g} s{restarted}")
-
-    def _session(self, known: Tool) -> tuple[Session, ...]:
-        if known.session is None:
-            return ()
-        if known.name not in self._sessions:
-            self._sessions[known.name] = known.session()
-        return (self._sessions[known.name],)
 
 
 def as_text(value: object) -> str:

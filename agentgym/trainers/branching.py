@@ -186,8 +186,8 @@ def shared(episodes: Iterable[Episode]) -> dict[str, float]:
     own = [t for e in found for t in e.own_turns]
     return {
         "branches": float(sum(e.parent is not None for e in found)),
-        "made_tool_calls": float(sum(len(t.tool_calls) for t in own)),
-        "inherited_tool_calls": float(sum(len(t.tool_calls) for t in inherited)),
+        "made_tool_calls": float(sum(t.call_counts.made for t in own)),
+        "inherited_tool_calls": float(sum(t.call_counts.made for t in inherited)),
         "made_action_tokens": float(sum(_tokens(t) for t in own)),
         "inherited_action_tokens": float(sum(_tokens(t) for t in inherited)),
     }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import gymnasium as gym
 
 from agentgym import draws
-from agentgym.budget import REFUSED, Budget, BudgetedEnv, parse_budgets, under
+from agentgym.budget import Budget, BudgetedEnv, parse_budgets, under
 from agentgym.errors import UsageError
 from agentgym.records import Episode, StopReason, Task
 from agentgym.trainers.config import TrainConfig
@@ -58,14 +58,10 @@ class TrainingBudgets:
         Raises:
             UsageError: there is none.
         """
-        kept = [e for e in episodes if e.stop is not StopReason.BUDGET and not _refused(e)]
+        kept = [e for e in episodes if e.stop is not StopReason.BUDGET and not e.call_counts.refused]
         if not kept:
             raise UsageError(
                 f"no expert episode stays within budget={self._config.budget}, so there is nothing to imitate; "
                 "add a larger one to draw from, e.g. inf, or set warm_start=0"
             )
         return kept
-
-
-def _refused(episode: Episode) -> bool:
-    return any((call.error or "").startswith(REFUSED) for turn in episode.turns for call in turn.tool_calls)

@@ -26,7 +26,7 @@ IDS = ("group", "episode", "task", "anchor", "parent")  # any hashables; None me
 DTYPES: Mapping[str, type] = {
     **dict.fromkeys(("reward", "entropy", "value", "bootstrap", "baseline", "kl"), np.float64),
     **dict.fromkeys(("answer_logprob", "answer_logprob_before", "evidence_recall", "evidence_cited"), np.float64),
-    **dict.fromkeys(("turn", "tokens", "tool_calls", "fork_turn"), np.int64),
+    **dict.fromkeys(("turn", "tokens", "tool_calls", "refused_calls", "malformed_calls", "fork_turn"), np.int64),
     **dict.fromkeys(("success", "valid", "truncated", "terminated"), np.bool_),
 }
 
@@ -60,7 +60,9 @@ class TurnTable:
     valid                   bool, the environment understood the action
     success                 bool, the episode solved its task; see :attr:`agentgym.records.Episode.solved`
     truncated, terminated   bool, how the episode ended
-    tokens, tool_calls      int, action tokens and tool calls of the turn
+    tokens, tool_calls      int, action tokens of the turn, and its tool calls that ran
+    refused_calls           int, calls that a budget did not let run
+    malformed_calls         int, calls of unknown tools or with wrong arguments, which never ran either
     entropy                 float, mean entropy (nats) of the action's tokens; NaN: not recorded, or no tokens
     task                    id of the task, the same whenever it is played again
     evidence_recall         float, share of the supporting documents shown so far, see :mod:`.evidence`; NaN: none named
@@ -113,6 +115,7 @@ class TurnTable:
                 "pass [e for e in episodes if not e.failed]"
             )
         rows = [(e, number, turn) for e in episodes for number, turn in enumerate(e.turns)]
+        counts = [turn.call_counts for _, _, turn in rows]
         columns: dict[str, list[Any]] = {
             "group": [e.group or ("episode", e.id) for e, _, _ in rows],
             "episode": [e.id for e, _, _ in rows],
@@ -121,7 +124,9 @@ class TurnTable:
             "reward": [t.reward for _, _, t in rows],
             "valid": [t.error is None for _, _, t in rows],
             "tokens": [len(t.sample.action) if t.sample else t.usage.completion_tokens for _, _, t in rows],
-            "tool_calls": [len(t.tool_calls) for _, _, t in rows],
+            "tool_calls": [c.made for c in counts],
+            "refused_calls": [c.refused for c in counts],
+            "malformed_calls": [c.malformed for c in counts],
             "truncated": [e.truncated for e, _, _ in rows],
             "terminated": [e.terminated for e, _, _ in rows],
             "parent": [e.parent for e, _, _ in rows],

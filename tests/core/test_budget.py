@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentgym import TextEnv, fork, make
-from agentgym.budget import REFUSED, UNLIMITED, Budget, BudgetedEnv, parse_budgets, under
+from agentgym.budget import UNLIMITED, Budget, BudgetedEnv, parse_budgets, under
 from agentgym.envs.tool_env import Question, ToolEnv
 from agentgym.errors import UsageError
 from agentgym.policy import Reply, Request, ScriptedPolicy
 from agentgym.prices import ModelPrice, Prices
-from agentgym.records import StopReason, Task, ToolCall, Usage
+from agentgym.records import CallCounts, StopReason, Task, ToolCall, Usage
 from agentgym.rollout import Group, Rollout
 from agentgym.tools.tool import tool
 
@@ -157,7 +157,7 @@ def test_calls_beyond_the_budget_do_not_run_and_say_so() -> None:
     assert "refused: the budget of 1 tool call is used up; go on without it" in observation
     assert "8" not in observation
     assert (reward, terminated, truncated) == (0.0, False, False)
-    assert info["tool_calls"][0].error.startswith(REFUSED)
+    assert [(c.status, c.error[:9]) for c in info["tool_calls"]] == [("refused", "refused: ")]
     assert info["budget"] == {"tool_calls": 0}
     assert (env.spent.tool_calls, env.spent.refused, env.unwrapped.tools.ran) == (1, 1, 1)
     assert env.step("<answer>42</answer>")[2] is True
@@ -170,11 +170,15 @@ def test_the_calls_of_one_action_share_the_budget() -> None:
     assert (env.spent.tool_calls, env.spent.refused) == (2, 1)
 
 
-def test_malformed_calls_count_once_their_turn_is_over() -> None:
-    env = started(tools_env(), Budget(tool_calls=2))
-    env.step(call("many"))
-    assert env.left == {"tool_calls": 1}
+def test_calls_that_never_ran_are_counted_apart() -> None:
+    env = started(tools_env(), Budget(tool_calls=0))
+    env.step(call("many") + call(4) * 2)
+    _, _, _, _, info = env.step(call(1) + call(4, "no_such_tool"))
+    assert [c.status for c in info["tool_calls"]] == ["refused"]  # the second is no call in this syntax
+    assert (env.spent.tool_calls, env.spent.refused, env.spent.malformed) == (0, 3, 1)
+    assert env.left == {"tool_calls": 0}
     assert env.spent.cost == 0.0
+    assert env.spent.per_tool == {}
 
 
 def test_a_budget_for_one_tool() -> None:
@@ -412,8 +416,8 @@ def test_no_limit_on_calls_that_run_is_ever_passed(budget: Budget, actions: list
     assert env.unwrapped.tools.ran <= budget.limits.get("tool_calls", math.inf)
     assert env.unwrapped.tools.tally["double"].calls <= budget.limits.get("per_tool.double", math.inf)
     assert env.spent.turns <= budget.limits.get("turns", math.inf)
-    refused = [c for c in made if (c.error or "").startswith(REFUSED)]
-    assert (env.spent.tool_calls, env.spent.refused) == (len(made) - len(refused), len(refused))
+    assert (env.spent.tool_calls, env.spent.refused, env.spent.malformed) == CallCounts.of(made)
+    assert env.spent.tool_calls == env.unwrapped.tools.ran
     assert env.spent.cost == pytest.approx(sum(c.cost for c in made))
 
 

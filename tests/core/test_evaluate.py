@@ -22,8 +22,8 @@ from scipy import integrate
 from scipy import stats as scipy_stats
 
 from agentgym import TextEnv
-from agentgym.budget import REFUSED, UNLIMITED, Budget, parse_budgets
-from agentgym.errors import PolicyError, StoreError, UsageError
+from agentgym.budget import UNLIMITED, Budget, parse_budgets
+from agentgym.errors import PolicyError, StoreError, UsageError, WorldFault
 from agentgym.evaluate import (
     Curve,
     SweepFolder,
@@ -137,12 +137,13 @@ USAGE = Usage(100, 10, 0.5, model_seconds=2.0, tool_seconds=1.0)
 
 
 def calls(*texts: str) -> tuple[ToolCall, ...]:
-    """``search:fox`` ran, ``search:fox!`` failed, ``search:fox-`` was refused."""
+    """``search:fox`` ran, ``search:fox!`` failed, ``search:fox-`` was refused, ``search:fox?`` was malformed."""
     made = []
     for text in texts:
-        error = {"!": "no such page", "-": REFUSED + "the budget is used up"}.get(text[-1])
-        name, _, query = text.rstrip("!-").partition(":")
-        made.append(ToolCall(name, {"query": query}, error=error, cost=0.0 if error else 0.25))
+        error = {"!": "no such page", "-": "refused: the budget is used up", "?": "what?"}.get(text[-1])
+        status: Any = {"-": "refused", "?": "malformed"}.get(text[-1], "ran")
+        name, _, query = text.rstrip("!-?").partition(":")
+        made.append(ToolCall(name, {"query": query}, error=error, cost=0.0 if error else 0.25, status=status))
     return tuple(made)
 
 
@@ -155,18 +156,18 @@ def episode(number: int, success: bool | None, *turns: tuple[ToolCall, ...], **k
 FOUR = [
     episode(0, True, calls("search:a", "search:b"), calls("search:a"), ()),
     episode(1, True, calls("search:a!", "search:a", "open:a"), ()),
-    episode(2, False, calls("search:c"), calls("search:c-", "search:d-"), ()),
+    episode(2, False, calls("search:c"), calls("search:c-", "search:d-"), calls("search:c?")),
     replace(episode(3, None, (), stop=StopReason.BUDGET), turns=(Turn("o", "a", usage=USAGE),)),
 ]
-BROKEN = episode(4, True, calls("search:x"), stop=StopReason.ENVIRONMENT_ERROR, failure="OSError: gone")
+BROKEN = episode(4, True, calls("search:x"), stop=StopReason.WORLD_FAULT, failure="OSError: gone")
 
 
 def test_calls_are_counted_once_each() -> None:
-    assert calls_of(FOUR[0]) == (3, 0, 1, 0, 0.75)
-    assert calls_of(FOUR[1]) == (3, 1, 0, 0, 0.5)  # asking again after an error is no waste
-    assert calls_of(FOUR[2]) == (1, 0, 0, 2, 0.25)
+    assert calls_of(FOUR[0]) == (3, 0, 1, 0, 0, 0.75)
+    assert calls_of(FOUR[1]) == (3, 1, 0, 0, 0, 0.5)  # asking again after an error is no waste
+    assert calls_of(FOUR[2]) == (1, 0, 0, 2, 1, 0.25)
     again = replace(FOUR[0], turns=(replace(FOUR[0].turns[0], tool_calls=calls("search:a", "search:a!", "search:a!")),))
-    assert calls_of(again) == (3, 2, 0, 0, 0.25)  # a failed repeat is wasted once
+    assert calls_of(again) == (3, 2, 0, 0, 0, 0.25)  # a failed repeat is wasted once
 
 
 def test_what_the_environment_does_not_call_is_solved_by_reward() -> None:
@@ -193,10 +194,10 @@ def test_the_figures_of_a_row() -> None:
     assert found.means["reward"].mean == 4.0 / 4
     assert found.means["cost"].mean == (9 * 0.5 + 1.5) / 4
     assert found.clocks["seconds"].mean == 27 / 4
-    assert (found.errors, found.repeats, found.wasted, found.refused) == (1, 1, 2, 2)
+    assert (found.errors, found.repeats, found.wasted, found.refused, found.malformed) == (1, 1, 2, 2, 1)
     assert found.productivity == 2 / 7
     assert found.cost_of_pass == pytest.approx((6.0 / 4) / 0.5)
-    assert found.stops == {"budget": 1, "environment_error": 1, "terminated": 3}
+    assert found.stops == {"budget": 1, "terminated": 3, "world_fault": 1}
     low, high = found.means["calls"][1:]
     assert 0.0 <= low < 7 / 4 < high <= 3.0
     assert "seconds" not in found.as_dict()
@@ -284,7 +285,7 @@ class Coin(TextEnv):
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         self.turn += 1
         if self.seed == 13:
-            raise OSError("the coin is gone")
+            raise WorldFault("the coin is gone")
         done = self.turn > self.seed % 5
         return "again", float(done), done, False, self.info() | ({"success": action == "heads"} if done else {})
 
@@ -320,7 +321,7 @@ def test_a_sweep_plays_the_same_tasks_under_every_budget() -> None:
 def test_a_broken_environment_is_counted_and_left_out() -> None:
     found = evaluate(Coin, ScriptedPolicy(toss), tasks=[12, 13, 14])
     assert (found.rows[0].episodes, found.rows[0].failed) == (2, 1)
-    assert found.episodes[0][1].failure == "OSError: the coin is gone"
+    assert found.episodes[0][1].failure == "WorldFault: the coin is gone"
 
 
 def test_tasks_and_budgets_must_be_possible() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentgym.errors import UnknownName, nearest
-from agentgym.records import Episode, Sample, StopReason, Task, ToolCall, Turn, Usage
+from agentgym.records import CallCounts, Episode, Sample, StopReason, Task, ToolCall, Turn, Usage
 
 
 def episode(**changes: Any) -> Episode:
@@ -32,9 +32,7 @@ def test_an_episode_is_terminated_truncated_failed_or_left(stop: StopReason) -> 
 
 def test_sums_over_turns() -> None:
     turns = (
-        Turn(
-            "", "", 0.5, tool_calls=(ToolCall("a"), ToolCall("b", error="refused")), usage=Usage(10, 2, 0.25, 1, 2, 3)
-        ),
+        Turn("", "", 0.5, tool_calls=(ToolCall("a"), ToolCall("b", error="no")), usage=Usage(10, 2, 0.25, 1, 2, 3)),
         Turn("", "", -2.0, tool_calls=(ToolCall("a"),), usage=Usage(5, 3, 0.5, 10, 20, 30)),
     )
     one = episode(turns=turns)
@@ -44,6 +42,23 @@ def test_sums_over_turns() -> None:
     assert (total.prompt_tokens, total.completion_tokens, total.cost) == (15, 5, 0.75)
     assert (total.model_seconds, total.tool_seconds, total.waiting_seconds) == (11, 22, 33)
     assert episode().usage == Usage()
+
+
+def test_calls_that_never_ran_are_counted_apart() -> None:
+    refused, malformed = ToolCall("a", error="no", status="refused"), ToolCall("b", error="what?", status="malformed")
+    one = episode(turns=(Turn("", "", tool_calls=(refused,) * 3), Turn("", "", tool_calls=(ToolCall("a"), malformed))))
+    assert [t.call_counts for t in one.turns] == [CallCounts(0, 3, 0), CallCounts(1, 0, 1)]
+    assert one.call_counts == CallCounts(made=1, refused=3, malformed=1)
+    assert one.tool_calls == 1
+
+
+def test_an_action_that_broke_the_environment_counts_and_ends_all() -> None:
+    broken = episode(stop=StopReason.ACTION_ERROR)
+    assert (broken.failed, broken.terminated, broken.truncated) == (False, True, False)
+    assert episode(stop=StopReason.WORLD_FAULT).failed
+    assert StopReason("environment_error") is StopReason.WORLD_FAULT  # an older record; it was left out
+    with pytest.raises(ValueError, match="no such reason"):
+        StopReason("no such reason")
 
 
 def test_seconds_do_not_count_in_comparisons() -> None:

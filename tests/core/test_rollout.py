@@ -13,7 +13,7 @@ import pytest
 
 from agentgym import draws
 from agentgym.env import TextEnv, digest
-from agentgym.errors import ContractError, PolicyError, UsageError
+from agentgym.errors import ContractError, PolicyError, UsageError, WorldFault
 from agentgym.policy import Immediate, Reply, Request, ScriptedPolicy
 from agentgym.records import Episode, StopReason, Task, Usage
 from agentgym.rollout import Group, Independent, Rollout, Running
@@ -224,6 +224,7 @@ class Broken(Walk):
     """Breaks in a way that the seed decides, on its second turn."""
 
     made = 0
+    resets = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -233,6 +234,7 @@ class Broken(Walk):
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[str, dict[str, Any]]:
         assert not self.wrecked, "a broken instance was used again"
         if seed == 1:
+            type(self).resets += 1
             self.wrecked = True
             raise OSError("no display")
         result = super().reset(seed=seed, options={"length": 3})
@@ -260,15 +262,17 @@ class Broken(Walk):
 
 @pytest.mark.parametrize("threads", [0, 3])
 def test_3_a_broken_environment_is_one_failed_episode(threads: int) -> None:
-    Broken.made = 0
+    Broken.made = Broken.resets = 0
     episodes, _ = play(Broken, Counting(), groups(12), slots=3, threads=threads)
     assert len(episodes) == 12
-    failed = {e.task.seed: e for e in episodes.values() if e.stop is StopReason.ENVIRONMENT_ERROR}
-    assert set(failed) == set(range(1, 10))
-    assert all(e.failed for e in failed.values())
+    failed = {e.task.seed: e for e in episodes.values() if e.failure is not None}
+    assert {seed: e.stop for seed, e in failed.items()} == {
+        seed: StopReason.WORLD_FAULT if seed in (1, 2) else StopReason.ACTION_ERROR for seed in range(1, 10)
+    }
+    assert [seed for seed, e in sorted(failed.items()) if e.failed] == [1, 2]
     assert failed[1].failure == "OSError: no display"
     assert failed[9].failure == "RuntimeError: boom"
-    assert len(failed[9].turns) == 1  # the turn that was not finished is not recorded
+    assert Broken.resets == 2  # tried once more
     assert str(failed[4].failure).startswith("step returned ('after 1', 'much', False, False, {}): could not convert")
     assert str(failed[2].failure).startswith("reset returned (3, {}): the observation must be a text")
     assert [len(episodes[f"g{i}/0"].turns) for i in (0, 10, 11)] == [3, 3, 3]
@@ -281,13 +285,154 @@ def test_3_an_environment_that_cannot_be_made_again_is_one_failed_episode() -> N
     def make() -> Walk:
         nonlocal made
         made += 1
-        if made == 2:
+        if 2 <= made <= 3:
             raise OSError("no container left")
         return Walk()
 
     episodes, _ = play(make, Batching(), groups(4), slots=2)
     failures = [e.failure for e in episodes.values()]
     assert sorted(map(str, failures)) == ["None", "None", "None", "OSError: no container left"]
+
+
+def test_3_an_action_that_breaks_the_environment_is_a_failure_of_the_agent() -> None:
+    episodes, _ = play(Broken, Counting(), groups(10), slots=3)
+    broken = episodes["g9/0"]
+    assert (broken.stop, broken.success, broken.failed, broken.terminated) == (
+        StopReason.ACTION_ERROR, False, False, True
+    )  # fmt: skip
+    first, last = broken.turns
+    assert (first.reward, first.error) == (1.0, None)
+    assert (last.observation, last.action, last.reward, last.error) == ("after 0", "1", 0.0, "RuntimeError: boom")
+    assert last.anchor == digest(9, ["0"])
+    assert broken.final == ""
+
+
+class Faulty(Walk):
+    """Five turns; where it stands in ``faults`` (seed, turn), its world breaks so many times."""
+
+    faults: dict[tuple[int, int], int] = {}
+    drifts = False
+    made: list[Faulty] = []
+
+    def __init__(self, log: list[str] | None = None) -> None:
+        super().__init__(log)
+        self.paid: list[int] = []
+        self.made.append(self)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[str, dict[str, Any]]:
+        result = super().reset(seed=seed, options={"length": 5})
+        self.break_at(0)
+        return result
+
+    def break_at(self, turn: int) -> None:
+        if self.faults.get((self.seed, turn), 0):
+            self.faults[self.seed, turn] -= 1
+            raise WorldFault("the server is gone")
+
+    def charge(self, usage: Usage) -> None:
+        self.paid.append(usage.completion_tokens)
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        result = super().step(action)
+        self.break_at(len(self.way))
+        if self.drifts:
+            self.way[-1] += f" in {self.made.index(self)}"
+        return (*result[:4], result[4] | self.info())
+
+    def fork(self) -> Faulty:
+        twin = type(self)(self.log)
+        twin.way, twin.seed, twin.length = list(self.way), self.seed, self.length
+        return twin
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> type[Faulty]:
+    monkeypatch.setattr(Faulty, "made", [])
+    monkeypatch.setattr(Faulty, "faults", {})
+    monkeypatch.setattr(Faulty, "drifts", False)
+    return Faulty
+
+
+class Priced(Counting):
+    def submit(self, request: Request) -> Reply:
+        super().submit(request)
+        return Reply(str(len(request.turns)), usage=Usage(completion_tokens=10 + len(request.turns)))
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_3_an_episode_whose_world_fails_is_played_once_more(faulty: type[Faulty], threads: int) -> None:
+    want, _ = play(faulty, Priced(), groups(8), slots=3)
+    faulty.faults = {(1, 0): 1, (2, 1): 1, (3, 3): 1, (4, 5): 1}
+    policy = Priced()
+    again = faulty.made = []
+    episodes, rollout = play(faulty, policy, groups(8), slots=3, threads=threads)
+    assert episodes == want
+    assert rollout.policy_calls == len(policy.asked) == 8 * 5  # the policy is not asked again
+    assert sum(faulty.faults.values()) == 0
+    assert any(env.paid[-5:] == [10, 11, 12, 13, 14] for env in again)  # a budget counts what the first try used
+
+
+def test_3_a_world_that_fails_twice_ends_the_episode(faulty: type[Faulty]) -> None:
+    faulty.faults = {(1, 0): 2, (2, 2): 2, (3, 2): 1} | {(4, 2): 1, (4, 4): 1}
+    episodes, _ = play(faulty, Counting(), groups(6), slots=2)
+    assert [e.stop for _, e in sorted(episodes.items())] == [
+        StopReason.TERMINATED, *[StopReason.WORLD_FAULT] * 2, StopReason.TERMINATED, StopReason.WORLD_FAULT,
+        StopReason.TERMINATED,
+    ]  # fmt: skip
+    assert episodes["g2/0"].failure == "WorldFault: the server is gone"
+    assert [len(episodes[f"g{i}/0"].turns) for i in (1, 2, 4)] == [0, 1, 3]
+    assert all(e.success is None for e in episodes.values() if e.failed)
+
+
+def test_3_a_world_that_goes_another_way_when_it_is_played_again_is_left_out(faulty: type[Faulty]) -> None:
+    faulty.drifts = True
+    faulty.faults = {(1, 3): 1}
+    episodes, _ = play(faulty, Counting(), groups(2), slots=1)
+    assert episodes["g1/0"].stop is StopReason.WORLD_FAULT
+    assert episodes["g1/0"].failure == (
+        "WorldFault: the server is gone; played again, it met another state after 1 actions"
+    )
+    assert episodes["g0/0"].stop is StopReason.TERMINATED
+
+
+def test_3_a_world_that_ends_early_when_it_is_played_again_is_left_out() -> None:
+    made: list[Walk] = []
+
+    class Shorter(Walk):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+        def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+            if len(self.way) == 3 and len(made) == 1:
+                raise WorldFault("gone")
+            result = super().step(action)
+            return (*result[:2], result[2] or len(made) == 2, False, result[4])
+
+    episodes, _ = play(Shorter, Counting(), [Group("g", Task(4))])
+    assert episodes["g/0"].stop is StopReason.WORLD_FAULT
+    assert str(episodes["g/0"].failure).endswith("the episode was not over here before")
+
+
+def test_3_a_branch_is_played_again_through_its_parents_turns(faulty: type[Faulty]) -> None:
+    want, _ = play(faulty, Counting(), groups(1, size=3), branching=Branchy(1, 2, 2))
+    assert {e.fork_turn for e in want.values()} == {None, 2}
+    faulty.faults = {(0, 4): 3}  # the root's and both branches' fourth turns
+    episodes, rollout = play(faulty, Counting(), groups(1, size=3), branching=Branchy(1, 2, 2))
+    assert episodes == want
+    assert rollout.policy_calls == 5 + 3 + 3
+
+
+def test_3_playing_again_is_not_recursive(faulty: type[Faulty], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Long(Faulty):
+        def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[str, dict[str, Any]]:
+            result = super().reset(seed=seed)
+            self.length = 1200
+            return result
+
+    monkeypatch.setattr(Long, "faults", {(0, 1100): 1})
+    episodes, _ = play(Long, Counting(), groups(1))
+    assert (episodes["g0/0"].stop, len(episodes["g0/0"].turns)) == (StopReason.TERMINATED, 1200)
 
 
 # 4 --------------------------------------------------------------------------------------------------------------------

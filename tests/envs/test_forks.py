@@ -25,6 +25,7 @@ RUNS = [
 ]
 WORLDS = {  # turns, what to do when straying where the world does not say
     "agentgym/Household-v0": (12, []),
+    "agentgym/GUI-v0": (12, []),
     "agentgym/Search-v0": (6, SEARCHES),
     "agentgym/Code-v0": (4, RUNS),
     "agentgym/SearchCode-v0": (8, [*RUNS, *SEARCHES[::2]]),

@@ -384,7 +384,7 @@ def test_only_credit_teaches_where_nothing_else_is_in_the_loss(name, alone):
 
 def test_failed_and_empty_episodes_are_left_out(world):
     model, _, episodes = world()
-    broken = replace(episodes[0], id="x", stop=StopReason.ENVIRONMENT_ERROR, failure="boom")
+    broken = replace(episodes[0], id="x", stop=StopReason.WORLD_FAULT, failure="boom")
     empty = replace(episodes[0], id="y", turns=(), stop=StopReason.CONTEXT_FULL)
     grads, done = gradient(Learner(model, get_recipe("grpo")(), FREE), [broken, *episodes, empty])
     assert set(done.credits) == {e.id for e in episodes}

@@ -215,7 +215,7 @@ def test_summary_leaves_failed_episodes_out():
     found = summary([
         episode("1.0", 0, [0.0, 1.0], success=True),
         episode("1.0", 1, [-1.0], StopReason.TURN_LIMIT, success=False),
-        episode("1.0", 2, [5.0], StopReason.ENVIRONMENT_ERROR),
+        episode("1.0", 2, [5.0], StopReason.WORLD_FAULT),
     ])  # fmt: skip
     assert found == {
         "episodes": 3, "reward": 0.0, "success": 0.5, "episode_turns": 1.5, "tool_calls": 0.0, "errors": 1 / 3,

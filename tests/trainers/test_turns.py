@@ -159,7 +159,8 @@ def episode(number, turns, stop=StopReason.TERMINATED, **fields):
 def test_from_episodes_makes_one_row_per_turn():
     sample = Sample(0, (1, 2), (3, 4, 5), (-1.0, -1.0, -1.0), (0.5, 1.0, 1.5))
     first = Turn("o", "a", 0.5, "s0", None, (ToolCall("f"), ToolCall("g")), sample)
-    second = Turn("o", "b", 1.0, None, "no such tool", (), sample)
+    never = (ToolCall("f", status="refused"),) * 3 + (ToolCall("h", status="malformed"),)
+    second = Turn("o", "b", 1.0, None, "no such tool", never, sample)
     turns = TurnTable.from_episodes(
         [
             episode(0, [first, second], group="x", success=True),
@@ -174,6 +175,8 @@ def test_from_episodes_makes_one_row_per_turn():
     assert turns.valid.tolist() == [True, False, False]
     assert turns.tokens.tolist() == [3, 3, 3]
     assert turns.tool_calls.tolist() == [2, 0, 0]
+    assert turns.refused_calls.tolist() == [0, 3, 3]
+    assert turns.malformed_calls.tolist() == [0, 1, 1]
     assert turns.success.tolist() == [True, True, False]
     assert turns.truncated.tolist() == [False, False, True]
     assert turns.terminated.tolist() == [True, True, False]
@@ -207,8 +210,8 @@ def test_from_episodes_leaves_out_what_is_not_known():
 
 
 def test_from_episodes_refuses_a_failed_one():
-    failed = episode(3, [Turn("o", "a")], StopReason.ENVIRONMENT_ERROR, failure="boom")
-    with pytest.raises(UsageError, match=r"episode 'e3' failed \(environment_error: boom\).*if not e\.failed"):
+    failed = episode(3, [Turn("o", "a")], StopReason.WORLD_FAULT, failure="boom")
+    with pytest.raises(UsageError, match=r"episode 'e3' failed \(world_fault: boom\).*if not e\.failed"):
         TurnTable.from_episodes([failed])
 
 

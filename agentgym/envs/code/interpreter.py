@@ -11,6 +11,7 @@ from agentgym.envs.tool_env import Question, Scorer, Tasks, ToolEnv
 from agentgym.errors import UnknownName, UsageError
 from agentgym.tools.python.protocol import Failure, Limits, Sandbox
 from agentgym.tools.python.tool import FAILURES, SHOWN, TOOL_LIMITS, Runner, failure_of, python_tool, shared_sandbox
+from agentgym.tools.session import MakeSession
 from agentgym.tools.syntax.base import Call
 from agentgym.tools.tool import Tool, Toolbox
 
@@ -37,7 +38,7 @@ class PythonEnv(ToolEnv):
 
     Args:
         tools: other tools, called before it in the instructions.
-        tasks, scorer, syntax, max_turns, instructions, expert, split: see ``ToolEnv``.
+        tasks, scorer, syntax, max_turns, instructions, expert, session, split: see ``ToolEnv``.
         sandbox: ``"auto"``, ``"bubblewrap"``, ``"docker"``, or ``"unsafe-local"``.
         unsafe_local_python: run the model's code WITHOUT A SANDBOX, with all your rights, where no sandbox works.
         limits: what one call may use.
@@ -65,6 +66,7 @@ class PythonEnv(ToolEnv):
         max_turns: int = 4,
         instructions: str = "",
         expert: Callable[[ToolEnv], Call | str | None] | None = None,
+        session: MakeSession | None = None,
         split: str = "train",
     ) -> None:
         self._penalties = _checked(penalties or {})
@@ -81,6 +83,7 @@ class PythonEnv(ToolEnv):
             max_turns=max_turns,
             instructions=instructions,
             expert=expert,
+            session=session,
             split=split,
         )
         self.waits = True
@@ -88,7 +91,7 @@ class PythonEnv(ToolEnv):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         observation, info = super().reset(seed=seed, options=options)
         runner = replace(self._runner, files=self.question.data.get("files", {}), seed=_seed(self.question))
-        self.tools = Toolbox([*self._others, runner.attach(self._python)])
+        self.tools = Toolbox([*self._others, runner.attach(self._python)]).open(self.question)
         return observation, info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:

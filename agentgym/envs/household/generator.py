@@ -1,7 +1,5 @@
 """From a split and a number to a house and its task; the same numbers always give the same house.
 
-Random draws come from SHAKE-128 of a name, not from a generator whose stream may change with a library's version.
-
 Splits are disjoint by construction: a hash of the task and the house's receptacles says whether the pair belongs to
 train or to test, and houses are drawn until one belongs to the split that is asked for. ``unseen`` has goals that
 neither of them has (:data:`~agentgym.envs.household.catalogue.HELD_OUT`), in larger houses.
@@ -11,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import struct
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
+from agentgym.draws import Dice
 from agentgym.envs.household.catalogue import (
     FAMILIES,
     GOALS,
@@ -33,28 +31,9 @@ from agentgym.envs.household.catalogue import (
 MAX_PLACES = 20
 MAX_ITEMS = 21  # lamp included
 SAME_KIND = 3  #: at most so many objects of one kind
-_DRAWS = 128  # more than a house can need: 1 goal, 3 rooms, 16 places, 22 items and where they lie
 _TEST_SHARE = 64  # of 256
 #: the places of each object kind, repeated by weight
 _SPREAD = {o.name: tuple(p for p, weight in o.prior.items() for _ in range(weight)) for o in OBJECTS.values()}
-
-
-class Dice:
-    """A short stream of random numbers that is a pure function of its name."""
-
-    __slots__ = ("_draws",)
-
-    def __init__(self, name: str) -> None:
-        block = hashlib.shake_128(name.encode()).digest(2 * _DRAWS)
-        self._draws: Iterator[int] = iter(struct.unpack(f"<{_DRAWS}H", block))
-
-    def below(self, n: int) -> int:
-        """A number from 0 to n - 1."""
-        return next(self._draws) * n >> 16
-
-    def between(self, low: int, high: int) -> int:
-        """A number from low to high, both included."""
-        return low + self.below(high - low + 1)
 
 
 class House:

@@ -1,0 +1,246 @@
+"""``agentgym/GUI-v0``: the environment around a driver, in plain text or in a tool syntax."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable
+from typing import Any, Self
+
+from gymnasium.error import ResetNeeded
+
+from agentgym.env import TextEnv, digest
+from agentgym.envs.gui import commands, tasks
+from agentgym.envs.gui.commands import Command, Unreadable
+from agentgym.envs.gui.driver import OBSERVE, Driver, Impossible
+from agentgym.envs.gui.page import PageBackend
+from agentgym.envs.gui.snapshot import Backend, possible
+from agentgym.envs.gui.tasks import Task
+from agentgym.envs.gui.tools import TOOLS, acting, as_call
+from agentgym.envs.gui.world import HINTS, World
+from agentgym.errors import UnknownName, UsageError
+from agentgym.records import ToolCall
+from agentgym.tools.syntax import make_syntax, syntaxes
+from agentgym.tools.syntax.base import Parsed
+from agentgym.tools.tool import Gate, Toolbox
+
+OVER = "The episode is over."
+NO_CALL = "neither a tool call nor an answer"
+_SAMPLES = 8  # tasks of each family that stand for the generator in the fingerprint
+
+INSTRUCTIONS = """You use web applications. Each line of the screen is an element: its id, its role and its name; a \
+textbox or combobox also has its value in quotes, a combobox its options, [Enter] marks what the key does.
+After an action you see what has changed, or the whole of another page. Do what the task says and nothing else, then \
+say that you are done; where the task asks a question, with the answer."""
+_PLAIN = f"{INSTRUCTIONS}\nWrite one action a turn: {', '.join(commands.FORMS.values())}."
+
+_BACKENDS: dict[str, Callable[[World], Backend]] = {"page": PageBackend}
+
+
+class GUIEnv(TextEnv):
+    """``agentgym/GUI-v0``: do a task in web applications: read pages, click, type, and say when it is done.
+
+    The reward is 1.0 on the turn that says that the task is done, where it is, and else 0.0.
+    ``reset(seed=n)`` starts task ``n`` of the split; without a seed the number is drawn.
+    ``reset(options={"family": f})`` asks for a family: the name of an application, or ``flow`` for several of them.
+
+    The first observation is the whole screen, and the task in its last line. An action that is not understood or not
+    possible costs a turn and says why, also in ``info["error"]``. ``info`` has ``family`` and ``columns`` besides the
+    common keys; ``columns["expert_steps"]`` is how many actions the expert needs from the start, for curricula.
+    ``admissible`` lists texts to type from the task and its pages, not every text.
+
+    ``unseen`` has labels in other words, other arrangements, and longer flows than train and test have.
+
+    Args:
+        split: ``"train"``, ``"test"`` or ``"unseen"``.
+        backend: ``"page"``, a model of the pages in process.
+        observe: ``"diff"`` tells after an action what has changed, ``"full"`` always the whole screen.
+        max_turns: an episode that does not end by ``done`` until then is truncated.
+        syntax: how tool calls are written (:func:`agentgym.tools.syntax.syntaxes`); then the syntax's answer is
+            ``done``, and budgets count and refuse calls. ``"plain"``: an action is a text such as ``click(kd)``.
+        max_calls: calls that one action may hold, in a tool syntax.
+
+    Raises:
+        UsageError: ``max_turns`` or ``max_calls`` is not a positive integer.
+        UnknownName: no such backend, syntax or way to observe.
+    """
+
+    splits: tuple[str, ...] = ("train", "test", "unseen")
+    interchangeable = (HINTS,)
+
+    def __init__(
+        self,
+        *,
+        split: str = "train",
+        backend: str = "page",
+        observe: str = "diff",
+        max_turns: int = 30,
+        syntax: str = "plain",
+        max_calls: int = 8,
+    ) -> None:
+        super().__init__(split=split)
+        for name, number in (("max_turns", max_turns), ("max_calls", max_calls)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise UsageError(f"{name}={number!r}: give a positive integer, e.g. 30")
+        for what, name, known in (
+            ("backend", backend, list(_BACKENDS)),
+            ("observe", observe, list(OBSERVE)),
+            ("syntax", syntax, ["plain", *syntaxes()]),
+        ):
+            if name not in known:
+                raise UnknownName(what, str(name), known)
+        self.max_turns, self.max_calls = max_turns, max_calls
+        self._make_backend, self._observe = _BACKENDS[backend], observe
+        self.instructions = _PLAIN
+        self.syntax = None if syntax == "plain" else make_syntax(syntax, TOOLS)
+        if self.syntax is not None:
+            self.tools = Toolbox(TOOLS)
+            self.gate: Gate | None = None
+            self.instructions = f"{INSTRUCTIONS}\n\n{self.syntax.describe()}"
+        self._task: Task | None = None
+        self._driver: Driver | None = None
+        self._turns = self.expert_steps = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """Content hash of the instructions, of the first tasks of every family, and of their first screens."""
+        screens = []
+        for family in tasks.templates(self.split):
+            for number in range(_SAMPLES):
+                task = tasks.build(self.split, number, family)
+                screens.append((task.sentence, Driver(PageBackend(World(task)), "full").first()))
+        return digest(super().fingerprint, tasks.VERSION, screens, self._observe, self.max_turns, self.max_calls)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Start a task.
+
+        Raises:
+            UsageError: an option other than ``family``.
+            UnknownName: no such family.
+        """
+        super().reset(seed=seed)
+        family = self._family(options)
+        number = operator.index(seed) if seed is not None else int(self.np_random.integers(2**31))
+        self.close()
+        task = tasks.build(self.split, number, family)
+        self._task, self._turns = task, 0
+        self.expert_steps = tasks.expert_steps(World(task))
+        self._driver = Driver(self._make_backend(World(task)), self._observe)
+        if self.syntax is not None:
+            self.tools = self.tools.open()
+        return f"{self._driver.first()}\nTask: {task.sentence}", self._info(task, self._driver)
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Take one action.
+
+        Raises:
+            gymnasium.error.ResetNeeded: no episode is running.
+        """
+        task, driver = self._running()
+        self._turns += 1
+        observation, answer, told = self._read(action, driver)
+        terminated = answer is not None
+        truncated = not terminated and self._turns >= self.max_turns
+        solved = answer is not None and driver.backend.solved(answer)
+        info = self._info(task, driver) | told
+        if terminated or truncated:
+            info["success"] = solved
+            self.close()
+        return observation, 1.0 if solved else 0.0, terminated, truncated, info
+
+    def expert(self) -> str | None:
+        """What somebody who can do the task would do next; None when the episode is over.
+
+        Followed from the start, it solves every task. After damage that cannot be undone it says that it is done.
+        """
+        return self._written(self._driver.backend.expert()) if self._driver is not None else None
+
+    def fork(self) -> Self:
+        """An independent copy of the running episode; the applications, which never change, are shared."""
+        _, driver = self._running()
+        twin = copy.copy(self)
+        twin._driver = driver.fork()
+        twin._np_random = copy.deepcopy(self._np_random)
+        twin.observation_space, twin.action_space = type(self.observation_space)(), type(self.action_space)()
+        if self.syntax is not None:
+            twin.tools, twin.gate = self.tools.fork(), None
+        return twin
+
+    def screenshot(self) -> bytes | None:
+        """The screen as PNG; None where the backend has no picture."""
+        return self._running()[1].backend.screenshot()
+
+    def close(self) -> None:
+        if self._driver is not None:
+            self._driver.backend.close()
+            self._driver = None
+
+    def _read(self, action: str, driver: Driver) -> tuple[str, str | None, dict[str, Any]]:
+        """Play an action: the observation, the answer that ends the episode, and what info says of the turn."""
+        if self.syntax is not None:
+            return self._called(self.syntax.parse(action), driver)
+        try:
+            command = commands.parse(action)
+            if command.name == "done":
+                return OVER, command.text, {}
+            return driver.do(command), None, {}
+        except (Unreadable, Impossible) as refusal:
+            return str(refusal), None, {"error": str(refusal)}
+
+    def _called(self, parsed: Parsed, driver: Driver) -> tuple[str, str | None, dict[str, Any]]:
+        """Play an action that is written in a tool syntax."""
+        assert self.syntax is not None
+        if parsed.answer is not None:
+            return OVER, parsed.answer, {}
+        error = parsed.error or (None if parsed.calls else NO_CALL)
+        if len(parsed.calls) > self.max_calls:
+            error = f"{len(parsed.calls)} calls in one action; at most {self.max_calls} are allowed"
+        if error is not None:
+            return f"Not understood: {error}. {self.syntax.hint}", None, {"error": error}
+        made: list[ToolCall] = []
+        told: dict[str, Any] = {"tool_calls": made}
+        with acting(driver):
+            for name, arguments in parsed.calls:
+                tried = self.tools.ran + self.tools.misfits
+                call = self.tools.call(name, arguments, gate=self.gate)
+                made.append(call)
+                if call.error is not None and self.tools.ran + self.tools.misfits > tried:  # not refused by the gate
+                    told.setdefault("error", call.error)
+        return "\n".join(map(self.syntax.render_result, made)), None, told
+
+    def _written(self, command: Command) -> str:
+        """A command as the agent writes it."""
+        if self.syntax is None:
+            return str(command)
+        if command.name == "done":
+            return self.syntax.render(answer=command.text or "done")
+        return self.syntax.render([as_call(command)])
+
+    def _info(self, task: Task, driver: Driver) -> dict[str, Any]:
+        ends = [str(commands.done(text)) for text in task.texts] if task.answer else ["done"]
+        actions = possible(driver.now, task.texts) + ends
+        if self.syntax is not None:
+            actions = [self._written(commands.parse(action)) for action in actions]
+        return {
+            "task_id": task.task_id,
+            "anchor": driver.backend.anchor(),
+            "admissible": actions,
+            "family": task.family,
+            "columns": {"expert_steps": self.expert_steps},
+        }
+
+    def _running(self) -> tuple[Task, Driver]:
+        if self._driver is None or self._task is None:
+            raise ResetNeeded("no episode is running: call reset() first")
+        return self._task, self._driver
+
+    def _family(self, options: dict[str, Any] | None) -> str | None:
+        """The family that the reset options ask for."""
+        options = options or {}
+        if unknown := sorted(set(options) - {"family"}, key=str):
+            raise UsageError(f"reset option {unknown[0]!r} is not known here; the only one is 'family'")
+        family = options.get("family")
+        known = tasks.templates(self.split)
+        if family is not None and family not in known:
+            raise UnknownName("family", str(family), known)
+        return family

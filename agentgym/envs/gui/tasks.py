@@ -1,0 +1,160 @@
+"""Tasks: what is asked, in which applications, and when it is done.
+
+A template is a function of random numbers and a look; it makes the applications with their content, the sentence that
+says what to do, and the data that solves it. Templates are found in the modules of ``apps/``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING
+
+from agentgym.draws import Dice
+from agentgym.envs.gui.app import App, Data
+from agentgym.envs.gui.commands import Command
+from agentgym.envs.gui.look import Look, draw
+
+if TYPE_CHECKING:
+    from agentgym.envs.gui.world import World
+
+VERSION = 1  #: raise it whenever a seed would give another task
+MOST_STEPS = 200  #: an expert that needs more is broken
+_TEST_SHARE = 64  # of 256
+_DRAWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task.
+
+    Attributes:
+        sentence: what is asked.
+        apps: the applications by name; the first is open.
+        expert: the next command of somebody who can do it, from any state; its element is a key. Once everything is
+            done, or cannot be done any more, ``done``.
+        wanted: the ways in which it may end: data by application. Of those not named, the data must be as it was.
+        answer: what ``done`` must say, in upper or lower case; empty: it may say anything.
+        texts: what it may make sense to type or answer; only :func:`~agentgym.envs.gui.snapshot.possible` reads it.
+        task_id: ``gui/SPLIT/FAMILY/TEMPLATE/NUMBER``.
+        family: of the template.
+        first: data of each application before the first action.
+        salt: makes its ids its own.
+        hints: memo of where in the list of ids a key's is looked for.
+    """
+
+    sentence: str
+    apps: Mapping[str, App]
+    expert: Callable[[World], Command]
+    wanted: Sequence[Mapping[str, Data]] = ({},)
+    answer: str = ""
+    texts: Sequence[str] = ()
+    task_id: str = ""
+    family: str = ""
+    first: Mapping[str, Data] = field(default_factory=dict)
+    salt: int = 0
+    hints: dict[str, int] = field(default_factory=dict)
+
+
+def task(
+    sentence: str,
+    apps: Sequence[App],
+    expert: Callable[[World], Command],
+    *,
+    wanted: Sequence[Mapping[str, Data]] = ({},),
+    answer: str = "",
+    texts: Sequence[str] = (),
+) -> Task:
+    """What a template returns; see :class:`Task`."""
+    return Task(sentence, {app.name: app for app in apps}, expert, wanted, answer, tuple(dict.fromkeys(texts)))
+
+
+Make = Callable[[Dice, Look], Task]
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A kind of task.
+
+    Attributes:
+        family: the applications it is about.
+        name: unique in the family.
+        make: makes one.
+        unseen: whether it is kept for ``unseen``.
+    """
+
+    family: str
+    name: str
+    make: Make
+    unseen: bool
+
+
+_TEMPLATES: dict[str, dict[str, Template]] = {}
+
+
+def template(family: str, *, unseen: bool = False) -> Callable[[Make], Make]:
+    """Register the decorated function as a template of the family, named after it."""
+
+    def add(make: Make) -> Make:
+        name = make.__name__.strip("_")
+        _TEMPLATES.setdefault(family, {})[name] = Template(family, name, make, unseen)
+        return make
+
+    return add
+
+
+@cache
+def templates(split: str) -> Mapping[str, tuple[Template, ...]]:
+    """The templates of a split by family, in the order of their names."""
+    package = import_module("agentgym.envs.gui.apps")
+    for module in iter_modules(package.__path__):
+        import_module(f"{package.__name__}.{module.name}")
+    return {
+        family: tuple(known[name] for name in sorted(known) if split == "unseen" or not known[name].unseen)
+        for family, known in sorted(_TEMPLATES.items())
+    }
+
+
+def build(split: str, number: int, family: str | None = None) -> Task:
+    """The task of this number. Without ``family``, the number decides the family too."""
+    known = templates(split)
+    dice = Dice(f"gui/{VERSION}/{split}/{number}/{family or ''}")
+    family = family or dice.choice(tuple(known))
+    return made(dice.choice(known[family]), split, number)
+
+
+def made(kind: Template, split: str, number: int) -> Task:
+    """The task of this template and number.
+
+    Splits are disjoint by construction: a hash of the sentence says whether a task belongs to train or to test, and
+    tasks are drawn until one belongs; ``unseen`` has words and arrangements of its own.
+    """
+    name = f"gui/{split}/{kind.family}/{kind.name}/{number}"
+    for attempt in itertools.count():
+        dice = Dice(f"{VERSION}/{name}/{attempt}")
+        drawn = kind.make(dice, draw(dice, split))
+        if split == "unseen" or split_of(drawn.sentence) == split:
+            break
+        assert attempt < _DRAWS, f"no task of {kind.family}/{kind.name} belongs to {split}"
+    first = {app.name: app.data() for app in drawn.apps.values()}
+    return replace(drawn, task_id=name, family=kind.family, first=first, salt=dice.below(1 << 16), hints={})
+
+
+def split_of(sentence: str) -> str:
+    """Whether a task belongs to train or to test: a matter of hash."""
+    return "test" if hashlib.blake2b(sentence.encode(), digest_size=1).digest()[0] < _TEST_SHARE else "train"
+
+
+def expert_steps(world: World) -> int:
+    """How many actions the expert needs from here, ``done`` included; the world is used up."""
+    for step in range(1, MOST_STEPS):
+        command = world.expert()
+        if command.name == "done":
+            return step
+        world.perform(command)
+    raise AssertionError(f"{world.task.task_id}: the expert finds no end")
