@@ -18,6 +18,7 @@ from agentgym.errors import ForkError, UnknownName
 from agentgym.records import ToolCall
 
 SPLITS = ("train", "test", "unseen")
+MAX_OBSERVATION = 1_000_000  #: characters of an observation; more than any model reads
 
 
 class Info(TypedDict, total=False):
@@ -104,6 +105,13 @@ class TextEnv(gym.Env[str, str]):
         The base class hashes the class name and :attr:`instructions`; add data files and generator tables to it.
         """
         return digest(type(self).__qualname__, self.instructions)
+
+
+def capped(text: str, limit: int = MAX_OBSERVATION) -> str:
+    """The text, or its first ``limit`` characters and a note to the agent that says how many there are."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}\n[cut: {limit:,} of {len(text):,} characters are shown; ask for less at a time]"
 
 
 def digest(*parts: object) -> str:

@@ -21,7 +21,7 @@ from typing import IO, Any, Self, overload
 from agentgym.errors import AgentGymError, MissingExtra, ToolError, UnknownName, UsageError
 from agentgym.tools.loop import background
 from agentgym.tools.plain import shorten
-from agentgym.tools.tool import Tool
+from agentgym.tools.tool import MAX_CHARACTERS, Tool
 
 CONNECT_SECONDS = 30.0  #: for a server to start, shake hands and list its tools
 CLOSE_SECONDS = 10.0  #: for a server to end; the SDK kills a local one after 4
@@ -73,6 +73,7 @@ def mcp_tools(
     prefix: str = "",
     timeout: float = 30.0,
     price: float = 0.0,
+    max_characters: int = MAX_CHARACTERS,
 ) -> McpTools:
     """Connect to an MCP server and make tools of what it offers.
 
@@ -84,6 +85,7 @@ def mcp_tools(
         prefix: put before each name, where two servers use the same ones.
         timeout: seconds that each call may take.
         price: cost of one call of each tool.
+        max_characters: length to which results are cut.
 
     Raises:
         MissingExtra: the SDK is not installed.
@@ -98,7 +100,8 @@ def mcp_tools(
             if name not in known:
                 raise UnknownName("MCP tool", name, known)
         tools = [_tool(connection, t, prefix) for t in listed if only is None or t.name in only]
-        return McpTools(connection, [replace(t, timeout=timeout, price=price) for t in tools])
+        options: dict[str, Any] = {"timeout": timeout, "price": price, "max_characters": max_characters}
+        return McpTools(connection, [replace(t, **options) for t in tools])
     except AgentGymError:
         connection.close()
         raise

@@ -25,17 +25,18 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
-from pydantic_core import to_json
-
 from agentgym.errors import ToolError, UnknownName, UsageError, WorldFault
 from agentgym.records import ToolCall
 from agentgym.tools.loop import background, in_thread
-from agentgym.tools.plain import mend, shorten, without_paths
+from agentgym.tools.plain import as_text, explain, shorten
 from agentgym.tools.schema import NAME, read_function
 from agentgym.tools.session import MakeSession, Sessions
 
 #: Calls of one tool that may outlive their timeout at the same time; a thread cannot be killed, only waited for.
 MAX_STUCK = 32
+
+#: Characters of a result, or of an error, that the agent sees where a tool does not say otherwise.
+MAX_CHARACTERS = 20_000
 
 
 Gate = Callable[[ToolCall], str | None]
@@ -56,6 +57,7 @@ class Tool:
         price: cost of one call.
         session: makes what the tool remembers in an episode, shared with every tool that names the same maker; None for
             a tool that remembers nothing.
+        max_characters: length to which results are cut; a note tells the agent how long they were.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Tool:
     timeout: float | None = None
     price: float = 0.0
     session: MakeSession | None = field(default=None, repr=False)
+    max_characters: int = MAX_CHARACTERS
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -74,6 +77,10 @@ class Tool:
             raise UsageError(f"tool {self.name!r}: timeout must be positive seconds or None, got {self.timeout!r}")
         if not self.price >= 0:
             raise UsageError(f"tool {self.name!r}: price must not be negative, got {self.price!r}")
+        if not isinstance(self.max_characters, int) or self.max_characters < 1:
+            raise UsageError(
+                f"tool {self.name!r}: max_characters must be a whole number from 1 up, got {self.max_characters!r}"
+            )
         if self.session is not None and (not callable(self.session) or not isinstance(self.session, Hashable)):
             raise UsageError(
                 f"tool {self.name!r}: session must be a class or function that makes one, got {self.session!r}; "
@@ -112,6 +119,7 @@ def tool(
     timeout: float | None = None,
     price: float = 0.0,
     session: MakeSession | None = None,
+    max_characters: int = MAX_CHARACTERS,
 ) -> Tool: ...
 @overload
 def tool(
@@ -120,6 +128,7 @@ def tool(
     timeout: float | None = None,
     price: float = 0.0,
     session: MakeSession | None = None,
+    max_characters: int = MAX_CHARACTERS,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -129,6 +138,7 @@ def tool(
     timeout: float | None = None,
     price: float = 0.0,
     session: MakeSession | None = None,
+    max_characters: int = MAX_CHARACTERS,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a typed function (``@tool``, ``@tool(timeout=5)``, ``tool(index.search, name="search")``).
 
@@ -141,6 +151,7 @@ def tool(
         price: cost of one call, in whatever unit budgets use.
         session: a class or function that makes the session of an episode; the function's first parameter receives it.
             Tools that name the same one share the session. Where it has a required parameter, it is given the task.
+        max_characters: length to which results are cut; a note tells the agent how long they were.
 
     Raises:
         UsageError: a description or annotation is missing, or an option is out of range.
@@ -151,7 +162,9 @@ def tool(
         if not inspect.isroutine(target):
             target = getattr(target, "__call__", target)  # noqa: B004 (an object's method, which has a docstring)
         known = read_function(target, title, skip_first=session is not None)
-        return Tool(title, known.description, known.parameters, known.check, target, timeout, price, session)
+        return Tool(
+            title, known.description, known.parameters, known.check, target, timeout, price, session, max_characters
+        )
 
     return make if function is None else make(function)
 
@@ -271,11 +284,11 @@ class Toolbox:
         result, problem = "", None
         begin = time.perf_counter()
         try:
-            result = as_text(self._run(known, checked))
+            result = as_text(self._run(known, checked), known.max_characters)
         except WorldFault:  # nothing that the agent did: the episode cannot go on
             raise
         except (Exception, SystemExit) as error:
-            problem = explain(error)
+            problem = explain(error, known.max_characters)
             tally.errors += 1
         seconds = time.perf_counter() - begin
         self.ran += 1
@@ -309,18 +322,3 @@ class Toolbox:
         if known.session is not None and self._sessions.drop(known.session):
             restarted = "; its session was closed and the next call starts a new one"
         raise ToolError(f"{known.name} timed out after {known.timeout:g} s{restarted}")
-
-
-def as_text(value: object) -> str:
-    """A tool's result as the agent reads it: text as it is, nothing for None, anything else as JSON."""
-    if value is None:
-        return ""
-    return mend(value if isinstance(value, str) else to_json(value, fallback=str, inf_nan_mode="constants").decode())
-
-
-def explain(error: BaseException) -> str:
-    """An exception as the agent reads it; only ToolError speaks for itself."""
-    if isinstance(error, ToolError):
-        return mend(str(error))
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return mend(f"{type(error).__name__}: {shorten(without_paths(text), 500)}".removesuffix(": "))

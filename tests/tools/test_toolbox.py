@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import threading
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentgym.errors import ToolError
+from agentgym.errors import ToolError, UsageError
 from agentgym.records import ToolCall
 from agentgym.tools import tool as tool_module
 from agentgym.tools.plain import mend, shorten, without_paths
@@ -328,3 +329,68 @@ def test_mend_shorten_without_paths() -> None:
     assert (
         without_paths("open('/usr/lib/x.py') </b> 1/2 C:\\Users\\me\\x /one") == "open('<path>') </b> 1/2 <path> /one"
     )
+
+
+# --- size ---------------------------------------------------------------------------------------------------------
+
+
+@tool(max_characters=10)
+def flood(kind: str, size: int) -> Any:
+    """Flood.
+
+    Args:
+        kind: of what.
+        size: how much.
+    """
+    if kind == "refusal":
+        raise ToolError("x" * size)
+    if kind == "failure":
+        raise ValueError("x" * size)
+    return {"text": "é" * size, "list": ["a"] * size, "surrogates": "\ud800" * size}[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "text"),
+    [
+        ("text", 10, "é" * 10),
+        ("text", 12345, "é" * 10 + "\n[cut: 10 of 12,345 characters are shown; ask for less at a time]"),
+        ("list", 1000, '["a","a","\n[cut: 10 of 4,001 characters are shown; ask for less at a time]'),
+        ("surrogates", 11, "\ufffd" * 10 + "\n[cut: 10 of 11 characters are shown; ask for less at a time]"),
+        ("refusal", 11, "x" * 10 + "\n[cut: 10 of 11 characters are shown; ask for less at a time]"),
+        ("failure", 10**6, f"ValueError: {'x' * 500}... (1000000 characters)"),
+    ],
+)
+def test_what_is_too_long_is_cut_and_the_agent_is_told(kind: str, size: int, text: str) -> None:
+    call = Toolbox([flood]).call("flood", {"kind": kind, "size": size})
+    assert (call.error or call.result) == text
+
+
+def test_results_are_cut_where_the_tool_says_nothing() -> None:
+    call = Toolbox([repeat]).call("repeat", {"text": "ab", "times": 10_001})
+    assert call.result == "ab" * 10_000 + "\n[cut: 20,000 of 20,002 characters are shown; ask for less at a time]"
+    assert Toolbox([repeat]).call("repeat", {"text": "ab", "times": 10_000}).result == "ab" * 10_000
+
+
+def test_a_flood_takes_no_memory() -> None:
+    text = "x" * 20_000_000
+
+    @tool
+    def page() -> str:
+        """A page."""
+        return text
+
+    box = Toolbox([page])
+    tracemalloc.start()
+    try:
+        calls = [box.call("page", {}) for _ in range(20)]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert {len(call.result) for call in calls} == {len(calls[0].result)}
+    assert peak < 2_000_000
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, None])
+def test_a_length_out_of_range(wrong: Any) -> None:
+    with pytest.raises(UsageError, match="tool 'flood': max_characters must be a whole number from 1 up, got"):
+        tool(flood.function, max_characters=wrong)
