@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import gymnasium as gym
+import numpy as np
 
 from agentgym import draws
 from agentgym.env import Info
-from agentgym.errors import PolicyError
+from agentgym.errors import PolicyError, UsageError
 from agentgym.records import Episode, Sample, StopReason, Turn, Usage
 
 
@@ -90,22 +91,69 @@ class Immediate:
         return
 
 
+_NO_RANDOM = "random actions need info['admissible'] or sample_action(rng)"
+
+
+def check_playable(policy: Policy, env: gym.Env[str, str]) -> None:
+    """Let a policy refuse an environment before the first episode, by its own ``require(env)`` if it has one.
+
+    Args:
+        policy: who is to play.
+        env: one made for this; it is reset, and closed in the end.
+
+    Raises:
+        UsageError: the policy cannot play it.
+    """
+    try:
+        if (require := getattr(policy, "require", None)) is not None:
+            require(env)
+    finally:
+        env.close()
+
+
+def random_action(request: Request) -> str:
+    """An action drawn at random: one of ``info["admissible"]``, else of the environment's ``sample_action(rng)``.
+
+    Raises:
+        PolicyError: the environment has neither.
+    """
+    if admissible := request.info.get("admissible"):
+        return draws.choice(admissible, request.key)
+    sample = getattr(request.env.unwrapped, "sample_action", None) if request.env is not None else None
+    if sample is None:
+        raise PolicyError(f"{_NO_RANDOM}, and this environment has neither")
+    return str(sample(np.random.default_rng(request.key)))
+
+
+def _name(env: gym.Env[str, str]) -> str:
+    return env.spec.id if env.spec is not None else "this environment"
+
+
 class RandomPolicy(Immediate):
-    """Uniform over ``info["admissible"]``."""
+    """Any admissible action; where they are not listed, what the environment's ``sample_action`` draws."""
 
     def submit(self, request: Request) -> Reply:
-        admissible = request.info.get("admissible")
-        if not admissible:
-            raise PolicyError("the random policy needs info['admissible'], which this environment does not give")
-        return Reply(draws.choice(admissible, request.key))
+        return Reply(random_action(request))
+
+    def require(self, env: gym.Env[str, str]) -> None:
+        """Refuse an environment without random actions."""
+        try:
+            admissible = env.reset(seed=0)[1].get("admissible")
+        except Exception:  # its episodes will tell
+            return
+        if not admissible and getattr(env.unwrapped, "sample_action", None) is None:
+            raise UsageError(f"{_NO_RANDOM}, and {_name(env)} has neither; add one, or choose a policy without chance")
+
+
+_TASKS = 8  # tasks that an expert is asked about before it is taken to know none
 
 
 class ExpertPolicy(Immediate):
     """The environment's own ``expert()``, with noise.
 
     Args:
-        epsilon: with this probability something else is played: half of the time a random admissible action, half of
-            the time a mistake, an action that was admissible earlier in the episode and is not now.
+        epsilon: with this probability something else is played: half of the time a random action, half of the time a
+            mistake, an action that was admissible earlier in the episode and is not now.
 
     Attributes:
         noise: (episode, turn) of every action that was not the expert's; what imitates it leaves them out.
@@ -132,14 +180,28 @@ class ExpertPolicy(Immediate):
     def release(self, episode: str) -> None:
         self._seen.pop(episode, None)
 
+    def require(self, env: gym.Env[str, str]) -> None:
+        """Refuse an environment whose expert knows nothing, or whose noise could not be drawn."""
+        if self.epsilon:
+            RandomPolicy().require(env)
+        expert: Callable[[], str | None] = getattr(env.unwrapped, "expert", None) or (lambda: None)
+        for seed in range(_TASKS):
+            try:
+                env.reset(seed=seed)
+                known = expert() is not None
+            except Exception:  # its episodes will tell
+                return
+            if known:
+                return
+        raise UsageError(
+            f"{_name(env)} has no expert, or one without an action for any of {_TASKS} tasks; write its expert(), or "
+            "do without: another policy, and no warm start"
+        )
+
     def _stray(self, request: Request, mistake: str | None) -> Reply:
-        admissible = request.info.get("admissible")
-        if not admissible:
-            raise PolicyError("a noisy expert needs info['admissible'], which this environment does not give")
+        drawn = random_action(request)
         self.noise.add((request.episode, len(request.turns)))
-        if mistake is not None and draws.uniform(request.key, "stale") < 0.5:
-            return Reply(mistake)
-        return Reply(draws.choice(admissible, request.key))
+        return Reply(mistake if mistake is not None and draws.uniform(request.key, "stale") < 0.5 else drawn)
 
     def _mistake(self, request: Request) -> str | None:
         """An action that was admissible before and is not now, its first word drawn first; None where there is none."""

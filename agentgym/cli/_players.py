@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from agentgym.cli._arguments import parse_policy
 from agentgym.errors import MissingExtra, UsageError
-from agentgym.policy import PersonPolicy, Policy
+from agentgym.policy import PersonPolicy, Policy, check_playable
 from agentgym.prices import Prices
 
 if TYPE_CHECKING:
+    import gymnasium as gym
+
     from agentgym.trainers.model import ModelPolicy
 
 PLAYER_HELP = "random, expert, expert:0.2, replay:FILE, model:DIR, the folder of a run, or http://HOST:PORT/v1"
@@ -38,13 +40,15 @@ class Endpoint:
     prices: Prices = field(default_factory=Prices)
 
 
-def player(text: str, sampling: Sampling, endpoint: Endpoint) -> contextlib.AbstractContextManager[tuple[str, Policy]]:
-    """The policy that a text names, and its name in results; loaded, or connected to, when it is entered.
+def player(
+    text: str, sampling: Sampling, endpoint: Endpoint, make_env: Callable[[], gym.Env[str, str]]
+) -> contextlib.AbstractContextManager[tuple[str, Policy]]:
+    """The policy that a text names, and its name in results; models are loaded, servers connected to, on entering.
 
     Entering raises PolicyError where a server cannot be reached or does not have the model.
 
     Raises:
-        UsageError: no such policy, or one that cannot play by itself.
+        UsageError: no such policy, one that cannot play by itself, or one that cannot play these environments.
     """
     if text.startswith(("http://", "https://")):
         return _served(text, sampling, endpoint)
@@ -54,14 +58,17 @@ def player(text: str, sampling: Sampling, endpoint: Endpoint) -> contextlib.Abst
     make = parse_policy(text)
     if make is PersonPolicy:
         raise UsageError("a person cannot be evaluated; use: agentgym play ENV")
-    return _plain(text, make, sampling)
+    if text.startswith("model:"):
+        return _loaded(text, make, sampling)
+    policy = make()
+    check_playable(policy, make_env())
+    return contextlib.nullcontext((text, policy))
 
 
 @contextlib.contextmanager
-def _plain(text: str, make: Callable[[], Policy], sampling: Sampling) -> Iterator[tuple[str, Policy]]:
+def _loaded(text: str, make: Callable[[], Policy], sampling: Sampling) -> Iterator[tuple[str, Policy]]:
     policy = make()
-    if text.startswith("model:"):
-        _set(policy, sampling)  # type: ignore[arg-type]
+    _set(policy, sampling)  # type: ignore[arg-type]
     yield text, policy
 
 

@@ -106,10 +106,11 @@ def command(
     tasks = _tasks(first, episodes, seed)
     endpoint = Endpoint(model, key_variable, slots, _native_tools(first), price_list)
     first.close()
+    players = [player(text, Sampling(temperature, max_tokens), endpoint, factory) for text in names]
     folder = evaluate.SweepFolder(out, told) if out is not None else None
     curves: list[Curve] = []
     with _Screen(to_stderr=as_json, budgets=budgets, count=len(tasks)) as screen:
-        for entered in [player(text, Sampling(temperature, max_tokens), endpoint) for text in names]:
+        for entered in players:
             with entered as (name, who):
                 screen.begin(name)
                 found = evaluate.evaluate(
@@ -190,11 +191,14 @@ def _conclusions(curves: Sequence[Curve]) -> list[str]:
     for curve in curves:
         if curve.area is None:
             continue
-        enough = f"95 % of the unlimited success from {curve.limit}={curve.sufficient} on"
-        if curve.sufficient is None:
-            enough = (
-                "no budget reaches 95 % of the unlimited success" if curve.unlimited else "nothing unlimited played"
-            )
+        if curve.unlimited is None:
+            enough = "nothing unlimited played"
+        elif not curve.unlimited.success:
+            enough = "nothing solved without a budget"
+        elif curve.sufficient is None:
+            enough = "no budget reaches 95 % of the unlimited success"
+        else:
+            enough = f"95 % of the unlimited success from {curve.limit}={curve.sufficient} on"
         lines.append(f"{curve.policy}: {enough}; area {curve.area:.3f} of {curve.greatest_area:.3f}")
     return lines
 

@@ -14,6 +14,10 @@ from agentgym.errors import PolicyError
 from agentgym.records import StopReason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import gymnasium as gym
+
     from agentgym.policy import Policy
     from agentgym.records import Episode
 
@@ -41,7 +45,7 @@ def command(
     factory = environment(env, [*(settings or ()), *sandbox_settings(sandbox, unsafe_local_python)], split)
     person = policy == "person"
     with (
-        _player(policy) as (_, chosen),
+        _player(policy, factory) as (_, chosen),
         Rollout(factory, chosen, slots=1, max_turns=max_turns, run_key=seed) as rollout,
     ):
         if person:
@@ -55,13 +59,15 @@ def command(
         print(f"saved in {writer.path}; play it again with --policy replay:{writer.path}")
 
 
-def _player(policy: str) -> contextlib.AbstractContextManager[tuple[str, Policy]]:
+def _player(
+    policy: str, make_env: Callable[[], gym.Env[str, str]]
+) -> contextlib.AbstractContextManager[tuple[str, Policy]]:
     from agentgym.cli._players import Endpoint, Sampling, player
     from agentgym.policy import PersonPolicy
 
     if policy == "person":
         return contextlib.nullcontext(("person", PersonPolicy(input, lambda text: print(printable(text)))))
-    return player(policy, Sampling(), Endpoint())
+    return player(policy, Sampling(), Endpoint(), make_env)
 
 
 def _show(episode: Episode, *, transcript: bool) -> None:

@@ -67,7 +67,7 @@ class TrainConfig(BaseModel):
     groups: PositiveInt = Field(default=16, description="tasks per update")
     group_size: PositiveInt = Field(default=8, description="episodes per task")
     max_turns: PositiveInt | None = Field(
-        default=None, description="cut episodes here, beside the environment's own limit"
+        default=None, description="cut episodes here, in evaluations too, beside the environment's own limit"
     )
     max_new_tokens: PositiveInt = Field(default=32, description="length limit of an action")
     max_context: PositiveInt | None = Field(default=None, description="an episode whose context outgrows this is cut")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import platform
 import time
@@ -16,7 +17,7 @@ import torch
 
 from agentgym import draws
 from agentgym.errors import StoreError, UsageError
-from agentgym.policy import ExpertPolicy
+from agentgym.policy import ExpertPolicy, Policy, RandomPolicy, ScriptedPolicy, check_playable
 from agentgym.records import Episode, Task
 from agentgym.registry import make, takes_split
 from agentgym.rollout import Group, Rollout
@@ -38,6 +39,7 @@ from agentgym.trainers.summary import in_order, summary
 from agentgym.trainers.tiny import tiny
 
 _STATE = "trainer.pt"
+_NARRATED = 20  # turns of an episode that is played for its text alone
 
 
 class Progress(Protocol):
@@ -83,6 +85,8 @@ class Training:
         env = environment(config, "train")()
         check_environment(env, algorithm.needs)
         TrainingBudgets(config, environment(config, "train"))
+        if config.warm_start:
+            check_playable(ExpertPolicy(config.warm_start_noise), environment(config, "train")())
         if config.warm_start_exchange and not _interchangeable(config):
             raise UsageError(f"warm_start_exchange: {config.env} names no interchangeable words")
         if config.admissible and not env.reset(seed=0)[1].get("admissible"):
@@ -201,7 +205,7 @@ class Training:
         return target is not None and len(self._recent) == 3 and min(self._recent) >= target
 
     def _evaluate(self, policy: ModelPolicy) -> None:
-        """Play tasks of the evaluation split to the environment's own limit, whatever training cuts at."""
+        """Play tasks of the evaluation split, cut where training cuts."""
         began = time.perf_counter()
         engine = policy.engine
         trained, engine.temperature = engine.temperature, self.config.eval_temperature
@@ -209,6 +213,7 @@ class Training:
             environment(self.config, self.config.eval_split),
             policy,
             slots=self.config.slots,
+            max_turns=self.config.max_turns,
             run_key=draws.key(self.key, "eval", self.update),
         ) as rollout:
             count = rollout.num_tasks or self.config.eval_episodes
@@ -279,17 +284,27 @@ class Training:
         if not wanted:
             return [], ""
         key = draws.key(self.key, "warm start")
-        with Rollout(self.budgets.environment, expert) as rollout:
+        player = expert if self.config.warm_start else self._narrator(expert)
+        limit = None if player is expert else self.config.max_turns or _NARRATED
+        with Rollout(self.budgets.environment, player, max_turns=limit) as rollout:
             tasks = self.budgets.drawn(self.algorithm.sampling(key, 0, wanted, rollout.num_tasks), key)
             episodes = in_order(rollout.play(Group(f"warm.{i}", task) for i, task in enumerate(tasks)))
         played = [e for e in episodes if not e.failed]
         if len(played) < len(episodes):
             first = next(e.failure for e in episodes if e.failed)
             if not played:
-                raise UsageError(f"no expert episode could be played: {first}")
-            missing = len(episodes) - len(played)
-            self.progress(f"{missing} of {wanted} expert episodes failed and are not imitated; the first: {first}", {})
+                raise UsageError(f"no episode could be played before the training: {first}")
+            missing, kind = len(episodes) - len(played), "expert " * (player is expert)
+            self.progress(f"{missing} of {wanted} {kind}episodes failed and are not imitated; the first: {first}", {})
         return played, rollout.instructions
+
+    def _narrator(self, expert: ExpertPolicy) -> Policy:
+        """Who plays what a tokenizer is trained on: the expert, else random actions, else somebody who says nothing."""
+        for policy in (expert, RandomPolicy()):
+            with contextlib.suppress(UsageError):
+                check_playable(policy, self.budgets.environment())
+                return policy
+        return ScriptedPolicy(lambda request: "")
 
     def _model(self, demonstrations: Iterable[Episode]) -> tuple[Any, Any]:
         config = self.config

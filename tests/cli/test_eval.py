@@ -51,6 +51,11 @@ class Toy(ToolEnv):
                          expert=expert, syntax=syntax, split=split)
 
 gymnasium.register("toy/Toy-v0", entry_point=Toy, disable_env_checker=True)
+
+def alone():
+    return ToolEnv([step], [Question(f"needs {i}") for i in range(9)], lambda answer, q: 0.0)
+
+gymnasium.register("toy/Alone-v0", entry_point=alone, disable_env_checker=True)
 '''
 
 
@@ -125,6 +130,24 @@ def test_calls_are_not_compared_where_there_are_none(capsys: pytest.CaptureFixtu
     assert run(HOUSE, "--policy", "expert", "--policy", "expert:0", "--episodes", "2") == 0
     said = capsys.readouterr().out
     assert "  inf: success +0.0 points (+0.0 to +0.0), p = 1.0000; 2 tasks" in said
+
+
+def test_a_policy_that_cannot_play_is_refused_before_any_episode(
+    toy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--policy", "expert", "--policy", "expert:0.5", "--policy", "random", "--episodes", "3")
+    assert run(toy, *arguments) == 0  # tools are called with arguments that fit their schemas
+    capsys.readouterr()
+    alone = toy.replace("Toy-v0", "Alone-v0")
+    told = "agentgym: toy/Alone-v0 has no expert, or one without an action for any of 8 tasks; "
+    assert run(alone, "--policy", "random", "--policy", "expert", "--out", str(tmp_path / "out")) == 2
+    refused = capsys.readouterr()
+    assert (refused.out, refused.err.startswith(told)) == ("", True)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit) as end:
+        main(["play", alone, "--policy", "expert"])
+    refused = capsys.readouterr()
+    assert (end.value.code, refused.out, refused.err.startswith(told)) == (2, "", True)
 
 
 def test_without_tools_a_number_limits_turns(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from agentgym import draws
 from agentgym.env import TextEnv
-from agentgym.errors import PolicyError
-from agentgym.policy import ExpertPolicy, PersonPolicy, RandomPolicy, ReplayPolicy, Reply, Request, ScriptedPolicy
+from agentgym.errors import PolicyError, UsageError
+from agentgym.policy import (
+    ExpertPolicy,
+    PersonPolicy,
+    Policy,
+    RandomPolicy,
+    ReplayPolicy,
+    Reply,
+    Request,
+    ScriptedPolicy,
+    check_playable,
+)
 from agentgym.records import Episode, StopReason, Task, Turn
 
 
@@ -21,6 +32,24 @@ class Clueless(TextEnv):
         return None
 
 
+class Drawing(TextEnv):
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[str, dict[str, Any]]:
+        return "", {}
+
+    def sample_action(self, rng: np.random.Generator) -> str:
+        return f"number {rng.integers(1000)}"
+
+
+class DrawingExpert(Drawing):
+    def expert(self) -> str | None:
+        return "good"
+
+
+class Broken(TextEnv):
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[str, dict[str, Any]]:
+        raise ZeroDivisionError
+
+
 def request(key: int = 0, turns: int = 0, env: TextEnv | None = None, episode: str = "e", **info: Any) -> Request:
     return Request(episode, key, "you see", info, [Turn("", "")] * turns, env=env)  # type: ignore[arg-type]
 
@@ -31,10 +60,65 @@ def test_random_takes_any_admissible_action_by_its_key() -> None:
     assert taken == [draws.choice("abc", k) for k in range(300)]
 
 
+def test_where_actions_are_not_listed_the_environment_draws_them_by_the_key() -> None:
+    taken = [RandomPolicy().submit(request(k, env=Drawing())).action for k in range(20)]
+    assert taken == [f"number {np.random.default_rng(k).integers(1000)}" for k in range(20)]
+    assert RandomPolicy().submit(request(env=Drawing(), admissible=["listed"])).action == "listed"
+    noisy = ExpertPolicy(1.0)
+    assert noisy.submit(request(7, env=DrawingExpert())).action == taken[7]
+    assert noisy.noise == {("e", 0)}
+
+
 @pytest.mark.parametrize("info", [{}, {"admissible": []}])
-def test_random_needs_admissible_actions(info: dict[str, Any]) -> None:
-    with pytest.raises(PolicyError, match=r"needs info\['admissible'\]"):
-        RandomPolicy().submit(request(**info))
+def test_random_needs_actions(info: dict[str, Any]) -> None:
+    with pytest.raises(PolicyError, match=r"random actions need info\['admissible'\] or sample_action"):
+        RandomPolicy().submit(request(env=Expert(), **info))
+
+
+class World(TextEnv):
+    """Lists its actions where it is told to; its expert knows the tasks of some seeds."""
+
+    def __init__(self, admissible: tuple[str, ...] = (), known: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.admissible, self.known, self.closed = admissible, known, False
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[str, dict[str, Any]]:
+        self.seed = seed
+        return "", {"admissible": self.admissible}
+
+    def expert(self) -> str | None:
+        return "good" if self.seed in self.known else None
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("policy", "env", "said"),
+    [
+        (RandomPolicy(), World(("a",)), None),
+        (RandomPolicy(), Drawing(), None),
+        (RandomPolicy(), World(), "and this environment has neither; add one"),
+        (ExpertPolicy(), World(known=(3,)), None),
+        (ExpertPolicy(), World(known=(100,)), "this environment has no expert, or one without an action for any of 8"),
+        (ExpertPolicy(), Drawing(), "this environment has no expert"),
+        (ExpertPolicy(0.1), World(known=(0,)), r"random actions need info\['admissible'\]"),
+        (ExpertPolicy(0.1), World(("a",), (0,)), None),
+        (ExpertPolicy(0.1), DrawingExpert(), None),
+        (RandomPolicy(), Broken(), None),
+        (ExpertPolicy(), Broken(), None),
+        (ScriptedPolicy(lambda r: ""), World(), None),
+    ],
+)
+def test_what_a_policy_cannot_play_is_refused_before_the_first_episode(
+    policy: Policy, env: TextEnv, said: str | None
+) -> None:
+    if said is None:
+        check_playable(policy, env)
+    else:
+        with pytest.raises(UsageError, match=said):
+            check_playable(policy, env)
+    assert getattr(env, "closed", True)
 
 
 def test_the_expert_is_the_environments() -> None:
@@ -50,7 +134,7 @@ def test_the_expert_errs_as_often_as_it_is_told() -> None:
     taken = [policy.submit(request(draws.key(k), k, Expert(), admissible=["bad"])).action for k in range(4000)]
     assert 900 < taken.count("bad") < 1100  # 1000 expected, standard deviation 27
     assert policy.noise == {("e", turn) for turn, action in enumerate(taken) if action == "bad"}
-    with pytest.raises(PolicyError, match=r"a noisy expert needs info\['admissible'\]"):
+    with pytest.raises(PolicyError, match=r"random actions need info\['admissible'\]"):
         ExpertPolicy(1.0).submit(request(env=Expert()))
 
 
