@@ -1,8 +1,10 @@
 """Aggregate: from loss per token to the loss.
 
 Every common mean of token losses is linear in them, so an aggregator is a pure function ``(weight, sequence) ->
-coefficient`` on flat tensors [tokens], computed **once on the global batch**; the loss is Σ coefficient · loss over all
-tokens. Any split into micro-batches therefore adds up to exactly the same gradient. ::
+coefficient`` on flat tensors [tokens], computed **once over the whole update**; the loss is Σ coefficient · loss over
+all tokens. Any split into micro-batches therefore adds up to exactly the same gradient, and the steps of several
+minibatches, each with its number times the coefficients, average to it: what a token counts does not depend on the
+groups that share its step. ::
 
     coefficient = token_mean(tokens.weight, tokens.sequence)
     for part in micro_batches:

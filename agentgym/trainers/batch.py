@@ -1,10 +1,10 @@
-"""One optimiser step's worth of episodes: which ones, and their action tokens as tensors."""
+"""An update's action tokens as columns, and the optimiser steps that go over them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,22 +20,41 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """The tree, and flat columns with one entry per action token, [tokens].
+class Columns:
+    """Flat columns with one entry per action token of the whole update, [tokens].
 
     Attributes:
-        tree: the rows that are learned from.
-        index: column entry of each of the tree's scored tokens, ascending.
-        turn: row of the turn table of *these* episodes.
+        turn: row of the turn table.
         sequence: number of the sequence, an episode or a turn.
         floats: ``old``, ``advantage``, ``weight`` and whatever else parts read.
     """
 
-    tree: TokenTree
-    index: Ints
     turn: Ints
     sequence: Ints
     floats: Mapping[str, Floats]
+
+    @classmethod
+    def of(
+        cls,
+        whole: Rows,
+        owner: Ints,
+        by_turn: Mapping[str, Floats],
+        by_token: Mapping[str, Floats],
+        sequence: Literal["episode", "turn"],
+    ) -> Columns:
+        """Put together.
+
+        Args:
+            whole: the rows of all episodes.
+            owner: number of the episode of each turn.
+            by_turn: columns over turns; each token gets its turn's.
+            by_token: columns over action tokens.
+            sequence: what counts as one.
+        """
+        floats = {"old": whole.old} | {name: values[whole.turn] for name, values in by_turn.items()}
+        if not np.isnan(whole.entropy).any():
+            floats["entropy"] = whole.entropy
+        return cls(whole.turn, owner[whole.turn] if sequence == "episode" else whole.turn, floats | dict(by_token))
 
     def tensors(self, index: Ints | slice, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
         """The columns of some tokens."""
@@ -43,6 +62,38 @@ class Batch:
         out["sequence"] = torch.from_numpy(self.sequence[index]).to(device)
         out["turn"] = torch.from_numpy(self.turn[index]).to(device)
         return out
+
+
+class Step(NamedTuple):
+    """What one optimiser step goes over.
+
+    Attributes:
+        tree: the rows that are learned from.
+        entries: entry in :class:`Columns` of each of the tree's scored tokens, ascending.
+    """
+
+    tree: TokenTree
+    entries: Ints
+
+
+def steps(
+    episodes: Sequence[Episode], count: int, whole: Rows, owner: Ints, teaches: NDArray[np.bool_]
+) -> Iterator[Step]:
+    """The optimiser steps of a pass over an update.
+
+    Args:
+        episodes: all of the update.
+        count: how many steps, if there are as many groups.
+        whole: the rows of all, those of an episode kept together.
+        owner: number of the episode of each turn.
+        teaches: of each episode, whether it can move a weight; the others are in no tree.
+    """
+    of_token = owner[whole.turn]
+    for chosen in minibatches(episodes, count):
+        taught = [n for n in chosen if teaches[n]]
+        ids = {episodes[n].id for n in taught}
+        rows = [row for row in whole.rows if row.keep_together in ids]
+        yield Step(TokenTree.build(rows), np.flatnonzero(np.isin(of_token, taught)))
 
 
 def minibatches(episodes: Sequence[Episode], count: int) -> Iterator[list[int]]:
@@ -53,44 +104,3 @@ def minibatches(episodes: Sequence[Episode], count: int) -> Iterator[list[int]]:
     members = list(groups.values())
     for part in np.array_split(np.arange(len(members)), min(count, len(members))):
         yield sorted(n for g in part for n in members[g])
-
-
-def cut(
-    episodes: Sequence[Episode],
-    chosen: Sequence[int],
-    whole: Rows,
-    by_turn: Mapping[str, Floats],
-    by_token: Mapping[str, Floats],
-    sequence: Literal["episode", "turn"],
-    teaches: NDArray[np.bool_],
-) -> Batch:
-    """The chosen episodes' tokens.
-
-    Args:
-        episodes: all of the update.
-        chosen: numbers of some of them, ascending.
-        whole: the rows of all, those of an episode kept together.
-        by_turn: columns over all turns of all episodes; each token gets its turn's.
-        by_token: columns over all action tokens of all episodes.
-        sequence: what counts as one.
-        teaches: of each episode, whether it can move a weight; the others are in the columns, not in the tree.
-    """
-    lengths = np.array([len(e.turns) for e in episodes])
-    tokens = np.array([sum(len(t.sample.action) for t in e.turns if t.sample) for e in episodes])
-    turns, of_token = _spans(lengths, chosen), _spans(tokens, chosen)
-    turn = np.searchsorted(turns, whole.turn[of_token])
-    owner = np.repeat(np.arange(len(chosen)), lengths[chosen])
-    floats = {"old": whole.old[of_token]} | {name: values[turns][turn] for name, values in by_turn.items()}
-    if not np.isnan(whole.entropy[of_token]).any():
-        floats["entropy"] = whole.entropy[of_token]
-    floats |= {name: values[of_token] for name, values in by_token.items()}
-    taught = {episodes[n].id for n in chosen if teaches[n]}
-    rows = [row for row in whole.rows if row.keep_together in taught]
-    index = np.flatnonzero(np.repeat(teaches[chosen], tokens[chosen]))
-    return Batch(TokenTree.build(rows), index, turn, owner[turn] if sequence == "episode" else turn, floats)
-
-
-def _spans(lengths: Ints, chosen: Sequence[int]) -> Ints:
-    """Positions that some items take up among all, laid out one after the other."""
-    begin = np.concatenate([[0], np.cumsum(lengths)])
-    return np.concatenate([np.arange(begin[n], begin[n + 1]) for n in chosen])

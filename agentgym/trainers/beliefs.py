@@ -5,7 +5,8 @@
 The answer a stands where the policy would write it: at the start of the next action, inside the environment's answer
 markup. IGPO (ICLR 2026). A row is context + opening + answer + closing, joined as ids and never tokenised again,
 so which ids are the answer's is known by construction. Rows are leaves of the token tree: they cost their few own
-tokens, and none of their context where that is scored anyway.
+tokens, and none of their context where that is scored anyway. The model itself is asked: at temperature 1, whatever
+that of sampling is (another one than 1 scores the contexts a second time).
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class Beliefs:
         A belief is asked for before every turn, and after the last one unless the episode terminated there: then that
         turn was the answer. Episodes without accepted answers get none.
         """
-        asked = Questions(self.belief.aliases)
+        asked = Questions(self.belief)
         for number, episode in enumerate(episodes):
             before = len(asked.before)
             asked.before.extend([NONE] * len(episode.turns))
@@ -173,16 +174,18 @@ class Questions:
         episode: episode of each belief.
         place: belief and alias of each row.
         left_out: beliefs that did not fit.
+        by: who is asked.
     """
 
-    def __init__(self, aliases: Literal["best", "mean", "first"]) -> None:
+    def __init__(self, belief: Belief) -> None:
         self.rows: list[Row] = []
         self.before: list[int] = []
         self.after: list[int] = []
         self.episode: list[int] = []
         self.place: list[tuple[int, int]] = []
         self.left_out = 0
-        self._aliases = aliases
+        self.by = belief.by
+        self._aliases = belief.aliases
 
     def columns(self, logprob: Floats) -> dict[str, Floats]:
         """The turn table's ``answer_logprob`` and ``answer_logprob_before``; NaN where there is no belief [turns].

@@ -286,7 +286,7 @@ def root_share(size: int, difference: float, beta: float) -> int:
 
 
 def _entropies(sample: Sample | None, window: int) -> Sequence[float]:
-    if sample is None or not sample.entropies:
+    if sample is None or (sample.action and not sample.entropies):
         raise UsageError(
             "entropy branching needs the entropies of sampled tokens: ModelPolicy(entropies=True); with a policy that "
             "has none use random_branching()"
@@ -295,7 +295,8 @@ def _entropies(sample: Sample | None, window: int) -> Sequence[float]:
 
 
 def _mean_entropy(sample: Sample | None, window: int) -> float:
-    return float(np.mean(_entropies(sample, window)))
+    """0 where the action has no tokens: nothing is left open."""
+    return float(np.mean(_entropies(sample, window) or (0.0,)))
 
 
 def _summed_entropy(sample: Sample | None, window: int) -> float:

@@ -6,7 +6,7 @@ turn table -> reward -> credit -> weights -> token tree -> surrogate + penalties
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from agentgym.errors import UsageError
 from agentgym.records import Episode
 from agentgym.trainers.algorithm import Algorithm
-from agentgym.trainers.batch import Batch, cut, minibatches
+from agentgym.trainers.batch import Columns, Step, steps
 from agentgym.trainers.beliefs import Beliefs
 from agentgym.trainers.figures import Totals, turn_metrics
 from agentgym.trainers.optim import Name, Optimizer
@@ -158,14 +158,18 @@ class Learner:
         by_turn = {"advantage": advantage, "weight": weight}
         if self.algorithm.critic is not None:
             by_turn["target"] = self.algorithm.critic(turns, reward) + turns.value
-        ends = np.cumsum([len(e.turns) for e in episodes])
+        lengths = [len(e.turns) for e in episodes]
+        ends, owner = np.cumsum(lengths), np.repeat(np.arange(len(episodes)), lengths)
         teaches = np.logical_or.reduceat(advantage * weight != 0, np.append(0, ends[:-1]))
         teaches |= not self.algorithm.only_credit_teaches
+        parts = list(steps(episodes, self.how.minibatches, whole, owner, teaches))
+        columns = Columns.of(whole, owner, by_turn, by_token, self.algorithm.sequence)
+        token_weight, coefficient = self._weights(columns)
         totals = Totals()
         self.model.train()
         for _ in range(self.how.epochs):
-            for chosen in minibatches(episodes, self.how.minibatches):
-                self._step(cut(episodes, chosen, whole, by_turn, by_token, self.algorithm.sequence, teaches), totals)
+            for part in parts:
+                self._step(part, columns, token_weight, coefficient * len(parts), totals)
         spans = np.split(advantage, ends[:-1])
         by_episode = {e.id: credit.tolist() for e, credit in zip(episodes, spans, strict=True)}
         return Update(totals.metrics() | turn_metrics(turns, advantage), by_episode)
@@ -181,58 +185,81 @@ class Learner:
         """
         by_token: dict[str, Floats] = {}
         asked = self.beliefs.ask(episodes) if self.beliefs is not None else None
-        leaves = asked.rows if asked is not None else []
-        of_reference = self.beliefs is not None and self.beliefs.belief.by == "reference"
-        answers = np.empty(0)
+        of_policy, of_reference = (asked.rows if asked else []), list[Row]()
+        if asked is not None and asked.by == "reference":
+            of_policy, of_reference = of_reference, of_policy
+        answers = [np.empty(0)]
         if self.reference is not None:
-            logprob, _ = self._scored(self.reference, [*whole.rows, *leaves] if of_reference else whole.rows)
-            by_token["reference"], answers = np.split(logprob, [len(whole.turn)])
+            by_token["reference"], _, found = self._scored(self.reference, whole.rows, of_reference)
+            answers.append(found)
             kl = np.bincount(whole.turn, whole.old - by_token["reference"], len(turns))
             turns = turns.with_columns(kl=kl)
         if self.values is not None:
-            logprob, value = self._scored(self.scorer, whole.rows if of_reference else [*whole.rows, *leaves])
-            answers = answers if of_reference else logprob[len(whole.turn) :]
-            by_token["old_value"] = value[: len(whole.turn)]
-            value = by_token["old_value"][whole.first]
+            _, by_token["old_value"], found = self._scored(self.scorer, whole.rows, of_policy)
+            answers.append(found)
+            value = self._turn_values(episodes, whole, by_token["old_value"])
             turns = turns.with_columns(value=value, bootstrap=self._bootstrap(episodes))
-        elif leaves and not of_reference:
-            answers, _ = self._scored(self.scorer, leaves)
-        return turns if asked is None else turns.with_columns(**asked.columns(answers)), by_token
+        elif of_policy:
+            answers.append(self._scored(self.scorer, [], of_policy)[2])
+        return turns if asked is None else turns.with_columns(**asked.columns(np.concatenate(answers))), by_token
+
+    def _scored(self, scorer: Scorer, rows: list[Row], asked: list[Row]) -> tuple[Floats, Floats, Floats]:
+        """Log-probability and (with a critic) value of the tokens of ``rows``, and log-probability of those ``asked``.
+
+        What was sampled is scored at the temperature of sampling. What is asked is asked of the model itself, at
+        temperature 1: in the same tree where both are one.
+        """
+        number = sum(len(row.scored) for row in rows)
+        if self.how.temperature == 1.0:
+            logprob, value = self._pass(scorer, [*rows, *asked], 1.0)
+            return logprob[:number], value[:number], logprob[number:]
+        return (*self._pass(scorer, rows, self.how.temperature), self._pass(scorer, asked, 1.0)[0])
 
     @torch.no_grad()
-    def _scored(self, scorer: Scorer, rows: list[Row]) -> tuple[Floats, Floats]:
+    def _pass(self, scorer: Scorer, rows: list[Row], temperature: float) -> tuple[Floats, Floats]:
         """Log-probability and (with a critic) value of every scored token."""
         total = sum(len(row.scored) for row in rows)
         logprob, value = np.empty(total), np.zeros(total)
         self.model.train()
         for micro in TokenTree.build(rows).batches(self.how.max_tokens):
-            scores = scorer.score(micro, values=self.values, temperature=self.how.temperature)
+            scores = scorer.score(micro, values=self.values, temperature=temperature)
             logprob[micro.scored] = scores.logprob.double().cpu().numpy()
             if scores.value is not None:
                 value[micro.scored] = scores.value.double().cpu().numpy()
         return logprob, value
 
+    def _turn_values(self, episodes: Sequence[Episode], whole: Rows, value: Floats) -> Floats:
+        """The critic's value where each turn's action begins; also of a turn whose action has no token [turns]."""
+        out = np.full(sum(len(e.turns) for e in episodes), np.nan)
+        out[whole.turn[whole.first]] = value[whole.first]
+        silent = np.isnan(out)
+        if silent.any():
+            contexts = [context for e in episodes for context in e.contexts()]
+            out[silent] = self._values_after([contexts[n] for n in np.flatnonzero(silent)])
+        return out
+
     def _bootstrap(self, episodes: Sequence[Episode]) -> Floats:
         """The critic's value behind each episode that was cut off, on all its turns; 0 elsewhere."""
         cut_off = [n for n, episode in enumerate(episodes) if episode.truncated]
         value = np.zeros(len(episodes))
-        if cut_off:
-            contexts = [np.array(self.after(episodes[n]), np.int64) for n in cut_off]
-            rows = [Row(np.append(ids, 0), np.array([len(ids)])) for ids in contexts]
-            _, value[cut_off] = self._scored(self.scorer, rows)
+        value[cut_off] = self._values_after([self.after(episodes[n]) for n in cut_off])
         return np.repeat(value, [len(e.turns) for e in episodes])
+
+    def _values_after(self, contexts: Sequence[Sequence[int]]) -> Floats:
+        """The critic's value at the end of each context, where an action would begin [contexts]."""
+        rows = [Row(np.append(np.array(ids, np.int64), 0), np.array([len(ids)])) for ids in contexts]
+        return self._pass(self.scorer, rows, 1.0)[1]
 
     # The update -------------------------------------------------------------------------------------------------------
 
-    def _step(self, batch: Batch, totals: Totals) -> None:
+    def _step(self, part: Step, columns: Columns, weight: Tensor, coefficient: Tensor, totals: Totals) -> None:
         """One optimiser step over all micro-batches; a gradient that says nothing, or is broken, moves nothing."""
-        device = self.model.device
-        weight = self._weights(batch)
-        coefficient = self.algorithm.aggregate(weight, torch.from_numpy(batch.sequence).to(device))
         self.optimizer.zero_grad()
-        for micro in batch.tree.batches(self.how.max_tokens):
-            index = torch.from_numpy(batch.index[micro.scored]).to(device)
-            tokens = self._tokens(batch, micro, weight[index])
+        for micro in part.tree.batches(self.how.max_tokens):
+            entries = part.entries[micro.scored]
+            index = torch.from_numpy(entries).to(self.model.device)
+            given = columns.tensors(entries, self.model.device, self.dtype) | {"weight": weight[index]}
+            tokens = self._tokens(micro, given)
             losses = self.algorithm.surrogate(tokens)
             for penalty in self.algorithm.penalties:
                 losses = losses + penalty(tokens)
@@ -241,27 +268,26 @@ class Learner:
             totals.add(tokens, loss)
         norm = float(nn.utils.clip_grad_norm_(self.optimizer.parameters, self.how.max_grad_norm))
         made = 0.0 < norm < float("inf")
-        totals.step(norm, batch.tree, made=made)
+        totals.step(norm, part.tree, made=made)
         if made:
             self.optimizer.step()
 
-    def _weights(self, batch: Batch) -> Tensor:
-        """Weight of every token of the step, from the policy that sampled."""
-        columns = batch.tensors(slice(None), self.model.device, self.dtype)
-        weight = columns["weight"]
-        before = Tokens(logprob=columns["old"], **columns)
+    def _weights(self, columns: Columns) -> tuple[Tensor, Tensor]:
+        """Weight of every token of the update, from the policy that sampled, and its coefficient in the loss."""
+        given = columns.tensors(slice(None), self.model.device, self.dtype)
+        before = Tokens(logprob=given["old"], **given)
+        weight = before.weight
         for term in self.algorithm.weights:
             if not isinstance(term, Part):
                 weight = weight * term(before)
-        return weight
+        return weight, self.algorithm.aggregate(weight, before.sequence)
 
-    def _tokens(self, batch: Batch, micro: MicroBatch, weight: Tensor) -> Tokens:
+    def _tokens(self, micro: MicroBatch, given: Mapping[str, Tensor]) -> Tokens:
         """The micro-batch's tokens, scored with the weights that are being updated."""
         scores = self.scorer.score(
             micro, entropy="entropy" in self.needs, values=self.values, temperature=self.how.temperature
         )
-        columns = batch.tensors(batch.index[micro.scored], self.model.device, self.dtype) | {"weight": weight}
-        tokens = Tokens(logprob=scores.logprob, **columns)
+        tokens = Tokens(logprob=scores.logprob, **given)
         if scores.entropy is not None:
             tokens = replace(tokens, entropy=scores.entropy)
         return tokens if scores.value is None else replace(tokens, value=scores.value)

@@ -84,7 +84,7 @@ def rows_of(episodes: Sequence[Episode], *, together: str | None = "episode") ->
             piece.scored.extend(range(start, start + size))
             piece.choices.extend(sample.choices or [()] * size)
             turn_of.extend([number] * size)
-            first.extend([True] + [False] * (size - 1))
+            first.extend(n == 0 for n in range(size))
             old.extend(sample.logprobs or [0.0] * size)
             entropy.extend(sample.entropies or [np.nan] * size)
             number += 1

@@ -106,13 +106,29 @@ def episodes(chat, context=None, *, answers=ANSWERS, lengths=(3, 1, 6, 2), think
     return out
 
 
-def columns(model, tokenizer, found, belief=None, context=None, *, max_tokens=16384, algorithm=None, **options):
+def columns(model, tokenizer, found, belief=None, context=None, *, algorithm=None, temperature=1.0, **options):
     """What the learner makes of them, through its own scoring pass."""
+    how = Optimisation(temperature=temperature, max_tokens=options.pop("max_tokens", 16384))
     algorithm = algorithm or get_recipe("igpo")()
     beliefs = Beliefs(Chat(tokenizer), context or full_history(), belief, **options)
-    learner = Learner(copy.deepcopy(model), algorithm, Optimisation(max_tokens=max_tokens), beliefs=beliefs)
+    learner = Learner(copy.deepcopy(model), algorithm, how, beliefs=beliefs)
     turns, _ = learner._prepared(TurnTable.from_episodes(found), found, rows_of(found))
     return turns.answer_logprob, turns.answer_logprob_before
+
+
+@pytest.mark.parametrize("by", ["policy", "reference"])
+@pytest.mark.parametrize("critic", [False, True])
+def test_the_model_itself_is_asked_whatever_the_temperature_of_sampling(double, by, critic):
+    model, tokenizer = double
+    found = episodes(Chat(tokenizer))
+    algorithm = get_recipe("igpo")(by=by, kl=0.1)
+    if critic:
+        ppo = get_recipe("ppo")()
+        algorithm = replace(algorithm, critic=ppo.critic, penalties=ppo.penalties)
+    plain, warm = (
+        columns(model, tokenizer, found, Belief(by=by), algorithm=algorithm, temperature=t) for t in (1.0, 0.5)
+    )
+    np.testing.assert_allclose(warm, plain, atol=1e-9)
 
 
 def mean_logprob(model, ids, answer):
@@ -246,7 +262,7 @@ def test_the_space_before_an_answer_is_written_with_its_first_word(single):
 
 def questions(aliases, values, episode=(0, 0, 0)):
     """Three beliefs of one episode, two aliases of 2 and 1 tokens; the turn that follows the last one answers."""
-    asked = Questions(aliases)
+    asked = Questions(Belief(aliases=aliases))
     asked.before, asked.after, asked.episode = [0, 1, 2], [1, 2, -1], list(episode)
     for slot, alias in itertools.product(range(3), range(2)):
         asked.rows.append(Row(np.zeros(5, np.int64), np.arange(2, 4 - alias)))

@@ -205,6 +205,16 @@ def test_the_released_signal_lags_and_is_zero_after_the_first_answer():
     assert rule.signal(twin, Reply("", sampled([9.0]))) == pytest.approx((3.0 - 1.0) / math.log(4))
 
 
+@pytest.mark.parametrize("released", [False, True])
+def test_an_action_without_tokens_leaves_nothing_open(released):
+    rule = begun(entropy_branching(released=released))
+    before = turn([]) if released else turn([5.0])
+    assert rule.signal(running(turn([1.0]), before), Reply("", sampled([]))) == pytest.approx(-1.0 / math.log(4))
+    silent = Sample(0, (), (1,))
+    with pytest.raises(UsageError, match="needs the entropies of sampled tokens"):
+        rule.signal(running(turn([1.0]), Turn("o", "a", sample=silent)), Reply("", silent))
+
+
 def test_signals_of_a_played_tree_are_fresh(small, played):
     rule = entropy_branching(2, window=2)()
     policy = policy_of(small)

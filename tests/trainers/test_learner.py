@@ -11,7 +11,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from agentgym.errors import UsageError
-from agentgym.records import StopReason
+from agentgym.records import Sample, StopReason
 from agentgym.trainers.algorithm import Algorithm, get_recipe, with_part
 from agentgym.trainers.batch import minibatches
 from agentgym.trainers.contexts import window
@@ -195,6 +195,33 @@ def test_gradient_of_ppo_equals_the_loss_written_out(world):
     assert_allclose(np.concatenate([done.credits[e.id] for e in episodes]), white, atol=1e-9)
 
 
+def test_a_turn_without_tokens_has_the_value_of_its_context(world):
+    """Its reward and value are in the advantages of the turns around it; it has no token to learn by."""
+    _, moved, episodes = world()
+    quiet = next(e for e in episodes if len(e.turns) == 3)
+    contexts = quiet.contexts()
+    second = replace(quiet.turns[1], sample=Sample(0, contexts[1], ()))
+    third = replace(quiet.turns[2], sample=replace(quiet.turns[2].sample, keep=0, context=contexts[2]))
+    quiet = replace(quiet, turns=(quiet.turns[0], second, third), stop=StopReason.TERMINATED)
+    algorithm = get_recipe("ppo")(discount=0.9, trace=0.8, whiten=False)
+    learner = Learner(moved, algorithm, FREE)
+    with torch.no_grad():
+        learner.values.weight.copy_(torch.linspace(-0.3, 0.3, 32, dtype=torch.float64)[None])
+    grads, done = gradient(learner, [quiet])
+    values = []
+    for context in contexts:
+        _, hidden, _ = logprobs(moved, context, [0])
+        values.append((hidden[0] @ learner.values.weight[0]).item())
+    carried, expected = 0.0, []
+    for t in (2, 1, 0):
+        following = values[t + 1] if t < 2 else 0.0
+        carried = quiet.turns[t].reward + 0.9 * following - values[t] + 0.9 * 0.8 * carried
+        expected.insert(0, carried)
+    assert_allclose(done.credits[quiet.id], expected, atol=1e-9)
+    assert done.metrics["action_tokens"] == len(quiet.turns[0].sample.action) + len(third.sample.action)
+    assert all(torch.isfinite(g).all() for g in grads)
+
+
 def test_a_critic_learns_the_returns(world):
     """Frozen policy gradient aside, the value loss falls and values move towards the turns' returns."""
     model, _, episodes = world()
@@ -309,22 +336,55 @@ def test_minibatches_hold_whole_groups(world):
     assert list(minibatches(alone, 3)) == [[0], [1], [2]]
 
 
-def test_minibatches_are_steps_on_the_advantages_of_the_whole(world):
-    """Two minibatches are two updates with one group each, whose whitening saw both."""
+def shortened(episodes, group, length):
+    """The episodes, with the actions of one group cut to their first tokens, so that steps differ in size."""
+    out = []
+    for e in episodes:
+        if e.group == group:
+            turns = []
+            for context, turn in zip(e.contexts(), e.turns, strict=True):
+                parts = {n: getattr(turn.sample, n)[:length] for n in ("action", "logprobs", "entropies")}
+                turns.append(replace(turn, sample=replace(turn.sample, keep=0, context=context, **parts)))
+            e = replace(e, turns=tuple(turns))
+        out.append(e)
+    return out
+
+
+def gradients_of_steps(learner, episodes):
+    """The gradient that each optimiser step would take."""
+    found = []
+    learner.optimizer.step = lambda: found.append([p.grad.clone() for p in learner.model.parameters()])
+    return learner.update(episodes), found
+
+
+@pytest.mark.parametrize("name", ["reinforce_pp", "grpo", "rloo", "aepo_agentic", "gspo"])
+def test_minibatches_are_parts_of_the_gradient_of_the_whole(world, name):
+    """Means, spreads, token weights and denominators are those of the update: steps average to its gradient."""
     _, moved, episodes = world(groups=2)
-    other = copy.deepcopy(moved)
-    learner = Learner(moved, get_recipe("reinforce_pp")(), Optimisation(lr=1e-3, minibatches=2))
-    done = learner.update(episodes)
-    fixed = {e.id: done.credits[e.id] for e in episodes}
-    slow = Learner(other, with_part(with_part(Algorithm(), "credit", "total(to_go(0.0))"), "aggregate", "token_mean"),
-                   Optimisation(lr=1e-3))  # fmt: skip
-    for part in (episodes[:4], episodes[4:]):
-        slow.update([
-            replace(e, turns=tuple(replace(t, reward=a) for t, a in zip(e.turns, fixed[e.id], strict=True)))
-            for e in part
-        ])  # fmt: skip
-    for a, b in zip(moved.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-8)
+    episodes = shortened(episodes, "g1", 2)
+    algorithm = get_recipe(name)()
+    done, (whole,) = gradients_of_steps(Learner(moved, algorithm, FREE), episodes)
+    again, parts = gradients_of_steps(Learner(moved, algorithm, replace(FREE, minibatches=2)), episodes)
+    assert done.credits == again.credits
+    assert len(parts) == 2
+    assert_allclose(again.metrics["loss"], done.metrics["loss"], atol=1e-12)
+    for one, first, second in zip(whole, *parts, strict=True):
+        torch.testing.assert_close((first + second) / 2, one, atol=1e-10, rtol=1e-8)
+        assert not torch.allclose(first, second)
+
+
+def test_token_weights_are_over_the_update(world):
+    """The quarter of tokens that are most unsure is that of all groups, whichever step they fall into."""
+    _, moved, episodes = world(groups=2)
+    episodes = [
+        replace(e, turns=tuple(
+            replace(t, sample=replace(t.sample, entropies=tuple(x + 9 * (e.group == "g0") for x in t.sample.entropies)))
+            for t in e.turns))
+        for e in episodes
+    ]  # fmt: skip
+    algorithm = with_part(get_recipe("rloo")(), "weights", "top_entropy(0.25)")
+    done, parts = gradients_of_steps(Learner(moved, algorithm, replace(FREE, minibatches=2)), episodes)
+    assert (len(parts), done.metrics["skipped"]) == (1, 1)  # all of them are in g0: the step over g1 has no gradient
 
 
 def test_epochs_are_passes_with_the_same_old_probabilities(world):
