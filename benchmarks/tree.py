@@ -25,6 +25,7 @@ import torch
 from measure import small_model
 from transformers import DynamicCache
 
+from agentgym.trainers.attention import ATTENTION
 from agentgym.trainers.scoring import Scorer
 from agentgym.trainers.tree import MicroBatch, Row, TokenTree
 
@@ -106,7 +107,7 @@ def row_by_row(model: Any, rows: Sequence[Row], tokens: int) -> Iterator[torch.T
 
 def as_tree(scorer: Scorer, rows: Sequence[Row], tokens: int | None) -> Iterator[torch.Tensor]:
     """Building the tree is part of the time."""
-    scorer.model.set_attn_implementation("agentgym_tree")
+    scorer.model.set_attn_implementation(ATTENTION)
     for batch in TokenTree.build(rows).batches(tokens):
         yield scorer.score(batch).logprob
 

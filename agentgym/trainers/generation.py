@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agentgym import draws
+from agentgym.trainers.attention import CachePlan, install
+from agentgym.trainers.kept_keys import KeptKeys
 
 Ints = NDArray[np.int64]
 
@@ -76,67 +78,21 @@ class Generation:
             self.entropies.append(entropy)
 
 
-class _Store:
-    """Keys and values of all slots, handed to the model as its cache: [slots, capacity, heads, head size] per layer.
-
-    The last position is scratch: padding is written there and never read.
-    """
-
-    is_compileable = False
-
-    def __init__(self) -> None:
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-        self.slots = self.capacity = 0
-        self.rows: Tensor | slice = slice(0)
-        self.row_index = torch.zeros(0, 1, dtype=torch.long)
-        self.positions = torch.zeros(0, 0, dtype=torch.long)
-        self.read = 0
-
-    def reserve(self, slots: int, capacity: int) -> None:
-        """Make room for so many slots of so many tokens; grows by at least a half, so copying is rare."""
-        if slots <= self.slots and capacity < self.capacity:
-            return
-        self.slots = max(slots, self.slots)
-        if capacity >= self.capacity:
-            self.capacity = max(capacity + 1, self.capacity * 3 // 2)
-        for store in (self.keys, self.values):
-            for layer, old in enumerate(store):
-                new = old.new_zeros(self.slots, self.capacity, *old.shape[2:])
-                new[: old.shape[0], : old.shape[1]] = old
-                store[layer] = new
-
-    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """What attention calls: [rows, heads, new, head size] in, everything readable out."""
-        while len(self.keys) <= layer:
-            shape = (self.slots, self.capacity, keys.shape[1], keys.shape[3])
-            self.keys.append(keys.new_zeros(shape))
-            self.values.append(values.new_zeros(shape))
-        out = []
-        for store, new in ((self.keys[layer], keys), (self.values[layer], values)):
-            store[self.row_index, self.positions] = new.transpose(1, 2)
-            out.append(store[self.rows, : self.read].transpose(1, 2))
-        return out[0], out[1]
-
-    def get_seq_length(self, *_: Any) -> int:
-        return self.read
-
-    def copy(self, source: int, target: int, length: int) -> None:
-        for store in (*self.keys, *self.values):
-            store[target, :length] = store[source, :length]
-
-
 class Engine:
     """Generates for many requests at once with a Hugging Face causal LM.
 
     Args:
-        model: the model; must accept a 4-D attention mask and ``logits_to_keep`` (all current decoder models do).
+        model: the model; its attention is set to :func:`~agentgym.trainers.attention.planned_attention`. It must accept
+            ``logits_to_keep`` (all current decoder models do).
         stop: the token id that ends an action.
         temperature: 0 is greedy; the recorded log-probabilities are those of the tempered distribution (of the plain
             one when greedy).
         top_p: nucleus sampling; log-probabilities are then still those of the full tempered distribution.
         entropies: also record the entropy (nats) of every token's distribution.
         max_context: never go beyond so many tokens per slot.
+
+    Raises:
+        UsageError: a model whose attention cannot be computed so; the message says why.
     """
 
     def __init__(
@@ -149,10 +105,11 @@ class Engine:
         entropies: bool = False,
         max_context: int = 4096,
     ) -> None:
+        install(model)
         self.model, self.stop = model, stop
         self.temperature, self.top_p, self.entropies = temperature, top_p, entropies
         self.max_context = max_context
-        self._store = _Store()
+        self._store = KeptKeys()
         self._held: dict[int, list[int]] = {}  # slot -> the tokens whose keys and values are valid
         self._free: list[int] = []
         self._new: list[Generation] = []
@@ -276,7 +233,6 @@ class Engine:
         ids = np.zeros((len(slots), width), np.int64)
         ids[valid] = np.concatenate([np.asarray(t, np.int64) for t in tokens])
         positions = np.where(valid, begin[:, None] + offset, 0)
-        mask = np.arange(read)[None, None, :] <= positions[:, :, None]
         store = self._store
         store.read = read
         store.positions = torch.as_tensor(np.where(valid, positions, store.capacity - 1), device=device)
@@ -285,10 +241,13 @@ class Engine:
         first = slots[0]
         adjacent = list(slots) == list(range(first, first + len(slots)))
         store.rows = slice(first, first + len(slots)) if adjacent else rows
+        at = torch.as_tensor(positions, device=device)
+        plan = CachePlan(at, read)
         logits = self.model(
             input_ids=torch.as_tensor(ids, device=device),
-            attention_mask=torch.as_tensor(mask, device=device)[:, None],
-            position_ids=torch.as_tensor(positions, device=device),
+            attention_mask=plan.mask(None),
+            position_ids=at,
+            plan=plan,
             past_key_values=store,
             use_cache=True,
             logits_to_keep=1,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agentgym.errors import MissingExtra, UsageError
-from agentgym.trainers.attention import Plan, install
+from agentgym.trainers.attention import TreePlan, evaluating, install, unwrapped
 from agentgym.trainers.tree import MicroBatch, Row, TokenTree
 
 try:
@@ -55,7 +55,7 @@ class Scorer:
     """
 
     def __init__(self, model: Any, *, chunk_logits: int = 1 << 26) -> None:
-        self.model = _unwrapped(model)
+        self.model = unwrapped(model)
         self.chunk_logits = chunk_logits
         self._head = self.model.get_output_embeddings()
         self._decoder = self.model.get_decoder()
@@ -114,7 +114,7 @@ class Scorer:
             # a mask of four dimensions is handed on as it is, so that none is built; the attention below ignores it
             "attention_mask": torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=device),
             "use_cache": False,
-            "tree": Plan(batch, device),
+            "plan": TreePlan(batch, device),
         }
         if self._direct:
             return self._decoder(**inputs).last_hidden_state.squeeze(0).index_select(0, parents), None
@@ -216,19 +216,6 @@ def _among(logits: Tensor, parent: Tensor, token: Tensor, choices: Tensor) -> tu
     return of_token, -(finite.exp() * finite).masked_fill(padding, 0.0).sum(-1)
 
 
-def _unwrapped(model: Any) -> Any:
-    """The Transformers model inside a PEFT model, adapters included."""
-    configs = getattr(model, "peft_config", None)
-    if configs is None or not hasattr(model, "get_base_model"):
-        return model
-    for config in configs.values():
-        if config.is_prompt_learning:
-            raise UsageError(
-                f"{type(config).__name__} puts virtual tokens before every row; use LoRA or another adapter"
-            )
-    return model.get_base_model()
-
-
 class _Inputs:
     """Remembers what a module was given last, and what it gave back."""
 
@@ -268,7 +255,7 @@ def _logits_are_head_output(model: Any, decoder: Any, head: Any) -> bool:
     """
     device = decoder.get_input_embeddings().weight.device
     ids = torch.from_numpy(_probe_rows(model)[0].tokens)[None].to(device)
-    with torch.no_grad(), _Evaluating(model):
+    with torch.no_grad(), evaluating(model):
         with _Inputs(head) as plain:
             model(input_ids=ids, use_cache=False)
         expected = decoder(input_ids=ids, use_cache=False).last_hidden_state
@@ -285,7 +272,7 @@ def _compare_with_rows(scorer: Scorer) -> None:
     (batch,) = TokenTree.build(rows).batches()
     device = scorer._head.weight.device
     expected = []
-    with torch.no_grad(), _Evaluating(model):
+    with torch.no_grad(), evaluating(model):
         for row in rows:
             ids = torch.from_numpy(row.tokens).to(device)
             logits = model(input_ids=ids[None], use_cache=False).logits[0].float()
@@ -298,18 +285,3 @@ def _compare_with_rows(scorer: Scorer) -> None:
             f"{type(model).__name__}: log-probabilities of a tree and of its rows differ by {error:.3g} (limit "
             f"{limit}); its attention does not follow Transformers' attention interface, so it cannot be trained here"
         )
-
-
-class _Evaluating:
-    """A model in evaluation mode for a while."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._model = model
-
-    def __enter__(self) -> None:
-        self._training = [m for m in self._model.modules() if m.training]
-        self._model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        for module in self._training:
-            module.training = True

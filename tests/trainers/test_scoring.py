@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from agentgym.errors import UsageError
-from agentgym.trainers.attention import Plan, tree_attention
+from agentgym.trainers.attention import TreePlan, planned_attention
 from agentgym.trainers.scoring import Scorer, _TokenLogprobs
 from agentgym.trainers.tree import MicroBatch, Row, TokenTree
 
@@ -335,15 +335,17 @@ def test_virtual_tokens_are_refused() -> None:
 def test_another_attention_is_refused() -> None:
     model = make()
     model.set_attn_implementation("eager")
-    with pytest.raises(UsageError, match=r"attn_implementation='eager': .*load the model with .*sdpa"):
+    with pytest.raises(
+        UsageError, match=r"Qwen2ForCausalLM has attn_implementation='eager'; .*load the model with .*sdpa"
+    ):
         Scorer(model)
 
 
 def test_soft_capped_attention_is_refused() -> None:
     x = torch.zeros(1, 4, 3, 8)
-    plan = Plan(whole([Row(np.arange(4), np.array([3]))]), torch.device("cpu"))
-    with pytest.raises(UsageError, match="Identity uses softcap in its attention, which the token tree cannot compute"):
-        tree_attention(torch.nn.Identity(), x, x, x, None, tree=plan, softcap=50.0)
+    plan = TreePlan(whole([Row(np.arange(4), np.array([3]))]), torch.device("cpu"))
+    with pytest.raises(UsageError, match="Identity uses softcap in its attention, which cannot be computed here"):
+        planned_attention(torch.nn.Identity(), x, x, x, None, plan=plan, softcap=50.0)
 
 
 def test_a_model_that_keeps_its_own_attention_is_refused() -> None:
@@ -351,7 +353,9 @@ def test_a_model_that_keeps_its_own_attention_is_refused() -> None:
         def set_attn_implementation(self, attn_implementation: Any, allow_all_kernels: bool = False) -> None:
             pass
 
-    with pytest.raises(UsageError, match="Stubborn: log-probabilities of a tree and of its rows differ"):
+    with pytest.raises(
+        UsageError, match="Stubborn: 0 of 2 layers compute attention through Transformers' attention interface"
+    ):
         Scorer(Stubborn(copy.deepcopy(CONFIGS["qwen2"])))
 
 
