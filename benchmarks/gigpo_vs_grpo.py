@@ -24,7 +24,7 @@ from agentgym.store import RunFolder
 
 ARMS: dict[str, dict[str, Any]] = {
     "grpo": {"recipe": "grpo", "parameters": {}},
-    "gigpo": {"recipe": "gigpo", "parameters": {}},
+    "gigpo": {"recipe": "gigpo", "parameters": {"scale_episode": True}},
 }
 
 

@@ -27,7 +27,7 @@
     the tables    turns.py          one row per turn, and the type of a part; evidence.py: columns of search
                   tokens.py         one entry per action token, and the type of a term
     the update    learner.py        episodes in, new weights out
-                  batch.py          one optimiser step's worth of episodes
+                  batch.py          tokens of an update as columns, and its optimiser steps
                   rows.py           episodes as rows of the token tree
                   tree.py           equal prefixes are computed once
                   scoring.py        the tree through a model; attention.py: its attention

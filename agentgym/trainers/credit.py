@@ -3,7 +3,7 @@
 A part is a pure function ``(turns, credit) -> credit`` on float64 [turns]; any callable of that form joins in. ::
 
     grpo = chain(outcome(), standardize())
-    gigpo = total(grpo, scaled(1.0, chain(to_go(0.95), standardize(by="anchor", scale=False))))
+    gigpo = total(grpo, scaled(1.0, chain(to_go(0.95), standardize(by="anchor"))))  # with ``scale=True``
     advantage = gigpo(turns, turns.reward)
 
 Rules for every part: a set of one, or a set without spread, gives 0; nothing depends on the order of rows or on what
@@ -324,8 +324,9 @@ def token_gae(
 def invalid_penalty(penalty: float) -> Part:
     """Minus ``penalty`` on each turn that the environment did not understand: Aₜ = xₜ − c·[not valid].
 
-    As in GiGPO's released code it comes after the returns, so it is not carried to earlier turns; use
-    ``rewards.format_penalty`` for a penalty that is.
+    It comes last, after the comparison with others: before ``standardize`` (where GiGPO's released code has it) it
+    moves the mean that the other turns are compared with. It is not carried to earlier turns; for a penalty that is use
+    ``rewards.format_penalty``.
 
     Bias:
         ``chain(outcome(), invalid_penalty(0.1))``: biased: on purpose, and blind to invalid turns that come later

@@ -67,14 +67,14 @@ def slow_clip(ratio, advantage, low=0.2, high=0.2, dual=None):
     return torch.stack(losses)
 
 
-def slow_grpo_credit(episodes):
+def slow_grpo_credit(episodes, scale=True):
     groups = {}
     for e in episodes:
         groups.setdefault(e.group, []).append(e.reward)
     out = {}
     for e in episodes:
         r = np.array(groups[e.group])
-        out[e.id] = (e.reward - r.mean()) / (r.std(ddof=1) + 1e-6) if r.std() > 1e-12 else 0.0
+        out[e.id] = (e.reward - r.mean()) / (r.std(ddof=1) + 1e-6 if scale else 1.0) if r.std() > 1e-12 else 0.0
     return out
 
 
@@ -83,7 +83,7 @@ def slow_gigpo_credit(episodes, discount=0.95):
     for e in episodes:
         for t in range(len(e.turns)):
             returns[e.id, t] = sum(discount ** (k - t) * e.turns[k].reward for k in range(t, len(e.turns)))
-    whole, out = slow_grpo_credit(episodes), {}
+    whole, out = slow_grpo_credit(episodes, scale=False), {}
     for e in episodes:
         for t, turn in enumerate(e.turns):
             same = [

@@ -31,7 +31,7 @@ OTHER = {
     "discount": {"discount": 0.5},
     "step_weight": {"step_weight": 0.5},
     "scale": {"scale": True},
-    "scale_episode": {"scale_episode": False},
+    "scale_episode": {"scale_episode": True},
     "similarity": {"similarity": 0.9},
     "penalty": {"penalty": 0.1},
     "released": {"released": True},
@@ -292,18 +292,37 @@ TABLE = TurnTable.from_columns(
 )
 def test_gigpo_as_released(penalty, scale, expected):
     """The vectors of the released code; c is its penalty, ``scale`` its mean_std_norm."""
-    rule = get_recipe("gigpo")(released=True, scale=scale, scale_episode=scale, penalty=penalty).credit
+    rule = get_recipe("gigpo")(released=True, scale=scale, penalty=penalty).credit
     assert_allclose(rule(TABLE, TABLE.reward), [float(x) for x in expected.split()], atol=6e-5)
 
 
-def test_gigpo_is_grpo_plus_the_mean_normed_credit_of_equal_anchors():
+def test_gigpo_is_one_of_the_two_published_variants():
+    """Neither term divided by its spread, or both; mixed only on demand."""
+    by_state = standardize(by="anchor", scale=False)
+    without = total(chain(outcome(), standardize(scale=False)), chain(to_go(0.95), by_state))
     mine = get_recipe("gigpo")().credit(TABLE, TABLE.reward)
-    grpo = chain(outcome(), standardize())
-    assert_allclose(
-        mine, total(grpo, scaled(1.0, chain(to_go(0.95), standardize(by="anchor", scale=False))))(TABLE, TABLE.reward)
-    )
+    assert_allclose(mine, without(TABLE, TABLE.reward))
     assert_allclose(mine[8:], 0.0)  # groups of one episode, states met once
-    assert_allclose(mine[4], (0 - 20 / 3) / (math.sqrt(100 / 3) + 1e-6) - 6.8934, atol=6e-5)
+    assert_allclose(mine[4], 0 - 20 / 3 - 6.8934, atol=6e-5)
+    both = total(chain(outcome(), standardize()), chain(to_go(0.95), standardize(by="anchor")))
+    assert_allclose(get_recipe("gigpo")(scale=True).credit(TABLE, TABLE.reward), both(TABLE, TABLE.reward))
+    mixed = total(chain(outcome(), standardize()), scaled(1.0, chain(to_go(0.95), by_state)))
+    assert_allclose(get_recipe("gigpo")(scale_episode=True).credit(TABLE, TABLE.reward), mixed(TABLE, TABLE.reward))
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": True}, {"step_weight": 3.0}])
+def test_gigpo_penalises_the_turn_that_was_not_understood_and_no_other(options):
+    """Two failed episodes of a group, one misunderstood turn: the others keep the credit that they had."""
+    turns = TurnTable.from_columns(
+        group=[0] * 4, episode=[0, 0, 1, 1], turn=[0, 1, 0, 1], reward=[0.0] * 4, valid=[False, True, True, True],
+        anchor=["a", "b", "a", "c"],
+    )  # fmt: skip
+    credit = get_recipe("gigpo")(penalty=0.1, **options).credit
+    assert_allclose(credit(turns, turns.reward), [-0.1, 0.0, 0.0, 0.0])
+    plain = get_recipe("gigpo")(**options).credit(TABLE, TABLE.reward)
+    assert_allclose(
+        get_recipe("gigpo")(penalty=0.1, **options).credit(TABLE, TABLE.reward) - plain, -0.1 * ~TABLE.valid
+    )
 
 
 def test_gigpo_by_similarity_compares_observations_not_anchors(small, played):
@@ -313,7 +332,7 @@ def test_gigpo_by_similarity_compares_observations_not_anchors(small, played):
     exact, alike = get_recipe("gigpo")(), get_recipe("gigpo")(similarity=0.9)
     assert alike.needs >= {"observation"}
     apart = turns.with_columns(anchor=[f"digest {n}" for n in range(len(turns))])
-    assert_allclose(exact.credit(apart, turns.reward), get_recipe("grpo")().credit(turns, turns.reward))
+    assert_allclose(exact.credit(apart, turns.reward), get_recipe("dr_grpo")().credit(turns, turns.reward))
     text = ["first" if o.startswith("You") else "later" for o in turns.observation]
     merged = turns.with_columns(anchor=text)
     assert_allclose(alike.credit(apart, turns.reward), exact.credit(merged, turns.reward))

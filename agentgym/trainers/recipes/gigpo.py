@@ -19,7 +19,7 @@ def gigpo(
     discount: Annotated[float, Field(ge=0, le=1)] = 0.95,
     step_weight: Annotated[float, Field(ge=0)] = 1.0,
     scale: bool = False,
-    scale_episode: bool = True,
+    scale_episode: bool | None = None,
     similarity: Annotated[float, Field(gt=0, le=1)] = 1.0,
     penalty: Annotated[float, Field(ge=0)] = 0.0,
     released: bool = False,
@@ -28,12 +28,12 @@ def gigpo(
 ) -> Algorithm:
     """GRPO's credit for the episode, plus credit among all turns of a group that met the same state.
 
-    A = A_episode + ω · A_turn. A_episode is GRPO's. A_turn compares the discounted return from a turn on with the mean
-    of those of every turn in the group with an equal anchor, whichever episode it belongs to. 2505.10978, eq. 3, 6-8.
+    A = A_episode + ω · A_turn. A_episode compares an episode's reward with the mean of its group. A_turn compares the
+    discounted return from a turn on with the mean of those of every turn in the group with an equal anchor, whichever
+    episode it belongs to. 2505.10978, eq. 3, 6-8. The default is the paper's "w/o std"; ``scale=true`` is its "w/ std",
+    which of two turns makes ±0.71 whatever the gap.
 
-    Deviations: anchors are digests of the true state, not observation texts; an episode or turn without company gets 0;
-    A_turn is not divided by the spread of its set unless ``scale`` (of two turns the paper's "w/ std" makes ±0.71
-    whatever the gap).
+    Deviations: anchors are digests of the true state, not observation texts; an episode or turn without company gets 0.
 
     Bias: by the length of episodes: a state counts by the expected (n − 1)/n of its visits n, turns that revisit a
     state share a mean, and the loss is a mean over tokens; ``released`` adds a group mean that leans to long episodes.
@@ -41,27 +41,32 @@ def gigpo(
     Args:
         discount: γ of the returns that turns with one anchor are compared by.
         step_weight: ω; 0 leaves A_episode.
-        scale: divide A_turn by its set's standard deviation.
-        scale_episode: divide A_episode by the group's standard deviation. Both true is the paper's "w/ std", both false
-            its "w/o std".
+        scale: divide both terms by the standard deviation of what they are compared with: the paper's "w/ std".
+        scale_episode: divide A_episode alone, or not; none: as ``scale``. True with ``scale=false`` is GRPO's term
+            beside an undivided A_turn, which is not published.
         similarity: below 1, turns whose *observation texts* are at least this similar (difflib's ratio) count as one
             state, in place of equal anchors; the released search script uses 0.9.
-        penalty: c, taken from both credits of each turn that the environment did not understand; released scripts: 0.1.
+        penalty: c, taken from A of each turn that the environment did not understand.
         released: the released code's rules in place of the paper's: A_episode has one value per turn in its mean and
-            spread, a group with a single turn keeps its raw reward, and difflib's junk rule is on.
+            spread, a group with a single turn keeps its raw reward, difflib's junk rule is on, and the penalty (0.1 in
+            its scripts) is taken from rewards and returns before they are compared, so that one misunderstood turn
+            lifts the others of its group.
         clip: ε of the clipped ratio.
         kl: coefficient of the k3 penalty towards the first weights; the released scripts use 0.01.
     """
     invalid = (invalid_penalty(penalty),) if penalty else ()
+    before, after = (invalid, ()) if released else ((), invalid)
     by = "anchor" if similarity == 1.0 else similar_anchors(similarity, column="observation", junk=released)
+    scale_episode = scale if scale_episode is None else scale_episode
     whole = (
         standardize(scale=scale_episode, count="turn", alone="keep") if released else standardize(scale=scale_episode)
     )
+    credit = total(
+        chain(outcome(), *before, whole),
+        scaled(step_weight, chain(to_go(discount), *before, standardize(by=by, scale=scale))),
+    )
     return Algorithm(
-        credit=total(
-            chain(outcome(), *invalid, whole),
-            scaled(step_weight, chain(to_go(discount), *invalid, standardize(by=by, scale=scale))),
-        ),
+        credit=chain(credit, *after) if after else credit,
         surrogate=surrogate(bound=fixed(clip, clip), shape=min_clip(dual=3.0)),
         penalties=(kl_penalty(kl),) if kl else (),
         aggregate=token_mean,
