@@ -180,12 +180,15 @@ def fork(env: gym.Env[str, str]) -> gym.Env[str, str]:
     Raises:
         ForkError: it can be neither copied nor replayed to the same anchor.
     """
-    if callable(getattr(env.unwrapped, "fork", None)) or _has_journal(env):
+    if can_fork(env):
         return _copied(env)
     raise ForkError(f"{env} has no fork() and no journal; create it by agentgym.make(id) or write a fork()")
 
 
-def _has_journal(env: gym.Env[str, str]) -> bool:
+def can_fork(env: gym.Env[str, str]) -> bool:
+    """Whether :func:`fork` has a way to copy it: the environment's own ``fork()``, or a :class:`Journal`."""
+    if callable(getattr(env.unwrapped, "fork", None)):
+        return True
     while isinstance(env, gym.Wrapper) and not isinstance(env, Journal):
         env = env.env
     return isinstance(env, Journal)

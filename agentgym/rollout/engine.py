@@ -1,32 +1,35 @@
-"""The engine: it drives the policy, steps environments inline or in threads, and hands out episodes as they finish."""
+"""The engine: it drives the policy, has environments stepped, and hands out episodes as they finish."""
 
 from __future__ import annotations
 
 import contextlib
-import math
-import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from functools import partial
+from itertools import count
+from queue import Empty, SimpleQueue
 from typing import Any, Self
 
 import gymnasium as gym
 
 from agentgym import draws
-from agentgym.env import fork
+from agentgym.env import can_fork
 from agentgym.errors import ContractError, PolicyError, UsageError, WorldFault
 from agentgym.policy import Policy, Reply
-from agentgym.records import Episode, StopReason, Task, Usage
+from agentgym.records import Episode, StopReason, Task
+from agentgym.rollout import returned
 from agentgym.rollout.branching import Branching, Independent
+from agentgym.rollout.returned import Stepped
+from agentgym.rollout.roots import Roots
 from agentgym.rollout.running import Group, GroupState, Running
+from agentgym.rollout.stepping import Call, Kind, Stepping, forking, playing, resetting
 
 MakeEnv = Callable[[], gym.Env[str, str]]
-_RESET, _REPLY, _STEP, _REDO = "reset", "reply", "step", "repeated step"
 _BROKEN = (StopReason.ACTION_ERROR, StopReason.WORLD_FAULT)
-_Event = tuple[str, Running, Future[Any], float]  # what finished, for whom, with what, when
+_Answer = tuple[Running, Future[Any], float]  # whose request was answered, with what, when
 
 
 class Rollout:
@@ -38,6 +41,9 @@ class Rollout:
         slots: how many episodes run at the same time.
         max_turns: cut episodes here (``TURN_LIMIT``), beside the environment's own limit.
         threads: step environments in this many threads; None: as the environment says (``TextEnv.waits``).
+        lockstep: handle what threads bring back in rounds, in a fixed order, so that nothing depends on timing; None:
+            as the environment says (``TextEnv.lockstep``), unless the policy is ``remote``.
+        step_seconds: a step or reset that takes longer fails its episode; None: any time.
         branching: how the episodes of a group come about.
         run_key: first part of every draw's key.
 
@@ -55,6 +61,8 @@ class Rollout:
         slots: int = 64,
         max_turns: int | None = None,
         threads: int | None = None,
+        lockstep: bool | None = None,
+        step_seconds: float | None = None,
         branching: Branching | None = None,
         run_key: int = 0,
     ) -> None:
@@ -62,11 +70,13 @@ class Rollout:
             raise UsageError(f"slots must be at least 1, got {slots}")
         if max_turns is not None and max_turns < 1:
             raise UsageError(f"max_turns must be at least 1, got {max_turns}")
+        if step_seconds is not None and not step_seconds > 0:
+            raise UsageError(f"step_seconds must be positive seconds, or None for no limit; got {step_seconds}")
         self.policy, self.slots, self.max_turns, self.run_key = policy, slots, max_turns, run_key
-        self.branching = branching or Independent()
+        self.branching, self.step_seconds = branching or Independent(), step_seconds
         self.policy_calls = 0
         self._make_env = make_env
-        first = make_env()
+        first = returned.environment(make_env())
         self._idle = [first]
         base = first.unwrapped
         self.env_id = first.spec.id if first.spec else type(base).__name__
@@ -75,10 +85,13 @@ class Rollout:
         self.instructions = str(getattr(base, "instructions", ""))
         if threads is None:
             threads = slots if getattr(base, "waits", False) else 0
-        self._pool = ThreadPoolExecutor(threads, "agentgym-env") if threads else None
-        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
-        self._in_flight = 0  # futures whose event has not been handled yet
-        self._roots: deque[GroupState] = deque()  # one entry per root that waits for a slot
+        if lockstep is None:
+            lockstep = bool(getattr(base, "lockstep", False)) and not getattr(policy, "remote", False)
+        self._events: SimpleQueue[Call | _Answer] = SimpleQueue()
+        self._steps = Stepping(self._events.put, threads, lockstep=lockstep)
+        self._order = count()  # places in the rounds of lockstep
+        self._replies = 0  # requests whose answer has not been handled yet
+        self._roots = Roots(self.branching)
         self._ready: deque[Running] = deque()  # have an observation, must ask the policy
         self._done: deque[Episode] = deque()
         self._running: dict[int, Running] = {}  # by id()
@@ -90,13 +103,10 @@ class Rollout:
         self.close()
 
     def close(self) -> None:
-        """Close all environments and threads."""
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
+        """Close all environments and threads; a call that hangs is left behind."""
         running = [e.env for e in self._running.values() if e.env is not None]
-        for env in (*self._idle, *running):
-            env.close()
-        self._idle, self._running = [], {}
+        idle, self._idle, self._running = self._idle, [], {}
+        self._steps.close_all((*idle, *running), self.step_seconds)
 
     def play(self, groups: Iterable[Group]) -> Iterator[Episode]:
         """Play the groups; yields each episode as it finishes.
@@ -104,35 +114,20 @@ class Rollout:
         Raises:
             ContractError: members of a group met different states at their start.
         """
-        source = iter(groups)
+        self._roots.begin(groups)
         self.branching.begin(self.policy)
         while True:
-            while (
-                not self._done and len(self._running) < self.slots and (self._roots or self._open(next(source, None)))
-            ):
-                self._start(self._roots.popleft())
+            while not self._done and len(self._running) < self.slots and (state := self._roots.next()) is not None:
+                self._start(state)
                 self._drive()
             if self._done:
                 yield self._done.popleft()
             elif self._running:
                 self._work()
-            elif not self._roots and not self._open(next(source, None)):
+            else:
                 return
 
     # Starting ---------------------------------------------------------------------------------------------------------
-
-    def _open(self, group: Group | None) -> bool:
-        if group is None:
-            return False
-        state = GroupState(group)
-        self._add_roots(state, self.branching.roots(group.size))
-        return True
-
-    def _add_roots(self, state: GroupState, count: int) -> None:
-        """Claim room for roots; they start as slots come free, before any later group."""
-        count = max(1, min(count, state.room))
-        state.claimed += count
-        self._roots.extendleft([state] * count)
 
     def _start(self, state: GroupState) -> None:
         task, root = state.group.task, state.roots
@@ -143,20 +138,10 @@ class Rollout:
         self._reset(episode)
 
     def _reset(self, episode: Running) -> None:
-        task = episode.task
-        options = dict(task.options) if task.options else None
+        episode.order = next(self._order)
+        self._call("reset", episode, resetting(self._make_env, episode.task))
 
-        def reset() -> Any:
-            if episode.env is None:  # made here, so that one that is slow to start keeps nobody waiting
-                episode.env = self._make_env()
-            return episode.env.reset(seed=task.seed, options=options)
-
-        self._call(_RESET, episode, reset)
-
-    def _after_reset(self, episode: Running, result: tuple[str, dict[str, Any]]) -> None:
-        observation, info = result
-        if not isinstance(observation, str):
-            raise ValueError("the observation must be a text")
+    def _after_reset(self, episode: Running, observation: str, info: dict[str, Any]) -> None:
         anchor = info.get("anchor")
         state = episode.state
         if not state.met:
@@ -166,11 +151,9 @@ class Rollout:
                 f"{self.env_id}: members of group {state.group.id!r} start from different states ({state.anchor!r} and "
                 f"{anchor!r}) though all had seed {episode.task.seed}: reset(seed=...) must decide everything"
             )
-        episode.task = Task(episode.task.seed, episode.task.options, str(info.get("task_id", "")))
-        episode.answers = tuple(info.get("answers", ()))
-        episode.evidence = tuple(info.get("evidence", ()))
-        assert episode.env is not None
-        episode.charge = _charge_of(episode.env)
+        episode.task = Task(episode.task.seed, episode.task.options, info.get("task_id") or "")
+        episode.answers = tuple(info.get("answers") or ())
+        episode.evidence = tuple(info.get("evidence") or ())
         if episode.redone is not None:
             self._met_again(episode, observation, info)
             return
@@ -181,6 +164,8 @@ class Rollout:
 
     def _drive(self) -> None:
         """Take every episode that can go on as far as it goes without waiting."""
+        if self._steps.lockstep and self._steps.running and not self._replies:
+            return  # between two rounds: all begin the next one together
         while self._ready:
             episode = self._ready.popleft()
             (self._ask if episode.redone is None else self._redo)(episode)
@@ -190,16 +175,35 @@ class Rollout:
         if self.branching.probe and not episode.decided and episode.state.room > 0:
             request.probe, request.probed = self.branching.probe, partial(self._decide, episode)
         self.policy_calls += 1
+        episode.order = next(self._order)
         episode.asked = time.perf_counter()
         try:
-            answer = self.policy.submit(request)
-        except Exception as error:
-            self._finish(episode, StopReason.POLICY_ERROR, failure=_describe(error))
+            answer = returned.answer(self.policy.submit(request))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._finish(episode, StopReason.POLICY_ERROR, failure=returned.explain(error))
             return
         if isinstance(answer, Reply):
             self._act(episode, answer, time.perf_counter())
         else:
-            self._watch(_REPLY, episode, answer)
+            self._replies += 1
+            answer.add_done_callback(lambda done: self._events.put((episode, done, time.perf_counter())))
+
+    def _answered(self, episode: Running, future: Future[Any], when: float) -> None:
+        self._replies -= 1
+        error = CancelledError() if future.cancelled() else future.exception()
+        if error is None:
+            try:
+                reply = returned.reply(future.result())
+            except KeyboardInterrupt:
+                raise
+            except BaseException as nonsense:
+                error = nonsense
+        if error is not None:
+            self._finish(episode, StopReason.POLICY_ERROR, failure=returned.explain(error))
+        else:
+            self._act(episode, reply, when)
 
     def _act(self, episode: Running, reply: Reply, answered: float) -> None:
         episode.model_seconds = answered - episode.asked
@@ -212,11 +216,8 @@ class Rollout:
         self._step(episode)
 
     def _step(self, episode: Running) -> None:
-        env, reply = episode.env, episode.reply
-        assert env is not None
-        if episode.charge is not None:
-            episode.charge(replace(reply.usage, model_seconds=episode.model_seconds))
-        self._call(_STEP, episode, lambda: env.step(reply.action))
+        usage = replace(episode.reply.usage, model_seconds=episode.model_seconds)
+        self._call("step", episode, playing(episode.reply.action, usage))
 
     def _decide(self, episode: Running, reply: Reply) -> None:
         """Ask about branching, once a turn: when the policy shows the first tokens, else on the reply."""
@@ -226,48 +227,53 @@ class Rollout:
 
     def _branch(self, episode: Running, reply: Reply) -> None:
         count = min(self.branching.branches(episode, reply), episode.state.room)
-        assert episode.env is not None
+        env = episode.env
+        assert env is not None
+        if count > 0 and not can_fork(env):
+            raise ContractError(
+                f"{self.env_id} cannot be forked, which branching needs: it has no fork() and no journal; create it by "
+                "agentgym.make(id) or write a fork()"
+            )
         for _ in range(count):
-            try:
-                env = fork(episode.env)
-            except Exception as error:
-                raise ContractError(f"{self.env_id} cannot be forked, which branching needs: {error}") from error
-            twin = episode.branch(env)
-            twin.charge = _charge_of(env)
+            twin = episode.branch()
             self._running[id(twin)] = twin
-            self._ready.append(twin)
+            call = Call("fork", twin, forking(env), limit=self.step_seconds)
+            self._steps.inline(call)
+            if call.error is not None:
+                self._failed(call, f"fork: {returned.explain(call.error)}")
+            else:
+                twin.env, twin.charge = call.env, call.charge
+                self._ready.append(twin)
 
-    def _after_step(
-        self, episode: Running, started: float, result: tuple[str, Any, bool, bool, dict[str, Any]]
-    ) -> None:
-        observation, reward, terminated, truncated, info = _checked(result)
-        stop = StopReason(info.get("stop", StopReason.TURN_LIMIT)) if truncated else None
-        episode.played(reward, info, started)
-        if terminated:
-            self._finish(episode, StopReason.TERMINATED, info.get("success"), observation)
-        elif stop is not None:
-            self._finish(episode, stop, info.get("success"), observation)
-        elif self.max_turns is not None and len(episode.turns) >= self.max_turns:
-            self._finish(episode, StopReason.TURN_LIMIT, info.get("success"), observation)
+    def _after_step(self, episode: Running, came: Stepped, began: float, ended: float) -> None:
+        episode.played(came.reward, came.info, began, ended)
+        stop = came.stop
+        if stop is None and self.max_turns is not None and len(episode.turns) >= self.max_turns:
+            stop = StopReason.TURN_LIMIT
+        if stop is not None:
+            self._finish(episode, stop, came.success, came.observation)
         else:
-            episode.meet(observation, info)
+            episode.meet(came.observation, came.info)
             self._ready.append(episode)
 
     # Failing ----------------------------------------------------------------------------------------------------------
 
-    def _failed(self, kind: str, episode: Running, failure: str, *, world: bool) -> None:
+    def _failed(self, call: Call, failure: str) -> None:
         """The environment raised. An action's own error is the agent's failure; the world gets a second try."""
-        if kind == _STEP and not world:
-            episode.broke(failure)
+        episode = call.episode
+        if call.left:
+            episode.env = None  # the call may still be using it
+        if call.kind == "step" and not isinstance(call.error, WorldFault):
+            episode.broke(failure, call.began, call.ended)
             self._finish(episode, StopReason.ACTION_ERROR, success=False, failure=failure)
         elif episode.fault is not None:
             self._finish(episode, StopReason.WORLD_FAULT, failure=failure)
         else:
             episode.fault = failure
-            episode.redone = 0 if kind == _STEP else None
-            if episode.env is not None:
-                self._put_back(episode.env, broken=True)
-                episode.env = None
+            episode.redone = 0 if call.kind in ("step", "fork") else None
+            env, episode.env = episode.env, None
+            if env is not None:
+                self._put_back(env, broken=True)
             self._reset(episode)
 
     def _met_again(self, episode: Running, observation: str, info: dict[str, Any]) -> None:
@@ -279,24 +285,15 @@ class Rollout:
 
     def _redo(self, episode: Running) -> None:
         """Play the next recorded action again, at last the one that met the fault."""
-        env, done = episode.env, episode.redone
-        assert env is not None
+        done = episode.redone
         assert done is not None
         if done == len(episode.turns):
             episode.redone = None
-            self._step(episode)
-        else:
-            turn = episode.turns[done]
-            episode.redone = done + 1
-            if episode.charge is not None:
-                episode.charge(turn.usage)
-            self._call(_REDO, episode, lambda: env.step(turn.action))
-
-    def _after_redo(self, episode: Running, result: tuple[str, Any, bool, bool, dict[str, Any]]) -> None:
-        observation, _, terminated, truncated, info = _checked(result)
-        if terminated or truncated:
-            raise ValueError("the episode was not over here before")
-        self._met_again(episode, observation, info)
+            (self._step if episode.replied else self._ask)(episode)
+            return
+        turn = episode.turns[done]
+        episode.redone = done + 1
+        self._call("repeated step", episode, playing(turn.action, turn.usage))
 
     def _finish(
         self,
@@ -307,131 +304,75 @@ class Rollout:
         failure: str | None = None,
     ) -> None:
         state = episode.state
+        try:
+            self.policy.release(episode.id)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            if failure is None:
+                stop, success, failure = StopReason.POLICY_ERROR, None, f"release: {returned.explain(error)}"
         del self._running[id(episode)], state.living[episode.id]
         state.finished += 1
-        done = Episode(
-            episode.id,
-            self.env_id,
-            episode.task,
-            tuple(episode.turns),
-            stop,
-            None if success is None else bool(success),
-            state.group.id,
-            episode.member,
-            episode.parent,
-            episode.fork_turn,
-            final,
-            episode.answers,
-            episode.evidence,
-            failure,
-            self._fingerprint,
-        )
+        done = episode.record(self.env_id, self._fingerprint, stop, success, final, failure)
         self._done.append(done)
         self.branching.ended(done)
-        self.policy.release(episode.id)
         if episode.env is not None:
             self._put_back(episode.env, broken=stop in _BROKEN)
-        if state.room > 0 and state.finished == state.claimed:
-            self._add_roots(state, self.branching.refill(state, done))
+        self._roots.ended(state, done)
 
     def _put_back(self, env: gym.Env[str, str], *, broken: bool) -> None:
         """Keep an environment for a later episode; forks can leave more than will ever run at once."""
-        if broken:
-            with contextlib.suppress(Exception):  # what counts is that it is replaced
-                env.close()
-        elif len(self._idle) < self.slots:
-            self._idle.append(env)
+        if broken or len(self._idle) >= self.slots:
+            self._steps.close_env(env, self.step_seconds)
         else:
-            env.close()
+            self._idle.append(env)
 
     # Waiting ----------------------------------------------------------------------------------------------------------
 
-    def _call(self, kind: str, episode: Running, function: Callable[[], Any]) -> None:
-        """Run a method of the environment, inline or in a thread."""
-        if self._pool is not None:
-            self._watch(kind, episode, self._pool.submit(_timed, function))
-            return
-        started = time.perf_counter()
-        try:
-            result = function()
-        except Exception as error:
-            self._failed(kind, episode, _describe(error), world=isinstance(error, WorldFault))
-            return
-        self._after(kind, episode, started, result)
+    def _call(self, kind: Kind, episode: Running, function: Callable[[Call], Any]) -> None:
+        """Have a method of the environment called, and handle what it returned as soon as that is there."""
+        call = Call(kind, episode, function, episode.order, self.step_seconds, episode.env, episode.charge)
+        if self._steps.start(call):
+            self._returned(call)
 
-    def _after(self, kind: str, episode: Running, started: float, result: Any) -> None:
-        try:
-            if kind == _STEP:
-                self._after_step(episode, started, result)
-            elif kind == _REDO:
-                self._after_redo(episode, result)
-            else:
-                self._after_reset(episode, result)
-        except ContractError:
-            raise
-        except (TypeError, ValueError, AttributeError) as error:  # what came back is not what the contract says
-            self._failed(kind, episode, f"{kind} returned {result!r:.200}: {error}", world=False)
-
-    def _watch(self, kind: str, episode: Running, future: Future[Any]) -> None:
-        self._in_flight += 1
-        future.add_done_callback(lambda done: self._events.put((kind, episode, done, time.perf_counter())))
+    def _returned(self, call: Call) -> None:
+        """A call is done: go on with its episode, or end it."""
+        episode, came = call.episode, call.read()
+        if call.kind == "reset":
+            episode.env, episode.charge = call.env, call.charge
+        if isinstance(came, str):
+            self._failed(call, came)
+        elif not isinstance(came, Stepped):
+            self._after_reset(episode, *came)
+        elif call.kind == "step":
+            self._after_step(episode, came, call.began, call.ended)
+        elif came.stop is None:
+            self._met_again(episode, came.observation, came.info)
+        else:
+            self._failed(call, f"{episode.fault}; played again, the episode was over after {episode.redone} actions")
 
     def _work(self) -> None:
-        """Wait until something happened, driving the policy meanwhile, and handle it."""
-        while self._events.empty():
-            if not self.policy.advance():
-                if not self._in_flight:
-                    raise PolicyError("the policy has running episodes but neither answers nor works on them")
-                self._handle(self._events.get())
-                break
-            self._drive()  # branches of replies that the policy showed before they were complete
+        """Let the policy work, or wait, until something happened, and handle it."""
+        if self._events.empty():
+            if self.policy.advance():
+                self._drive()  # branches of replies that the policy showed before they were complete
+            elif self._replies or self._steps.running:
+                with contextlib.suppress(Empty):
+                    self._handle(self._events.get(timeout=self._steps.patience))
+            else:
+                raise PolicyError("the policy has running episodes but neither answers nor works on them")
         while not self._events.empty():
             self._handle(self._events.get())
+        for call in self._steps.overdue():
+            self._returned(call)
+        if not self._replies and not self._steps.running:
+            for call in self._steps.round():
+                self._returned(call)
         self._drive()
 
-    def _handle(self, event: _Event) -> None:
-        kind, episode, future, when = event
-        self._in_flight -= 1
-        error = CancelledError() if future.cancelled() else future.exception()
-        if error is not None:
-            if kind == _REPLY:
-                self._finish(episode, StopReason.POLICY_ERROR, failure=_describe(error))
-            else:
-                self._failed(kind, episode, _describe(error), world=isinstance(error, WorldFault))
-        elif kind == _REPLY:
-            self._act(episode, future.result(), when)
-        else:
-            self._after(kind, episode, *future.result())
-
-
-def _charge_of(env: gym.Env[str, str]) -> Callable[[Usage], None] | None:
-    """The method ``charge`` of the outermost wrapper that has one (:class:`agentgym.budget.BudgetedEnv`)."""
-    while True:
-        if (charge := getattr(env, "charge", None)) is not None:
-            return charge  # type: ignore[no-any-return]
-        if not isinstance(env, gym.Wrapper):
-            return None
-        env = env.env
-
-
-def _checked(
-    result: tuple[str, Any, bool, bool, dict[str, Any]],
-) -> tuple[str, float, bool, bool, dict[str, Any]]:
-    """What ``step`` returned.
-
-    Raises:
-        ValueError, TypeError: it is not what the contract says.
-    """
-    observation, reward, terminated, truncated, info = result
-    number = float(reward)
-    if not math.isfinite(number) or not isinstance(observation, str):
-        raise ValueError("the reward must be finite and the observation a text")
-    return observation, number, terminated, truncated, info
-
-
-def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    return time.perf_counter(), function()
-
-
-def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    def _handle(self, event: Call | _Answer) -> None:
+        if not isinstance(event, Call):
+            self._answered(*event)
+            return
+        for call in self._steps.returned(event):
+            self._returned(call)

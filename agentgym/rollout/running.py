@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ import gymnasium as gym
 from agentgym import draws
 from agentgym.env import Info
 from agentgym.policy import Reply, Request
-from agentgym.records import Task, Turn, Usage
+from agentgym.records import Episode, StopReason, Task, Turn, Usage
 
 _PRIVATE = ("answers", "evidence")
 _NO_REPLY = Reply("")
@@ -76,6 +75,7 @@ class Running:
     max_turns: int | None = None  #: the rollout's limit
     copied_from: str | None = None  #: a policy may copy what it keeps for this episode, until the first own reply
     charge: Callable[[Usage], None] | None = None  #: where the environment wants to know what a reply used
+    order: int = 0  #: place of its next call among those of its round
     reply: Reply = _NO_REPLY
     asked: float = 0.0  #: when the request of this turn was submitted
     model_seconds: float = 0.0
@@ -97,20 +97,20 @@ class Running:
         shown: Info = info  # type: ignore[assignment]
         return Request(self.id, key, self.observation, shown, self.turns, instructions, self.env, self.copied_from)
 
-    def played(self, reward: float, info: dict[str, Any], began: float) -> None:
-        """The reply's action was played, from ``began`` until now."""
-        now, reply = time.perf_counter(), self.reply
+    def played(self, reward: float, info: dict[str, Any], began: float, ended: float) -> None:
+        """The reply's action was played, from ``began`` to ``ended``."""
+        reply = self.reply
         used = reply.usage
         waiting = max(0.0, began - self.asked - self.model_seconds)
-        usage = Usage(used.prompt_tokens, used.completion_tokens, used.cost, self.model_seconds, now - began, waiting)
-        calls = tuple(info.get("tool_calls", ()))
+        usage = Usage(used.prompt_tokens, used.completion_tokens, used.cost, self.model_seconds, ended - began, waiting)
+        calls = tuple(info.get("tool_calls") or ())
         self.turns.append(
             Turn(self.observation, reply.action, reward, self.anchor, info.get("error"), calls, reply.sample, usage)
         )
 
-    def broke(self, failure: str) -> None:
+    def broke(self, failure: str, began: float, ended: float) -> None:
         """The environment raised over the reply's action: it earns nothing, and its turn says why."""
-        self.played(0.0, {"error": failure}, self.asked + self.model_seconds)
+        self.played(0.0, {"error": failure}, began, ended)
 
     def repeats(self, observation: str, info: dict[str, Any]) -> bool:
         """Whether the state met after ``redone`` repeated actions is the one that was met there the first time."""
@@ -119,12 +119,39 @@ class Running:
         anchor = info.get("anchor")
         return later.observation == observation if anchor is None or later.anchor is None else later.anchor == anchor
 
-    def branch(self, env: gym.Env[str, str]) -> Running:
-        """Another member of the group that stands where this one does, in a copy of its environment."""
+    @property
+    def replied(self) -> bool:
+        """Whether the policy has answered it yet; a branch that nobody has asked for has not."""
+        return self.reply is not _NO_REPLY
+
+    def record(
+        self, env: str, fingerprint: str, stop: StopReason, success: bool | None, final: str, failure: str | None
+    ) -> Episode:
+        """The episode, now that it is over."""
+        return Episode(
+            self.id,
+            env,
+            self.task,
+            tuple(self.turns),
+            stop,
+            success,
+            self.state.group.id,
+            self.member,
+            self.parent,
+            self.fork_turn,
+            final,
+            self.answers,
+            self.evidence,
+            failure,
+            fingerprint,
+        )
+
+    def branch(self) -> Running:
+        """Another member of the group that stands where this one does; it needs a copy of the environment."""
         self.state.claimed += 1
         self.branches += 1
         key = draws.key(self.key, len(self.turns), "branch", self.branches)
-        twin = self.state.start(key, self.task, env, self.max_turns)
+        twin = self.state.start(key, self.task, None, self.max_turns)
         twin.turns = list(self.turns)
         twin.answers, twin.evidence = self.answers, self.evidence
         twin.parent = twin.copied_from = self.id

@@ -1,0 +1,224 @@
+"""What environments and policies give back, checked at the door, so that nonsense ends one episode and not the run.
+
+Every function here raises :class:`Unusable`, whose text names what was given and what is expected, or whatever a
+strange object raises when it is looked at; the engine takes any exception.
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+
+from agentgym.policy import Reply
+from agentgym.records import Sample, StopReason, ToolCall, Usage
+
+_CUTS = frozenset({StopReason.TURN_LIMIT, StopReason.BUDGET, StopReason.CONTEXT_FULL})
+_POLICY_STOPS = frozenset({StopReason.CONTEXT_FULL, StopReason.POLICY_STOPPED})
+_DEEPEST = 64  #: levels of a tool call's arguments
+_SHOWN = 200  #: characters of a value in a message
+_LONGEST = 2000  #: characters of a message
+
+
+class Unusable(Exception):
+    """Something that was given back is not what the contract, or the policy's protocol, says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """What ``step`` returned."""
+
+    observation: str
+    reward: float
+    stop: StopReason | None  #: None: the episode goes on
+    success: bool | None
+    info: dict[str, Any]
+
+
+def environment(made: object) -> gym.Env[str, str]:
+    """An environment that was made or forked."""
+    if not isinstance(made, gym.Env):
+        raise Unusable(f"expected a gymnasium.Env, got {shown(made)}")
+    return made
+
+
+def after_reset(result: Any) -> tuple[str, dict[str, Any]]:
+    """Observation and info, from what ``reset`` returned."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise Unusable("expected (observation, info)")
+    observation, info = result
+    return _text("the observation", observation), _info(info)
+
+
+def after_step(result: Any) -> Stepped:
+    """Everything that counts of what ``step`` returned."""
+    if not isinstance(result, tuple) or len(result) != 5:
+        raise Unusable("expected (observation, reward, terminated, truncated, info)")
+    observation, reward, terminated, truncated, info = result
+    _text("the observation", observation)
+    if isinstance(reward, str | bytes) or not math.isfinite(earned := float(reward)):
+        raise Unusable(f"the reward must be a finite number, got {shown(reward)}")
+    over, cut = flag("terminated", terminated), flag("truncated", truncated)
+    if over and cut:
+        raise Unusable("terminated and truncated together; an episode ends by one of them")
+    info = _info(info)
+    success = info.get("success")
+    stop = StopReason.TERMINATED if over else None
+    if cut:
+        stop = StopReason(info.get("stop", StopReason.TURN_LIMIT))
+        if stop not in _CUTS:
+            raise Unusable(f"info['stop'] must say what cut the episode off ({_either(_CUTS)}), got {str(stop)!r}")
+    return Stepped(observation, earned, stop, None if success is None else flag("info['success']", success), info)
+
+
+def reply(given: object) -> Reply:
+    """A policy's answer."""
+    if not isinstance(given, Reply):
+        raise Unusable(f"the policy must answer with a Reply, got {shown(given)}")
+    _text("the action of the reply", given.action)
+    if given.stop is not None and (not isinstance(given.stop, StopReason) or given.stop not in _POLICY_STOPS):
+        raise Unusable(f"the stop of a reply must be None or {_either(_POLICY_STOPS)}, got {shown(given.stop)}")
+    if not isinstance(given.usage, Usage):
+        raise Unusable(f"the usage of the reply must be a Usage, got {shown(given.usage)}")
+    for field in fields(Usage):
+        _amount(f"the usage of the reply: {field.name}", getattr(given.usage, field.name))
+    if given.sample is not None:
+        _sample(given.sample)
+    return given
+
+
+def answer(given: object) -> Reply | Future[Reply]:
+    """What ``submit`` returned."""
+    if isinstance(given, Future):
+        return cast("Future[Reply]", given)
+    if not isinstance(given, Reply):
+        raise Unusable(f"the policy must answer with a Reply or a concurrent.futures.Future, got {shown(given)}")
+    return reply(given)
+
+
+def flag(name: str, value: Any) -> bool:
+    """Truth as it is meant: a bool, NumPy's, or a number that is 0 or 1; never the truth of a text."""
+    if isinstance(value, bool | np.bool_ | int | float | np.number) and (value == 0 or value == 1):
+        return bool(value)
+    raise Unusable(f"{name} must be True or False, got {shown(value)}")
+
+
+def shown(value: object) -> str:
+    """A value in a message: short, and whatever its ``repr`` does."""
+    try:
+        text = repr(value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # an object may raise anything there
+        text = f"<{type(value).__name__} that cannot be shown>"
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
+def explain(error: BaseException) -> str:
+    """An exception as the failure of an episode; one without a text says where it was raised."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # an object may raise anything there
+        text = "(its text cannot be shown)"
+    if not text and (frames := traceback.extract_tb(error.__traceback__)):
+        text = f"raised in {frames[-1].name} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+    if isinstance(error, Unusable):
+        return text
+    return f"{name}: {text}"[:_LONGEST] if text else name
+
+
+def _info(info: Any) -> dict[str, Any]:
+    if not isinstance(info, dict):
+        raise Unusable(f"info must be a dict, got {shown(info)}")
+    for name in ("task_id", "anchor", "error"):
+        if info.get(name) is not None:
+            _text(f"info[{name!r}]", info[name])
+    for name in ("answers", "evidence", "admissible"):
+        if info.get(name) is not None:
+            _texts(f"info[{name!r}]", info[name])
+    calls = info.get("tool_calls")
+    if calls is not None:
+        if isinstance(calls, str | bytes) or not isinstance(calls, Sequence):
+            raise Unusable(f"info['tool_calls'] must be a sequence of ToolCall, got {shown(calls)}")
+        for call in calls:
+            _call(call)
+    return info
+
+
+def _call(call: Any) -> None:
+    if not isinstance(call, ToolCall):
+        raise Unusable(f"info['tool_calls'] must hold ToolCall, got {shown(call)}")
+    _text("the name of a tool call", call.name)
+    _text("the result of a tool call", call.result)
+    if call.error is not None:
+        _text("the error of a tool call", call.error)
+    if not isinstance(call.arguments, Mapping):
+        raise Unusable(f"the arguments of a tool call must be a mapping, got {shown(call.arguments)}")
+    _json(call.arguments, 0)
+    _amount("the seconds of a tool call", call.seconds)
+    _amount("the cost of a tool call", call.cost)
+
+
+def _sample(sample: Any) -> None:
+    if not isinstance(sample, Sample):
+        raise Unusable(f"the sample of the reply must be a Sample, got {shown(sample)}")
+    size = len(sample.action)
+    for name in ("logprobs", "entropies", "choices"):
+        if (count := len(getattr(sample, name))) not in (0, size):
+            raise Unusable(f"the sample of the reply has {size} tokens in action and {count} in {name}")
+    for name in ("context", "action"):
+        if not isinstance(sum(getattr(sample, name)), int | np.integer):
+            raise Unusable(f"the sample of the reply must have whole numbers in {name}")
+    for name in ("logprobs", "entropies"):
+        if not math.isfinite(sum(getattr(sample, name))):
+            raise Unusable(f"the sample of the reply must have finite numbers in {name}")
+    if not isinstance(sample.keep, int | np.integer) or sample.keep < 0:
+        raise Unusable(f"the sample of the reply keeps {shown(sample.keep)} tokens")
+
+
+def _json(value: Any, depth: int) -> None:
+    """Whether a value can be stored."""
+    if value is None or isinstance(value, str | bool | int | float | np.generic):
+        return
+    if depth >= _DEEPEST:
+        raise Unusable(f"the arguments of a tool call are nested more than {_DEEPEST} deep")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _text("a key in the arguments of a tool call", key)
+            _json(item, depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _json(item, depth + 1)
+    else:
+        raise Unusable(f"the arguments of a tool call must be JSON values, got {shown(value)}")
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise Unusable(f"{name} must be a text, got {shown(value)}")
+    return value
+
+
+def _texts(name: str, value: Any) -> None:
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence) or not all(isinstance(v, str) for v in value):
+        raise Unusable(f"{name} must be a sequence of texts, got {shown(value)}")
+
+
+def _amount(name: str, value: Any) -> None:
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < 0:
+        raise Unusable(f"{name} must be a finite number >= 0, got {shown(value)}")
+
+
+def _either(stops: frozenset[StopReason]) -> str:
+    return " or ".join(sorted(stops))

@@ -1,0 +1,260 @@
+"""How methods of environments are called: inline, in threads, or in threads by rounds; each call within its time."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import gymnasium as gym
+
+from agentgym.env import fork
+from agentgym.records import Task, Usage
+from agentgym.rollout.returned import Stepped, after_reset, after_step, environment, explain, shown
+from agentgym.rollout.running import Running
+from agentgym.threads import OutOfTime, Threads, limited
+
+CLOSE_SECONDS = 2.0  #: how long closing waits for calls that still run, before it leaves them behind
+
+Kind = Literal["reset", "step", "repeated step", "fork"]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call of an environment's method, and what came of it.
+
+    Attributes:
+        kind: which method.
+        episode: whom it is for.
+        function: makes the call.
+        order: place in its round, where rounds are kept.
+        limit: seconds that it may take; None for any time.
+        env, charge: the environment, and where it wants to know what a reply used; ``reset`` and ``fork`` find them.
+        began, ended: when, by ``time.perf_counter``; 0 before that.
+        error: what it raised, or :class:`~agentgym.threads.OutOfTime`; if None, ``value`` is what it returned.
+        left: nobody waits for it any more.
+    """
+
+    kind: Kind
+    episode: Running
+    function: Callable[[Call], Any]
+    order: int = 0
+    limit: float | None = None
+    env: gym.Env[str, str] | None = None
+    charge: Callable[[Usage], None] | None = None
+    began: float = 0.0
+    ended: float = 0.0
+    value: Any = None
+    error: BaseException | None = None
+    left: bool = False
+
+    def run(self) -> None:
+        """Make the call. Nothing that an environment raises gets out, be it ``SystemExit``."""
+        self.began = time.perf_counter()
+        value, error = None, None
+        try:
+            value = self.function(self)
+        except BaseException as problem:  # told by whoever waits
+            error = problem
+        if not self.left:
+            self.value, self.error, self.ended = value, error, time.perf_counter()
+        elif self.env is not None:
+            close_quietly(self.env)
+
+    def read(self) -> Stepped | tuple[str, dict[str, Any]] | str:
+        """What came back of a reset (observation and info) or of a step; a text: why it cannot be used."""
+        if isinstance(self.error, OutOfTime):
+            return f"{self.kind} took longer than {self.limit:g} seconds (step_seconds); it was left behind"
+        if self.error is not None:
+            return explain(self.error)
+        try:
+            return after_reset(self.value) if self.kind == "reset" else after_step(self.value)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            return f"{self.kind} returned {shown(self.value)}: {explain(error)}"
+
+
+class Stepping:
+    """Makes the calls of a rollout.
+
+    * **inline** (``threads`` = 0): one after the other, where the rollout runs.
+    * **threads**: side by side; each is handled when it is done.
+    * **lockstep**: side by side, by rounds. A round is over when the policy has answered every request and every call
+      is done; they are handled in the order in which they were asked for, so nothing depends on timing.
+
+    A call that outlives its limit is over by :class:`~agentgym.threads.OutOfTime`; its thread and its environment are
+    left behind. Threads are daemons: what hangs keeps neither :meth:`close` nor the process from ending.
+
+    Args:
+        done: told of every call made in a thread, there, when it is done.
+        threads: calls at the same time; 0: inline.
+        lockstep: see above.
+    """
+
+    def __init__(self, done: Callable[[Call], None], threads: int, *, lockstep: bool = False) -> None:
+        self._done = done
+        self.threaded, self.lockstep = threads > 0, lockstep and threads > 0
+        self._threads = Threads("agentgym-env", threads or None)
+        self._helpers = Threads("agentgym-env-helper")
+        self._calls: dict[int, Call] = {}  # that run, by id()
+        self._round: list[Call] = []  # that are done and wait for the end of their round
+        self._next_look = math.inf  # when a limit may be over
+
+    @property
+    def running(self) -> bool:
+        """Whether calls in threads are not done."""
+        return bool(self._calls)
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds until the limit of a call may be over; None: there is no limit."""
+        return None if self._next_look == math.inf else max(0.0, self._next_look - time.perf_counter())
+
+    def start(self, call: Call) -> bool:
+        """Make a call; whether it is done already, as it is where calls are made inline."""
+        if not self.threaded:
+            self.inline(call)
+            return True
+        self._calls[id(call)] = call
+        if call.limit is not None:
+            self._next_look = min(self._next_look, time.perf_counter() + call.limit)
+        self._threads.start(partial(self._in_thread, call))
+        return False
+
+    def inline(self, call: Call) -> None:
+        """Make a call where the rollout runs; a call with a limit does run in a thread, but alone."""
+        try:
+            limited(call.run, call.limit, self._helpers)
+        except OutOfTime as late:
+            self._leave(call, late)
+        if isinstance(call.error, KeyboardInterrupt) and call.limit is None:
+            raise call.error  # the user's: only the main thread gets one
+
+    def _in_thread(self, call: Call) -> None:
+        call.run()
+        self._done(call)
+
+    def returned(self, call: Call) -> list[Call]:
+        """A call in a thread is done: the calls to handle now."""
+        if self._calls.pop(id(call), None) is None:
+            return []  # it was left behind
+        if not self.lockstep:
+            return [call]
+        self._round.append(call)
+        return []
+
+    def overdue(self) -> list[Call]:
+        """Calls that ran out of time, to be handled now; they are left behind."""
+        now = time.perf_counter()
+        if now < self._next_look:
+            return []
+        late = [c for c in self._calls.values() if c.limit is not None and 0 < c.began < now - c.limit and not c.ended]
+        for call in late:
+            del self._calls[id(call)]
+            self._threads.lose()
+            self._leave(call, OutOfTime())
+        limits = [(c.began or now) + c.limit for c in self._calls.values() if c.limit is not None and not c.ended]
+        self._next_look = min(limits, default=math.inf)
+        if not self.lockstep:
+            return late
+        self._round += late
+        return []
+
+    def round(self) -> list[Call]:
+        """The calls of a round that is over, in the order in which they were asked for."""
+        calls, self._round = sorted(self._round, key=lambda call: call.order), []
+        return calls
+
+    def _leave(self, call: Call, late: OutOfTime) -> None:
+        call.left, call.error, call.ended = True, late, time.perf_counter()
+        if call.env is not None:
+            self._helpers.start(partial(close_quietly, call.env))  # which may end the call
+
+    def close_all(self, envs: Iterable[gym.Env[str, str]], limit: float | None) -> None:
+        """Close environments and threads, without waiting for calls that hang."""
+        until = time.perf_counter() + CLOSE_SECONDS
+        while time.perf_counter() < until and any(not call.ended for call in self._calls.values()):
+            time.sleep(0.005)
+        used = [call.env for call in (*self._calls.values(), *self._round) if call.ended and call.env is not None]
+        hang = [call for call in self._calls.values() if not call.ended]
+        for call in hang:
+            self._leave(call, OutOfTime())
+        left = {id(call.env) for call in hang}
+        for env in {id(env): env for env in (*envs, *used)}.values():
+            if id(env) not in left:
+                self.close_env(env, limit)
+        self._calls.clear()
+        self._round.clear()
+        self._threads.close()
+        self._helpers.close()
+
+    def close_env(self, env: gym.Env[str, str], limit: float | None) -> None:
+        """Close one environment; what goes wrong is logged, the episodes in it are over."""
+        try:
+            limited(env.close, limit, self._helpers)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            _log.warning("closing %s: %s", type(env.unwrapped).__name__, explain(error))
+
+
+def close_quietly(env: gym.Env[str, str]) -> None:
+    """Close an environment whose episode has failed already."""
+    try:
+        env.close()
+    except BaseException as error:
+        _log.debug("closing %s: %s", type(env.unwrapped).__name__, explain(error))
+
+
+# What a call does -----------------------------------------------------------------------------------------------------
+
+
+def resetting(make_env: Callable[[], gym.Env[str, str]], task: Task) -> Callable[[Call], Any]:
+    """Start the task; an environment is made where there is none, here, so that a slow start keeps nobody waiting."""
+    options = dict(task.options) if task.options else None
+
+    def reset(call: Call) -> Any:
+        if call.env is None:
+            call.env = environment(make_env())
+        call.charge = charge_of(call.env)
+        return call.env.reset(seed=task.seed, options=options)
+
+    return reset
+
+
+def playing(action: str, usage: Usage) -> Callable[[Call], Any]:
+    """Play an action, once the environment knows what it has used."""
+
+    def step(call: Call) -> Any:
+        assert call.env is not None
+        if call.charge is not None:
+            call.charge(usage)
+        return call.env.step(action)
+
+    return step
+
+
+def forking(env: gym.Env[str, str]) -> Callable[[Call], None]:
+    """Copy an environment for another episode."""
+
+    def copied(call: Call) -> None:
+        call.env = environment(fork(env))
+        call.charge = charge_of(call.env)
+
+    return copied
+
+
+def charge_of(env: gym.Env[str, str]) -> Callable[[Usage], None] | None:
+    """The method ``charge`` of the outermost wrapper that has one (:class:`agentgym.budget.BudgetedEnv`)."""
+    while True:
+        if (charge := getattr(env, "charge", None)) is not None:
+            return charge  # type: ignore[no-any-return]
+        if not isinstance(env, gym.Wrapper):
+            return None
+        env = env.env
