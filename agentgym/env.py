@@ -198,6 +198,8 @@ def _copied(env: gym.Env[str, str]) -> gym.Env[str, str]:
     """Copy the wrappers' own state around a copy, or a replay, of the environment inside."""
     if not isinstance(env, gym.Wrapper):
         twin: gym.Env[str, str] = env.fork()  # type: ignore[attr-defined]
+        if not isinstance(twin, gym.Env):
+            raise ForkError(f"{type(env).__name__}.fork() must give a gymnasium.Env, got {type(twin).__name__}")
         twin.spec = twin.spec or env.spec
         return twin
     if isinstance(env, Journal) and not callable(getattr(env.unwrapped, "fork", None)):

@@ -76,7 +76,9 @@ class Rollout:
         self.branching, self.step_seconds = branching or Independent(), step_seconds
         self.policy_calls = 0
         self._make_env = make_env
-        first = returned.environment(make_env())
+        first = make_env()
+        if not isinstance(first, gym.Env):
+            raise ContractError(f"make_env must give a gymnasium.Env, got {returned.shown(first)}")
         self._idle = [first]
         base = first.unwrapped
         self.env_id = first.spec.id if first.spec else type(base).__name__

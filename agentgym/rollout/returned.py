@@ -51,7 +51,7 @@ def environment(made: object) -> gym.Env[str, str]:
 
 def after_reset(result: Any) -> tuple[str, dict[str, Any]]:
     """Observation and info, from what ``reset`` returned."""
-    if not isinstance(result, tuple) or len(result) != 2:
+    if not isinstance(result, tuple | list) or len(result) != 2:
         raise Unusable("expected (observation, info)")
     observation, info = result
     return _text("the observation", observation), _info(info)
@@ -59,7 +59,7 @@ def after_reset(result: Any) -> tuple[str, dict[str, Any]]:
 
 def after_step(result: Any) -> Stepped:
     """Everything that counts of what ``step`` returned."""
-    if not isinstance(result, tuple) or len(result) != 5:
+    if not isinstance(result, tuple | list) or len(result) != 5:
         raise Unusable("expected (observation, reward, terminated, truncated, info)")
     observation, reward, terminated, truncated, info = result
     _text("the observation", observation)
