@@ -12,16 +12,17 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import gymnasium as gym
 import numpy as np
 
 from agentgym.policy import Reply
-from agentgym.records import Sample, StopReason, ToolCall, Usage
+from agentgym.records import CallStatus, Sample, StopReason, ToolCall, Usage
 
 _CUTS = frozenset({StopReason.TURN_LIMIT, StopReason.BUDGET, StopReason.CONTEXT_FULL})
 _POLICY_STOPS = frozenset({StopReason.CONTEXT_FULL, StopReason.POLICY_STOPPED})
+_STATUSES = get_args(CallStatus)
 _DEEPEST = 64  #: levels of a tool call's arguments
 _SHOWN = 200  #: characters of a value in a message
 _LONGEST = 2000  #: characters of a message
@@ -165,6 +166,8 @@ def _call(call: Any) -> None:
     if not isinstance(call.arguments, Mapping):
         raise Unusable(f"the arguments of a tool call must be a mapping, got {shown(call.arguments)}")
     _json(call.arguments, 0)
+    if call.status not in _STATUSES:
+        raise Unusable(f"the status of a tool call must be one of {', '.join(_STATUSES)}, got {shown(call.status)}")
     _amount("the seconds of a tool call", call.seconds)
     _amount("the cost of a tool call", call.cost)
 
