@@ -21,7 +21,6 @@ from agentgym import draws
 from agentgym.trainers.generation import Engine
 
 VOCABULARY = 2048
-NEVER = VOCABULARY  #: no token ends an action
 
 
 class Work:
@@ -41,7 +40,7 @@ def engine(model: Any, work: Work, *, keep: bool) -> Callable[[], int]:
     """Tokens that went through the model."""
 
     def run() -> int:
-        made = Engine(model, NEVER)
+        made = Engine(model, [])
         slots = [made.open() for _ in range(work.episodes)]
         contexts: list[list[int]] = [[] for _ in slots]
         for turn in range(work.turns):
@@ -71,7 +70,7 @@ def hugging_face(model: Any, work: Work) -> None:
             do_sample=True,
             top_k=0,
             pad_token_id=0,
-            eos_token_id=NEVER,
+            eos_token_id=VOCABULARY,
         )
 
 

@@ -7,7 +7,7 @@ the tokens of a longer conversation extend those of the shorter one, whatever th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,12 +21,17 @@ class Chat:
 
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
+        ends: further tokens that end an action, e.g. those of the model's ``generation_config``.
+
+    Attributes:
+        end: the token that ends an action by the template.
+        ends: every token that ends an action.
 
     Raises:
         UsageError: the tokenizer has no chat template, or one that does not keep the texts it is given.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, ends: Collection[int] = ()) -> None:
         if not getattr(tokenizer, "chat_template", None):
             raise UsageError(
                 "the tokenizer has no chat_template; set tokenizer.chat_template and save it with the model"
@@ -45,10 +50,17 @@ class Chat:
             raise UsageError(
                 "the chat template ends an action with no special token and the tokenizer has no eos_token"
             )
+        self.ends = frozenset({self.end, tokenizer.eos_token_id, *ends} - {None})
         self._between_ended = end[1:] if end and end[0] == self.end else end
         self._between_cut = end if end and end[0] == self.end else [self.end, *end]
         self._suffix = lru_cache(maxsize=65536)(self._suffix_ids)
         self._frame = lru_cache(maxsize=64)(self._frame_ids)
+
+    @classmethod
+    def of(cls, model: Any, tokenizer: Any) -> Chat:
+        """The chat of a model, whose ``generation_config`` may name several end tokens."""
+        told = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        return cls(tokenizer, told if isinstance(told, list) else [] if told is None else [told])
 
     @property
     def special_ids(self) -> set[int]:
@@ -63,9 +75,13 @@ class Chat:
         before, after = self._frame(instructions)
         return [*before, *self.plain(observation), *after]
 
-    def following(self, observation: str, *, ended: bool) -> list[int]:
-        """Ids from one action to the next: its end if it was cut off (not ``ended``), the observation, a start."""
-        head = self._between_ended if ended else self._between_cut
+    def following(self, observation: str, before: Sequence[int]) -> list[int]:
+        """Ids from one action to the next: its end if it was cut off, the observation, a start.
+
+        Args:
+            before: everything up to the action's last token; whichever end token it wrote stays the only one.
+        """
+        head = self._between_ended if before[-1] in self.ends else self._between_cut
         return [*head, *self._suffix(observation)]
 
     def closed(self, action: str) -> list[int]:
@@ -77,8 +93,8 @@ class Chat:
         return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
     def text(self, action: Sequence[int]) -> str:
-        """The action's text without its end token."""
-        ids = action[:-1] if action and action[-1] == self.end else action
+        """The action's text without the token that ended it."""
+        ids = action[:-1] if action and action[-1] in self.ends else action
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _frame_ids(self, instructions: str) -> tuple[list[int], list[int]]:

@@ -51,7 +51,7 @@ def full_history(*, instructions: bool = True, remind: bool = False) -> Context:
         observation = request.observation
         if remind:
             observation += "\n" + request.turns[0].observation.rsplit("\n", 1)[-1]
-        return [*before, *chat.following(observation, ended=before[-1] == chat.end)]
+        return [*before, *chat.following(observation, before)]
 
     return _Built(context)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
+from collections.abc import Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +32,7 @@ class EngineThread:
 
     Args:
         model: as in :class:`~agentgym.trainers.generation.Engine`.
-        stop: the token id that ends an action.
+        stop: the token ids that end an action.
         max_context: tokens a slot can hold.
         slots: requests in work at the same time; more wait.
 
@@ -39,7 +40,7 @@ class EngineThread:
         engine: touched by the thread only.
     """
 
-    def __init__(self, model: Any, stop: int, *, max_context: int, slots: int = 64) -> None:
+    def __init__(self, model: Any, stop: Collection[int], *, max_context: int, slots: int = 64) -> None:
         self._model, self._stop, self._max_context = model.eval(), stop, max_context
         self.slots = slots
         self._arrived: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()

@@ -7,7 +7,7 @@ before the next step. Slots with equal new contexts (the members of a group) are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,7 +84,7 @@ class Engine:
     Args:
         model: the model; its attention is set to :func:`~agentgym.trainers.attention.planned_attention`. It must accept
             ``logits_to_keep`` (all current decoder models do).
-        stop: the token id that ends an action.
+        stop: the token ids that end an action.
         temperature: 0 is greedy; the recorded log-probabilities are those of the tempered distribution (of the plain
             one when greedy).
         top_p: nucleus sampling; log-probabilities are then still those of the full tempered distribution.
@@ -98,7 +98,7 @@ class Engine:
     def __init__(
         self,
         model: Any,
-        stop: int,
+        stop: Collection[int],
         *,
         temperature: float = 1.0,
         top_p: float = 1.0,
@@ -106,7 +106,7 @@ class Engine:
         max_context: int = 4096,
     ) -> None:
         install(model)
-        self.model, self.stop = model, stop
+        self.model, self.stop = model, frozenset(stop)
         self.temperature, self.top_p, self.entropies = temperature, top_p, entropies
         self.max_context = max_context
         self._store = KeptKeys()
@@ -273,7 +273,7 @@ class Engine:
         return finished
 
     def _ended(self, g: Generation) -> bool:
-        stops = g.action[-1] == self.stop or (g.sampling is not None and g.action[-1] in g.sampling.stop)
+        stops = g.action[-1] in self.stop or (g.sampling is not None and g.action[-1] in g.sampling.stop)
         return stops or len(g.action) >= g.max_new_tokens
 
     def _draw(

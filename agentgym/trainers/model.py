@@ -161,7 +161,7 @@ class ModelPolicy:
         admissible: bool = False,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.chat = Chat(tokenizer)
+        self.chat = Chat.of(model, tokenizer)
         self.context = context or full_history()
         self.max_new_tokens = max_new_tokens
         self.admissible = admissible
@@ -172,7 +172,7 @@ class ModelPolicy:
         self._instructions = ""
         self.engine = Engine(
             model,
-            self.chat.end,
+            self.chat.ends,
             temperature=temperature,
             top_p=top_p,
             entropies=entropies,

@@ -115,14 +115,11 @@ class Service:
 
     def __init__(self, model: Any, tokenizer: Any, name: str, *, slots: int = 64) -> None:
         self.tokenizer, self.name = tokenizer, name
-        end = Chat(tokenizer).end
-        told = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-        others = told if isinstance(told, list) else [told]
-        self._ends = frozenset(i for i in (end, *others) if i is not None)
+        self._ends = Chat.of(model, tokenizer).ends
         self.window = int(getattr(model.config, "max_position_embeddings", None) or 1 << 20)
         self._vocabulary = int(model.config.get_text_config().vocab_size)
         self.started = int(time.time())
-        self._engine = EngineThread(model, end, max_context=self.window, slots=slots)
+        self._engine = EngineThread(model, self._ends, max_context=self.window, slots=slots)
 
     def models(self) -> dict[str, Any]:
         """The answer of ``/v1/models``."""

@@ -147,7 +147,7 @@ def slow(model, tokenizer, found, *, aliases=ANSWERS, context=None, opening="<an
         contexts = [list(c) for c in episode.contexts()]
         if not episode.terminated:
             whole = [*contexts[-1], *episode.turns[-1].sample.action]
-            contexts.append([*whole, *chat.following(episode.final, ended=True)])
+            contexts.append([*whole, *chat.following(episode.final, whole)])
         out.append(
             [[mean_logprob(model, [*c, *chat.plain(opening)], chat.plain(a)) for a in aliases] for c in contexts]
         )
@@ -352,7 +352,7 @@ def test_gain_of_the_tools_text_alone(double, removed):
                 kept = "" if removed == "action" else turn.action.partition("</think>")[2]
                 ids = [*context, *chat.plain(kept)]
                 following = episode.final if last else episode.turns[t + 1].observation
-                ids += chat.following(following, ended=False)
+                ids += chat.following(following, ids)
                 expected = mean_logprob(model, [*ids, *chat.plain("<answer>")], chat.plain("Velmor"))
                 assert after[row] == pytest.approx(expected, abs=1e-9)
                 assert after[row] != pytest.approx(plain_after[row], abs=1e-3)

@@ -86,10 +86,7 @@ def played(chat, instructions, turns):
     """Ids after each action and each observation; an action is what was sampled, ended or cut off."""
     ids, states = [], []
     for number, (observation, action, cut) in enumerate(turns):
-        if number == 0:
-            ids = chat.opening(instructions, observation)
-        else:
-            ids = [*ids, *chat.following(observation, ended=ids[-1] == chat.end)]
+        ids = chat.opening(instructions, observation) if number == 0 else [*ids, *chat.following(observation, ids)]
         states.append(list(ids))
         ids = [*ids, *(chat.plain(action) or [5] if cut else chat.closed(action))]
         states.append(list(ids))
@@ -160,7 +157,7 @@ def test_observations_and_instructions_cannot_forge_messages(name):
 @every
 def test_an_action_that_was_cut_off_is_ended_before_the_next_observation(name):
     chat = CHATS[name]
-    ended, cut = chat.following("door", ended=True), chat.following("door", ended=False)
+    ended, cut = chat.following("door", chat.closed("go")), chat.following("door", chat.plain("go"))
     assert cut == [chat.end, *ended]
 
 
@@ -198,3 +195,31 @@ def test_tokenizers_that_cannot_chat_are_refused():
     endless.chat_template = PLAIN
     with pytest.raises(UsageError, match="ends an action with no special token and the tokenizer has no eos_token"):
         Chat(endless)
+
+
+def test_every_end_token_of_the_model_ends_an_action():
+    """``generation_config`` may name several; the one that was written stays the only one, whichever it is."""
+
+    class Model:
+        class generation_config:
+            eos_token_id = [5, 6]
+
+    chat = Chat.of(Model, tokenizer("chatml"))
+    assert chat.ends == {5, 6, chat.end, chat.tokenizer.eos_token_id}
+    go = chat.plain("go")
+    for end in chat.ends:
+        assert chat.text([*go, end]) == "go"
+        assert chat.following("door", [*go, end]) == chat.following("door", chat.closed("go"))
+    assert chat.text([*go, 7]) != "go"
+    assert chat.following("door", [*go, 7]) == [chat.end, *chat.following("door", chat.closed("go"))]
+
+
+@pytest.mark.parametrize(("told", "more"), [(None, set()), (5, {5}), ([], set())])
+def test_a_model_may_name_one_end_token_or_none(told, more):
+    class Model:
+        class generation_config:
+            eos_token_id = told
+
+    chat = Chat.of(Model, tokenizer("tiny"))
+    assert chat.ends == {chat.end} | more
+    assert Chat.of(object(), tokenizer("tiny")).ends == {chat.end}

@@ -59,7 +59,7 @@ def prompt(key, length):
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_ragged_prompts_equal_plain_forward_passes(small, dtype, tolerance, temperature):
     model, _ = small(dtype=dtype)
-    engine = Engine(model, STOP, temperature=temperature, entropies=True)
+    engine = Engine(model, [STOP], temperature=temperature, entropies=True)
     for n, length in enumerate((1, 17, 5, 40)):
         engine.submit(engine.open(), prompt(n, length), n, 12)
     done = finish(engine)
@@ -72,7 +72,7 @@ def test_each_request_is_sampled_as_it_says(small):
     hows = [None, Sampling(0.7), Sampling(0), Sampling(0.7, top_p=1e-9), Sampling(1.0, stop=frozenset(range(2, 300)))]
 
     def play(wanted):
-        engine = Engine(model, STOP, temperature=1.3, entropies=True)
+        engine = Engine(model, [STOP], temperature=1.3, entropies=True)
         asked = [engine.submit(engine.open(), prompt(3, 6), 5, 8, hows[n]) for n in wanted]
         finish(engine)
         return asked
@@ -89,7 +89,7 @@ def test_each_request_is_sampled_as_it_says(small):
 def test_turns_of_many_episodes_on_kept_keys_and_values(small, dtype, tolerance):
     """Episodes of different lengths come and go; slots are used again; contexts grow, or are rebuilt."""
     model, _ = small(dtype=dtype)
-    engine = Engine(model, STOP)
+    engine = Engine(model, [STOP])
     seen = 0
     for n in range(6):
         slots = [engine.open() for _ in range(1 + n % 3)]
@@ -113,7 +113,7 @@ def test_turns_of_many_episodes_on_kept_keys_and_values(small, dtype, tolerance)
 def test_what_is_sampled_does_not_depend_on_company(small, requests):
     """Each request alone gives the tokens that it gives in any batch, whenever it joined."""
     model, _ = small(dtype=torch.float64)
-    together = Engine(model, STOP)
+    together = Engine(model, [STOP])
     waiting = sorted(enumerate(requests), key=lambda item: item[1][2])
     done, step = [], 0
     while waiting or together.busy:
@@ -123,7 +123,7 @@ def test_what_is_sampled_does_not_depend_on_company(small, requests):
         done.extend(together.step())
         step += 1
     for g in done:
-        alone = Engine(model, STOP)
+        alone = Engine(model, [STOP])
         alone.submit(alone.open(), g.context, g.key, g.max_new_tokens)
         (single,) = finish(alone)
         assert single.action == g.action
@@ -132,7 +132,7 @@ def test_what_is_sampled_does_not_depend_on_company(small, requests):
 
 def test_equal_new_contexts_are_prefilled_once(small):
     model, _ = small(dtype=torch.float64)
-    engine = Engine(model, STOP)
+    engine = Engine(model, [STOP])
     ids = prompt(0, 30)
     for member in range(8):
         engine.submit(engine.open(), ids, draws.key("member", member), 4)
@@ -146,7 +146,7 @@ def test_equal_new_contexts_are_prefilled_once(small):
 def test_finished_requests_never_generate(small):
     """What goes through the model: each context once, and every sampled token but the last of its action."""
     model, _ = small(dtype=torch.float64)
-    engine = Engine(model, STOP)
+    engine = Engine(model, [STOP])
     rows = []
     ordinary = engine._forward
     engine._forward = lambda slots, *a, **k: rows.append(len(slots)) or ordinary(slots, *a, **k)
@@ -162,7 +162,7 @@ def test_finished_requests_never_generate(small):
 
 def test_the_next_turn_forwards_only_what_is_new(small):
     model, _ = small(dtype=torch.float64)
-    engine = Engine(model, STOP)
+    engine = Engine(model, [STOP])
     slot = engine.open()
     engine.submit(slot, prompt(0, 20), 0, 5)
     (done,) = finish(engine)
@@ -174,7 +174,7 @@ def test_the_next_turn_forwards_only_what_is_new(small):
 
 def test_a_branch_goes_on_from_a_copy(small):
     model, _ = small(dtype=torch.float64)
-    engine = Engine(model, STOP)
+    engine = Engine(model, [STOP])
     parent = engine.open()
     engine.submit(parent, prompt(0, 20), 0, 5)
     (done,) = finish(engine)
@@ -194,7 +194,7 @@ def test_a_branch_goes_on_from_a_copy(small):
 
 def test_nothing_old_is_used_after_the_weights_changed(small):
     model, _ = small(dtype=torch.float64)
-    engine = Engine(model, STOP)
+    engine = Engine(model, [STOP])
     slot = engine.open()
     engine.submit(slot, prompt(0, 12), 0, 3)
     (done,) = finish(engine)
@@ -208,7 +208,7 @@ def test_nothing_old_is_used_after_the_weights_changed(small):
 
 def test_many_slots_grow_the_store(small):
     model, _ = small(dtype=torch.float64)
-    engine = Engine(model, STOP)
+    engine = Engine(model, [STOP])
     first = engine.open()
     engine.submit(first, prompt(0, 3), 0, 2)
     (held,) = finish(engine)
@@ -222,7 +222,7 @@ def test_many_slots_grow_the_store(small):
 
 def test_greedy_takes_the_most_probable_token_and_records_the_plain_distribution(small):
     model, _ = small(dtype=torch.float64)
-    engine = Engine(model, STOP, temperature=0)
+    engine = Engine(model, [STOP], temperature=0)
     engine.submit(engine.open(), prompt(3, 9), 0, 6)
     (done,) = finish(engine)
     expected = forward(model, [*done.context, *done.action])[len(done.context) - 1 : -1]
@@ -232,7 +232,7 @@ def test_greedy_takes_the_most_probable_token_and_records_the_plain_distribution
 
 def test_length_limits(small):
     model, _ = small()
-    engine = Engine(model, -1, max_context=16)
+    engine = Engine(model, [], max_context=16)
     engine.submit(engine.open(), prompt(0, 10), 0, 4)
     engine.submit(engine.open(), prompt(1, 13), 0, 40)
     assert sorted(len(g.action) for g in finish(engine)) == [3, 4]
@@ -242,7 +242,7 @@ def test_an_action_ends_with_the_stop_token(small):
     model, _ = small()
     with torch.no_grad():  # embeddings are tied: a long one is likely everywhere
         model.get_input_embeddings().weight[STOP] *= 30
-    engine = Engine(model, STOP, temperature=0.5)
+    engine = Engine(model, [STOP], temperature=0.5)
     for n in range(8):
         engine.submit(engine.open(), prompt(n, 6), n, 50)
     done = finish(engine)
@@ -336,7 +336,7 @@ def restricted(model, g, temperature=1.0):
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_an_action_drawn_among_some_has_the_renormalised_probabilities(small, temperature):
     model, _ = small(dtype=torch.float64)
-    engine = Engine(model, STOP, temperature=temperature, entropies=True)
+    engine = Engine(model, [STOP], temperature=temperature, entropies=True)
     asked = [engine.submit(engine.open(), prompt(n, 9), n, 12, among=ACTIONS) for n in range(40)]
     free = engine.submit(engine.open(), prompt(0, 9), 0, 12)
     finish(engine)
@@ -352,7 +352,7 @@ def test_an_action_drawn_among_some_has_the_renormalised_probabilities(small, te
 def test_actions_are_drawn_as_often_as_their_probability_says(small):
     """4,000 draws from one context; the action's probability is the product of its tokens'. Chi-squared by hand."""
     model, _ = small(dtype=torch.float64)
-    engine = Engine(model, STOP)
+    engine = Engine(model, [STOP])
     asked = [engine.submit(engine.open(), prompt(1, 9), draws.key(7, n), 12, among=ACTIONS) for n in range(4000)]
     finish(engine)
     counts = [sum(g.action == a for g in asked) for a in ACTIONS]
@@ -365,7 +365,7 @@ def test_actions_are_drawn_as_often_as_their_probability_says(small):
 def test_what_has_no_alternative_is_not_computed_one_by_one(small):
     """Only the first token is a choice: the model is asked once, after the context, and the rest follows."""
     model, _ = small()
-    engine = Engine(model, STOP)
+    engine = Engine(model, [STOP])
     g = engine.submit(engine.open(), prompt(0, 9), 0, 12, among=[[5, 6, 8, 9, STOP], [12, STOP]])
     finish(engine)
     assert g.action in ([5, 6, 8, 9, STOP], [12, STOP])
@@ -375,7 +375,7 @@ def test_what_has_no_alternative_is_not_computed_one_by_one(small):
 def test_a_slot_goes_on_after_tokens_that_were_never_computed(small):
     """The next turn's context contains them; what the engine kept must still be right."""
     model, _ = small(dtype=torch.float64)
-    engine = Engine(model, STOP)
+    engine = Engine(model, [STOP])
     slot = engine.open()
     first = engine.submit(slot, prompt(0, 9), 0, 12, among=ACTIONS)
     finish(engine)
@@ -386,7 +386,7 @@ def test_a_slot_goes_on_after_tokens_that_were_never_computed(small):
 
 def test_an_action_that_is_too_long_is_cut(small):
     model, _ = small()
-    engine = Engine(model, STOP)
+    engine = Engine(model, [STOP])
     g = engine.submit(engine.open(), prompt(0, 9), 0, 2, among=[[5, 6, 7, STOP]])
     finish(engine)
     assert g.action == [5, 6]

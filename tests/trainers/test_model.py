@@ -227,3 +227,22 @@ def test_an_environment_without_admissible_actions_is_named(small):
     policy = ModelPolicy(model, tokenizer, admissible=True)
     with pytest.raises(PolicyError, match=r"admissible=true needs info\['admissible'\], which this environment"):
         policy.submit(Request("e", 0, "You see red.", {}, ()))
+
+
+def test_every_end_token_of_the_generation_config_stops(small, played, tmp_path):
+    """As models with several have them (Llama 3, Gemma); also once saved and loaded, and with adapters around."""
+    model, tokenizer = small()
+    chosen = set(range(60, 180))
+    model.generation_config.eos_token_id = sorted(chosen)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    again, _ = load(str(tmp_path))
+    for stopping in (model, again, with_lora(again, 2)):
+        policy = ModelPolicy(stopping, tokenizer, max_new_tokens=12)
+        ends = chosen | {policy.chat.end}
+        turns = [t for e in played(policy, groups=3, size=8) for t in e.turns]
+        assert len({t.sample.action[-1] for t in turns} & chosen) > 10
+        for t in turns:
+            assert not ends & set(t.sample.action[:-1])
+            assert t.sample.action[-1] in ends or len(t.sample.action) == 12
+            assert t.action == policy.chat.text(t.sample.action)

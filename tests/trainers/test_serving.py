@@ -78,7 +78,7 @@ def policy(url, tokenizer, **options):
     def encode(request, before):
         if not request.turns:
             return chat.opening(request.instructions, request.observation)
-        return [*before, *chat.following(request.observation, ended=before[-1] == chat.end)]
+        return [*before, *chat.following(request.observation, before)]
 
     options = {"max_tokens": 12, "retries": 1, "backoff": 0.01, "timeout": 60.0} | options
     return EndpointPolicy(f"{url}/v1", api="completion", encode=encode, decode=chat.text, **options)
@@ -307,7 +307,7 @@ def test_the_folder_of_a_run_serves_its_newest_checkpoint(made, tmp_path, capfd)
 
 def test_a_conversation_goes_on_where_it_is_held(small):
     model, _ = small()
-    thread = EngineThread(model, 1, max_context=256, slots=4)
+    thread = EngineThread(model, [1], max_context=256, slots=4)
     first = [9, *range(20, 60)]
     done = thread.submit(first, 0, 4, Sampling()).result(timeout=60)
     other = thread.submit([9, *range(100, 140)], 0, 4, Sampling()).result(timeout=60)
@@ -321,7 +321,7 @@ def test_a_conversation_goes_on_where_it_is_held(small):
 
 def test_a_model_that_fails_is_told_to_everyone_in_work_and_the_next_is_answered(small, monkeypatch):
     model, _ = small()
-    thread = EngineThread(model, 1, max_context=256, slots=2)
+    thread = EngineThread(model, [1], max_context=256, slots=2)
     whole = thread.submit([7, 8, 9], 0, 4, Sampling()).result(timeout=60)
     forward = type(model).forward
 
