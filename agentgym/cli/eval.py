@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -39,6 +40,9 @@ _COLUMNS = (
     "solved/call",
     "cost/solved",
     "wasted",
+    "refused",
+    "malformed",
+    "action errors",
     "failed",
 )
 
@@ -69,7 +73,7 @@ def command(
     sandbox: SandboxOption = None,
     unsafe_local_python: UnsafeOption = False,
 ) -> None:
-    """Evaluate policies on the same tasks under every budget. Exits with 1 if every episode of a row failed.
+    """Evaluate policies on the same tasks under every budget. Exits with 1 if every episode of a row ended in an error.
 
     With --out, the folder gets the episodes as they finish, result.json (the same for the same episodes), timing.json
     and success.svg. An evaluation that was killed goes on where it was when the same command is given again.
@@ -131,7 +135,7 @@ def command(
             curves.append(found)
             screen.end(found)
     _tell(curves, told, folder, as_json=as_json)
-    if any(r.episodes == 0 for c in curves for r in c.rows):
+    if any(r.failures.all_ended_in_errors for c in curves for r in c.rows):
         raise typer.Exit(1)
 
 
@@ -179,6 +183,8 @@ def _tell(curves: Sequence[Curve], told: dict[str, Any], folder: Any, *, as_json
         import json
 
         print(json.dumps({**result, "timing": timing}, indent=2))
+        for line in _failures(curves):
+            print(printable(line), file=sys.stderr)
         return
     for line in (*_conclusions(curves), *_comparisons(curves), *_failures(curves)):
         print(printable(line))
@@ -225,12 +231,7 @@ def _compared(found: Comparison, called: bool) -> str:
 
 
 def _failures(curves: Sequence[Curve]) -> list[str]:
-    failed = [e for c in curves for episodes in c.episodes for e in episodes if e.failed]
-    if not failed:
-        return []
-    return [
-        f"{len(failed)} episodes failed and are left out; the first one: {' '.join(str(failed[0].failure).split())}"
-    ]
+    return [f"{c.policy}, {r.budget}: {line}" for c in curves for r in c.rows for line in r.failures.lines()]
 
 
 class _Screen:
@@ -304,8 +305,7 @@ def _cells(row: Row) -> list[str]:
         _mean(row.means["cost"]),
         _number(row.productivity),
         _number(row.cost_of_pass),
-        str(row.wasted),
-        str(row.failed),
+        *map(str, (row.wasted, row.refused, row.malformed, row.failures.action_errors, row.failed)),
     ]
 
 

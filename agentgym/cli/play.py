@@ -82,5 +82,5 @@ def _show(episode: Episode, *, transcript: bool) -> None:
     because = f"{episode.stop.value.replace('_', ' ')}" + (f": {printable(episode.failure)}" if episode.failure else "")
     count = len(episode.turns)
     print(f"\n{solved} after {count} turn{'s' * (count != 1)}, reward {episode.reward:g} ({because})")
-    if episode.failed:
+    if episode.failure is not None:
         raise typer.Exit(1)

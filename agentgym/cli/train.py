@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from agentgym.cli._arguments import parse_value
+from agentgym.cli._console import printable
 from agentgym.cli._sandbox import SandboxOption, UnsafeOption, sandbox_settings
 from agentgym.errors import MissingExtra, StoreError, UsageError, nearest
 
@@ -138,15 +139,24 @@ class _Console:
         self._console = Console(highlight=False, soft_wrap=True)
         self._rows = 0
 
-    def __call__(self, stage: str, figures: Mapping[str, float]) -> None:
+    def __call__(self, stage: str, figures: Mapping[str, Any]) -> None:
         if stage == "update":
             if self._rows % 20 == 0:
                 self._console.print("".join(f"{name[:10]:>11}" for name in _SHOWN), style="bold")
             self._rows += 1
             self._console.print("".join(f"{_short(figures.get(name)):>11}" for name in _SHOWN))
+            self._tell_failures(figures)
         else:
-            text = "  ".join(f"{name} {_short(value)}" for name, value in figures.items())
+            numbers = {name: value for name, value in figures.items() if not isinstance(value, str | None)}
+            text = "  ".join(f"{name} {_short(value)}" for name, value in numbers.items())
             self._console.print(f"{stage}: {text}", style="cyan", markup=False)
+            self._tell_failures({name.removeprefix("eval_"): value for name, value in figures.items()})
+
+    def _tell_failures(self, figures: Mapping[str, Any]) -> None:
+        from agentgym.failures import Failures
+
+        for line in Failures(**{name: figures[name] for name in Failures._fields if name in figures}).lines():
+            self._console.print(f"  {printable(line)}", style="yellow", markup=False)
 
 
 def _short(value: float | None) -> str:

@@ -20,6 +20,7 @@ from agentgym.evaluate.statistics import (
     smallest_sufficient,
     wilson,
 )
+from agentgym.failures import Failures
 from agentgym.records import Episode
 
 PER_EPISODE = ("calls", "turns", "tokens", "prompt_tokens", "cost", "reward")
@@ -81,7 +82,7 @@ class Row:
     Attributes:
         budget: what every episode could use.
         episodes: how many count: played to an end that the agent is responsible for.
-        failed: episodes that an error of the environment or the policy ended; in no other figure.
+        failures: of all episodes, those included that the world or the policy ended and that are in no other figure.
         successes, success, interval: how many were solved, their share, and its Wilson 95 % interval.
         means: for each of :data:`PER_EPISODE`.
         clocks: for each of :data:`CLOCKS`; wall clock, as the records say.
@@ -94,7 +95,7 @@ class Row:
 
     budget: Budget
     episodes: int
-    failed: int
+    failures: Failures
     successes: int
     interval: Interval
     means: dict[str, Mean]
@@ -113,6 +114,11 @@ class Row:
         return self.successes / self.episodes if self.episodes else None
 
     @property
+    def failed(self) -> int:
+        """Episodes that are left out."""
+        return self.failures.failed
+
+    @property
     def wasted(self) -> int:
         """Calls that failed or repeated an earlier one."""
         return self.errors + self.repeats
@@ -122,7 +128,7 @@ class Row:
         return {
             "budget": str(self.budget),
             "episodes": self.episodes,
-            "failed": self.failed,
+            **self.failures.as_dict(),
             "successes": self.successes,
             "success": self.success,
             "success_low": self.interval.low,
@@ -155,7 +161,7 @@ def row(budget: Budget, episodes: Sequence[Episode], *, resamples: int = 2000, s
     return Row(
         budget=budget,
         episodes=len(valid),
-        failed=len(episodes) - len(valid),
+        failures=Failures.of(sorted(episodes, key=lambda e: e.id)),
         successes=successes,
         interval=wilson(successes, len(valid)),
         means=means,

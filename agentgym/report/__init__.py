@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from agentgym.failures import Failures
 from agentgym.report.charts import make_charts, number
 from agentgym.report.episodes import choose, view
 from agentgym.store import RunFolder, atomic_write
@@ -47,6 +48,7 @@ def make_report(run: RunFolder | str | os.PathLike[str], *, episodes: int = 48) 
             title=folder.path.resolve().name,
             config=_flat(folder.config),
             headline=_headline(folder.config, lines),
+            failures=_failures(lines),
             charts=[c for c in charts if c.moves],
             figures=charts,
             groups=_groups(shown),
@@ -107,6 +109,19 @@ def _headline(config: Mapping[str, Any], lines: list[dict[str, Any]]) -> list[tu
             value, split = found[-1]
             tiles.append((f"{name} ({split})" if split else name, f"{value:.0%}"))
     return tiles
+
+
+def _failures(lines: list[dict[str, Any]]) -> list[str]:
+    """What went wrong in the run's episodes, in sentences; of training and of evaluations apart."""
+    told = []
+    for name, prefix in (("training", ""), ("evaluation", "eval_")):
+        every = [
+            Failures(**{field: line[prefix + field] for field in Failures._fields})
+            for line in lines
+            if all(prefix + field in line for field in Failures._fields)
+        ]
+        told += [f"{name}: {line}" for line in Failures.together(every).lines()]
+    return told
 
 
 def _groups(shown: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -118,7 +118,15 @@ class TrainConfig(BaseModel):
     eval_split: str = Field(default="test")
     eval_temperature: float = Field(default=1.0, ge=0, description="0 is greedy")
     stop_at: float | None = Field(
-        default=None, description="stop once training success was at least this in three updates running"
+        default=None,
+        description="stop once at least this share of the training episodes was solved in three updates running; those "
+        "that failed by no fault of the agent count as not solved",
+    )
+    max_failed: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="stop with an error where more than this share of episodes failed by no fault of the agent",
     )
 
     seed: int = 0

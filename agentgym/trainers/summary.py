@@ -4,29 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from statistics import fmean
+from typing import Any
 
+from agentgym.failures import Failures
 from agentgym.records import Episode
 
 
-def summary(episodes: Sequence[Episode]) -> dict[str, float]:
+def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
     """Means over episodes that did not fail.
 
-    ``reward``: sum of rewards; ``success``: share that was solved (:attr:`Episode.solved`); ``episode_turns``,
-    ``tool_calls``; ``errors``: share of turns that the environment did not understand; ``truncated``; ``failed``: share
-    of all episodes that failed.
+    ``reward``: sum of rewards; ``success``: share that was solved (:attr:`Episode.solved`); ``episode_turns``;
+    ``tool_calls`` that ran, ``refused_calls`` and ``malformed_calls`` that never did; ``errors``: share of turns that
+    the environment did not understand; ``truncated``. ``episodes`` counts all, ``failed`` those left out,
+    ``action_errors`` those that count though the environment raised; ``failure`` and ``action_error`` are the first
+    reasons, or None.
     """
     good = [e for e in episodes if not e.failed]
+    calls = [e.call_counts for e in good]
     turns = max(1, sum(len(e.turns) for e in good))
     return {
         "episodes": len(episodes),
         "reward": _mean([e.reward for e in good]),
         "success": _mean([float(e.solved) for e in good]),
         "episode_turns": _mean([len(e.turns) for e in good]),
-        "tool_calls": _mean([e.tool_calls for e in good]),
+        "tool_calls": _mean([c.made for c in calls]),
+        "refused_calls": _mean([c.refused for c in calls]),
+        "malformed_calls": _mean([c.malformed for c in calls]),
         "errors": sum(t.error is not None for e in good for t in e.turns) / turns,
         "truncated": _mean([float(e.truncated) for e in good]),
-        "failed": (len(episodes) - len(good)) / max(1, len(episodes)),
-    }
+    } | Failures.of(episodes).as_dict()
 
 
 def in_order(episodes: Iterable[Episode]) -> list[Episode]:

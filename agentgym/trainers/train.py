@@ -6,7 +6,7 @@ import contextlib
 import functools
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,8 @@ import gymnasium as gym
 import torch
 
 from agentgym import draws
-from agentgym.errors import StoreError, UsageError
+from agentgym.errors import StoreError, UsageError, WorldFault
+from agentgym.failures import Failures
 from agentgym.policy import ExpertPolicy, Policy, RandomPolicy, ScriptedPolicy, check_playable
 from agentgym.records import Episode, Task
 from agentgym.registry import make, takes_split
@@ -45,11 +46,11 @@ _NARRATED = 20  # turns of an episode that is played for its text alone
 class Progress(Protocol):
     """Is told what happens; the command line draws it."""
 
-    def __call__(self, stage: str, figures: Mapping[str, float]) -> None:
+    def __call__(self, stage: str, figures: Mapping[str, Any]) -> None:
         """``stage``: ``warm start``, ``update`` or ``evaluation``."""
 
 
-def silent(stage: str, figures: Mapping[str, float]) -> None:
+def silent(stage: str, figures: Mapping[str, Any]) -> None:
     """Show nothing."""
 
 
@@ -161,7 +162,7 @@ class Training:
             | tree_figures(episodes, nodes)
             | done.metrics
         )
-        self._recent = [*self._recent[-2:], metrics["success"]]
+        self._recent = [*self._recent[-2:], _share_solved(episodes)]
         for episode in episodes:
             writer.append(episode)
         for episode_id, credit in done.credits.items():
@@ -190,11 +191,20 @@ class Training:
                 members = [e for e in played if e.group == group.id and not e.failed]
                 if len(kept) < self.config.groups and members and select.keep(members):
                     kept.append(members)
+            self._stop_if_failing(episodes, f"update {self.update}")
             if len(kept) == self.config.groups:
                 break
-        if episodes and all(e.failed for e in episodes):
-            raise UsageError(f"every episode of update {self.update} failed; the first one: {episodes[0].failure}")
         return episodes, [e for group in kept for e in group]
+
+    def _stop_if_failing(self, episodes: Sequence[Episode], what: str) -> None:
+        """What is left of a failing world is a biased sample: neither learned from nor taken for a result."""
+        found = Failures.of(episodes)
+        if found.share > self.config.max_failed or found.failed == found.episodes > 0:
+            raise WorldFault(
+                f"{what}: {found.failed} of {found.episodes} episodes failed in the world or the policy, more "
+                f"than max_failed={self.config.max_failed:g} allows; the first: {found.failure}; mend it, then go on "
+                f"with --resume {self.folder.path}"
+            )
 
     def _record(self, metrics: Mapping[str, Any]) -> None:
         self.folder.metrics.append(metrics)
@@ -220,8 +230,9 @@ class Training:
             chosen = range(min(count, self.config.eval_episodes))
             finite = rollout.num_tasks is not None
             tasks = [Task(i, {"task": i}) if finite else Task(i) for i in chosen]
-            episodes = list(rollout.play(Group(f"eval.{self.update}.{i}", t) for i, t in enumerate(tasks)))
+            episodes = in_order(rollout.play(Group(f"eval.{self.update}.{i}", t) for i, t in enumerate(tasks)))
         engine.temperature = trained
+        self._stop_if_failing(episodes, f"the evaluation after update {self.update}")
         figures = {f"eval_{name}": value for name, value in summary(episodes).items()}
         self._record({"update": self.update, "event": "eval", "split": self.config.eval_split} | figures)
         self.timings.append({"update": self.update, "eval_seconds": time.perf_counter() - began})
@@ -289,9 +300,9 @@ class Training:
         with Rollout(self.budgets.environment, player, max_turns=limit) as rollout:
             tasks = self.budgets.drawn(self.algorithm.sampling(key, 0, wanted, rollout.num_tasks), key)
             episodes = in_order(rollout.play(Group(f"warm.{i}", task) for i, task in enumerate(tasks)))
-        played = [e for e in episodes if not e.failed]
+        played = [e for e in episodes if e.failure is None]
         if len(played) < len(episodes):
-            first = next(e.failure for e in episodes if e.failed)
+            first = next(e.failure for e in episodes if e.failure is not None)
             if not played:
                 raise UsageError(f"no episode could be played before the training: {first}")
             missing, kind = len(episodes) - len(played), "expert " * (player is expert)
@@ -369,6 +380,11 @@ class Training:
             state["branching"] = self.branching.state_dict()
             torch.save(state, path / _STATE)
         self.folder.prune(self.config.keep_checkpoints)
+
+
+def _share_solved(episodes: Sequence[Episode]) -> float:
+    """Share of all episodes that was solved. One that failed was not: a run must not be good by what is left out."""
+    return sum(not e.failed and e.solved for e in episodes) / max(1, len(episodes))
 
 
 def build_algorithm(config: TrainConfig) -> Algorithm:

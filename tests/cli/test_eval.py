@@ -123,7 +123,75 @@ def test_where_no_task_was_played_by_both_nothing_is_compared(
     said = capsys.readouterr().out
     assert "against" not in said
     assert "nan" not in said
-    assert "6 episodes failed" in said
+    assert "expert, inf: warning" not in said
+    assert "every episode ended in an error, so nothing is known about the policy" in said
+
+
+FAILING = '''
+"""Ends at once, solved; of the tasks of the test split some break in the world and some by the action."""
+import gymnasium
+from agentgym.env import TextEnv
+from agentgym.errors import WorldFault
+
+class Failing(TextEnv):
+    def __init__(self, world=0, action=0, split="test"):
+        super().__init__(split=split)
+        self.world, self.action = world, action
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.number = seed
+        return "go", {"task_id": str(seed), "anchor": str(seed), "admissible": ["go"]}
+
+    def step(self, action):
+        if self.number < self.world:
+            raise WorldFault("the server is gone")
+        if self.number < self.world + self.action:
+            raise ZeroDivisionError("Fraction(5, 0)")
+        return "done", 1.0, True, False, {"task_id": str(self.number), "anchor": "end", "success": True}
+
+gymnasium.register("toy/Failing-v0", entry_point=Failing, disable_env_checker=True)
+'''
+
+
+@pytest.fixture
+def failing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "failing_eval_world.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "failing_eval_world:toy/Failing-v0"
+
+
+WORLD = "episodes failed in the world or the policy and are left out; the first: WorldFault: the server is gone"
+ACTION = (
+    "episodes broke the environment by an action and count as failures; the first: ZeroDivisionError: Fraction(5, 0)"
+)
+NOTHING = "random, inf: every episode ended in an error, so nothing is known about the policy"
+
+
+@pytest.mark.parametrize(
+    ("world", "action", "code", "said", "success"),
+    [
+        (1, 2, 0, [f"random, inf: 1 of 20 {WORLD}", f"random, inf: 2 of 20 {ACTION}"], 17 / 19),
+        (2, 0, 0, [f"random, inf: warning, more than 5 %: 2 of 20 {WORLD}"], 1.0),
+        (20, 0, 1, [f"random, inf: warning, more than 5 %: 20 of 20 {WORLD}", NOTHING], None),
+        (0, 20, 1, [f"random, inf: 20 of 20 {ACTION}", NOTHING], 0.0),
+        (0, 0, 0, [], 1.0),
+    ],
+)
+def test_failed_episodes_are_told_with_their_first_reason(
+    failing: str, capsys: pytest.CaptureFixture[str], world: int, action: int, code: int, said: list[str], success: Any
+) -> None:
+    options = (f"world={world}", f"action={action}", "--policy", "random", "--episodes", "20")
+    assert run(failing, *options) == code
+    table, *lines = capsys.readouterr().out.rstrip().rsplit("\n", len(said)) if said else [capsys.readouterr().out]
+    assert lines == said
+    columns = table.splitlines()[0]
+    assert ("failed" in columns, "action errors" in columns) == (world > 0, action > 0)
+    assert run(failing, *options, "--json") == code
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[-len(said) :] == said if said else NOTHING not in printed.err
+    (row,) = json.loads(printed.out)["policies"][0]["rows"]
+    assert (row["failed"], row["action_errors"], row["success"]) == (world, action, success)
 
 
 def test_calls_are_not_compared_where_there_are_none(capsys: pytest.CaptureFixture[str]) -> None:
@@ -286,7 +354,7 @@ def test_failed_episodes_are_told(
     monkeypatch.setattr(ChatServer, "broken", ("4", "8"))
     assert run(toy, "syntax=native", "--policy", url) == 0
     said = capsys.readouterr().out
-    assert "2 episodes failed and are left out; the first one: PolicyError: " in said
+    assert "2 of 6 episodes failed in the world or the policy and are left out; the first: PolicyError: " in said
     assert "answered 400: no luck" in said
     monkeypatch.setattr(ChatServer, "broken", tuple("345678"))
     assert run(toy, "syntax=native", "--policy", url) == 1

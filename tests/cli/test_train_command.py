@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from agentgym.cli import main
+from agentgym.cli.train import _Console
+from agentgym.failures import Failures
 from agentgym.trainers.train import Training
 
 HOUSE = "agentgym/Household-v0"
@@ -103,3 +105,25 @@ def test_wrong_requests_are_one_line(started, capfd, arguments, said):
     assert said in error
     assert error.count("\n") == 1
     assert started == []
+
+
+def test_failed_episodes_are_told_below_their_update_and_evaluation(capsys):
+    show = _Console()
+    well = Failures(10)._asdict() | {"update": 1, "success": 0.5}
+    show("update", well)
+    quiet = capsys.readouterr().out
+    assert "failed" not in quiet
+    assert "None" not in quiet
+    show("update", well | Failures(10, 2, "WorldFault: gone", 1, "ValueError: [red]x").as_dict())
+    show(
+        "evaluation",
+        {"update": 1} | {f"eval_{k}": v for k, v in Failures(9, 1, "OSError: no\x1b door")._asdict().items()},
+    )
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    told = [line.strip() for line in told if "episodes" in line]
+    left_out = "failed in the world or the policy and are left out; the first"
+    assert told == [
+        f"warning, more than 5 %: 2 of 10 episodes {left_out}: WorldFault: gone",
+        "1 of 10 episodes broke the environment by an action and count as failures; the first: ValueError: [red]x",
+        f"warning, more than 5 %: 1 of 9 episodes {left_out}: OSError: no\\x1b door",
+    ]

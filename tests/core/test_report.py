@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from agentgym.errors import StoreError
+from agentgym.failures import Failures
 from agentgym.records import Episode, StopReason, Task, ToolCall, Turn
 from agentgym.report import make_report
 from agentgym.report.charts import make_charts, number
@@ -55,6 +57,25 @@ def written(folder: Path, episodes: list[Episode], config: dict[str, Any] | None
     for name, values in credit.items():
         run.credits.append({"episode": name.replace("_", "/"), "credit": values})
     return Page(make_report(folder).read_text())
+
+
+def test_the_page_tells_how_many_episodes_failed_and_why(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", {"env": "t/T-v0"})
+    for update, failures in enumerate(
+        [Failures(10), Failures(10, 1, "<b>", 2, "boom"), Failures(10, 2, "no", 1, "no")]
+    ):
+        run.metrics.append({"update": update, "episodes": 10} | failures.as_dict())
+    evaluated = {f"eval_{name}": value for name, value in Failures(4, 1, "no answer")._asdict().items()}
+    run.metrics.append({"update": 3, "event": "eval"} | evaluated)
+    page = make_report(tmp_path / "run").read_text()
+    told = [html.unescape(line) for line in re.findall(r'<p class="failure">(.*?)</p>', page)]
+    left_out, warning = "failed in the world or the policy and are left out", "warning, more than 5 %"
+    assert told == [
+        f"training: {warning}: 3 of 30 episodes {left_out}; the first: <b>",
+        "training: 3 of 30 episodes broke the environment by an action and count as failures; the first: boom",
+        f"evaluation: {warning}: 1 of 4 episodes {left_out}; the first: no answer",
+    ]
+    assert "<b></p>" not in page
 
 
 def test_credit_colours_each_turn_by_sign_and_size(tmp_path: Path) -> None:

@@ -191,35 +191,21 @@ def test_stop_at(tmp_path):
     assert [m["update"] for m in training.folder.metrics.read()][-1] == 3
 
 
-def test_a_run_whose_episodes_all_fail_says_why(tmp_path, monkeypatch):
-    import letters
-
-    def broken(self, action):
-        raise OSError("the door is stuck")
-
-    training = Training.start(TrainConfig.checked(BASE | {"warm_start": 0, "eval_every": 0}), tmp_path / "run")
-    ordinary = letters.Letters.step
-    monkeypatch.setattr(
-        letters.Letters, "step", lambda self, a: ordinary(self, a) if training.update == 0 else broken(self, a)
-    )
-    with pytest.raises(UsageError, match=r"every episode of update 1 failed; the first one: .*the door is stuck"):
-        training.run()
-
-
-def episode(group, member, rewards, stop=StopReason.TERMINATED, success=None):
+def episode(group, member, rewards, stop=StopReason.TERMINATED, success=None, failure=None):
     turns = tuple(Turn("o", "a", r, error="what?" if r < 0 else None) for r in rewards)
-    return Episode(f"{group}/{member}", "e", Task(0), turns, stop, success, group, member)
+    return Episode(f"{group}/{member}", "e", Task(0), turns, stop, success, group, member, failure=failure)
 
 
 def test_summary_leaves_failed_episodes_out():
     found = summary([
         episode("1.0", 0, [0.0, 1.0], success=True),
         episode("1.0", 1, [-1.0], StopReason.TURN_LIMIT, success=False),
-        episode("1.0", 2, [5.0], StopReason.WORLD_FAULT),
+        episode("1.0", 2, [5.0], StopReason.WORLD_FAULT, failure="boom"),
     ])  # fmt: skip
     assert found == {
         "episodes": 3, "reward": 0.0, "success": 0.5, "episode_turns": 1.5, "tool_calls": 0.0, "errors": 1 / 3,
-        "truncated": 0.5, "failed": 1 / 3,
+        "truncated": 0.5, "refused_calls": 0.0, "malformed_calls": 0.0,
+        "failed": 1, "failure": "boom", "action_errors": 0, "action_error": None,
     }  # fmt: skip
     assert summary([])["reward"] == 0.0
     assert summary([episode("g", 0, [0.5])])["success"] == 1.0  # where the environment does not say: paid at all
