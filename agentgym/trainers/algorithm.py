@@ -35,8 +35,8 @@ Aggregate = Callable[[Any, Any], Any]
 
 #: Everything beyond the basics that a part may read: columns of episodes, and what the learner computes where needed.
 GIVEN = frozenset(
-    {"valid", "tokens", "tool_calls", "truncated", "terminated", "parent", "anchor", "observation", "success"}
-    | {"fork_turn", "sampled_entropy"}
+    {"valid", "tokens", "tool_calls", "refused_calls", "malformed_calls", "tools", "truncated", "terminated"}
+    | {"parent", "fork_turn", "anchor", "observation", "success", "sampled_entropy"}
     | {"entropy", "reference", "kl", "value", "old_value", "target", "bootstrap"}
     | {"task", "evidence_recall", "evidence_cited", "answer_logprob", "answer_logprob_before"}
 )

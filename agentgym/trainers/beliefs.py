@@ -68,6 +68,10 @@ class Belief:
             raise UsageError("give both opening and closing, or neither for the environment's own")
 
 
+#: IGPO's released wrapper, in words of our own: a thought that enough is known, then the answer.
+PUBLISHED = Belief("<think>\nI know enough to answer.\n</think>\n", "<answer>\n", "\n</answer>")
+
+
 class Beliefs:
     """Makes the rows that must be scored for the beliefs of episodes.
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from itertools import combinations
 from math import comb
+from typing import Literal
 
 import numpy as np
 
@@ -75,34 +76,39 @@ def own() -> Part:
 
 
 @named
-def node_values(scale: bool = False, eps: float = 1e-6) -> Part:
-    """A = V(end of the segment) − V(its start), V the mean episode reward of the leaves below; SPO-tree (2505.23564).
+def node_values(scale: bool = False, eps: float = 1e-6, value: Literal["children", "leaves"] = "children") -> Part:
+    """A = V(end of the segment) − V(its start), V the value of a node; SPO-tree (2505.23564).
 
     A segment is a stretch of turns without a fork; all its turns get A, and over the segments of an episode A adds up
-    to its reward minus the mean of the group. Leaves are counted, so a child with more of them weighs more in V.
+    to its reward minus the value of the group.
+
+    **Bias.** V of ``children``, the paper's, is an unbiased estimate wherever the number of children does not depend on
+    what came of them: every child is one sample of the next action. ``leaves`` counts a child as often as it was forked
+    itself, so a state's value leans to what was forked most; where all are forked equally often the two are equal.
 
     Args:
         scale: divide by the unbiased standard deviation among the children of the segment's start, plus ``eps``: the
             "grpo" form. Children without spread give 0.
+        value: what a node's V is the mean of: the V of its ``children`` (of an episode that ends there, its reward), or
+            the rewards of all the ``leaves`` below it.
     """
+    if value not in ("children", "leaves"):
+        raise UsageError(f"value is 'children' or 'leaves', got {value!r}")
 
     def apply(turns: TurnTable, credit: Floats) -> Floats:
         found, order = nodes(turns), turns.order
-        reward = turns.per_episode(credit)
-        value = (sums_by(found, reward[turns.episodes.code]) / _leaves(found))[found.code][order]
-        start, leaves = _starts(turns), _leaves(found)[found.code][order]
+        reward, group = turns.per_episode(credit), turns.groups.code[order]
+        first, leaves = _starts(turns), _leaves(found)[found.code][order]
+        above = np.where(first, found.total + group, np.concatenate([[0], found.code[order][:-1]]))
+        known = _values(turns, found, above, reward) if value == "children" else _leaf_values(turns, found, reward)
+        start = first.copy()
         start[1:] |= leaves[1:] != leaves[:-1]
-        before = np.empty(len(turns))
-        before[1:] = value[:-1]
-        group = turns.groups.code[order]
-        first = _starts(turns)
-        before[first] = _group_means(turns, reward)[group[first]]
         at = _last_true(start)
         out = np.empty(len(turns))
-        out[order] = value - before[at]
+        out[order] = known[found.code[order]] - known[above[at]]
         if scale:
-            above = np.where(first, -1 - group, np.concatenate([[0], found.code[order][:-1]]))
-            deviation = _sibling_deviation(above[start], found.code[order][start], value[start])
+            own = found.code[order][start]
+            deviation = _sibling_deviation(above[start], own, known[own])
             spread = np.zeros(len(turns))
             spread[start] = deviation
             spread = spread[at]
@@ -110,6 +116,36 @@ def node_values(scale: bool = False, eps: float = 1e-6) -> Part:
         return out
 
     return Part(apply, NEEDS)
+
+
+def _values(turns: TurnTable, found: Sets, above: Codes, reward: Floats) -> Floats:
+    """Mean over the children, from the leaves up [nodes, then groups].
+
+    Args:
+        above: number of what each row of ``turns.order`` follows: a node, or ``found.total`` + its group.
+        reward: of each episode.
+    """
+    order = turns.order
+    level = np.arange(len(turns)) - np.repeat(np.cumsum(turns.lengths) - turns.lengths, turns.lengths)
+    one = np.unique(found.code[order], return_index=True)[1]  # a place in the order for each node
+    total = np.zeros(found.total + turns.groups.total)
+    number = np.zeros_like(total)
+    ends = found.code[turns.last]
+    np.add.at(total, ends, reward[turns.episodes.code[turns.last]])
+    np.add.at(number, ends, 1.0)
+    for depth in range(int(level.max(initial=-1)), -1, -1):
+        these = np.flatnonzero(level[one] == depth)
+        total[these] /= number[these]
+        np.add.at(total, above[one[these]], total[these])
+        np.add.at(number, above[one[these]], 1.0)
+    total[found.total :] /= number[found.total :]
+    return total
+
+
+def _leaf_values(turns: TurnTable, found: Sets, reward: Floats) -> Floats:
+    """Mean reward of the leaves below [nodes, then groups]."""
+    below = sums_by(found, reward[turns.episodes.code]) / _leaves(found)
+    return np.concatenate([below, _group_means(turns, reward)])
 
 
 @named

@@ -39,7 +39,7 @@ class Penalty:
 def kl(coefficient: float, estimator: Estimator = "k3", to: Literal["reference", "old"] = "reference") -> Penalty:
     """Distance to the reference policy, or to the one that sampled (``to="old"``).
 
-    With d = log π_ref − log π of the sampled token, kept within ±20:
+    With d = log π_ref − log π of the sampled token, kept within ±20, for tokens sampled from π itself:
 
     ============  =============  ==============================================================================
     ``k1``        −d             KL(π‖π_ref) in value, but *as a loss its expected gradient is 0*: use it in rewards
@@ -48,14 +48,15 @@ def kl(coefficient: float, estimator: Estimator = "k3", to: Literal["reference",
     ``forward``   d·eᵈ − eᵈ + 1  KL(π_ref‖π) in value, >= 0 (RAPO, 2510.03865)
     ============  =============  ==============================================================================
 
-    All of it for tokens sampled from π itself.
+    With ``to="old"`` the tokens are samples of the *other* policy, so the two change places: d = log π − log π_old, and
+    ``k1`` and ``k3`` are KL(π_old‖π) in value *and* expected gradient, ``forward`` is KL(π‖π_old).
     """
     if estimator not in ESTIMATORS:
         raise UnknownName("KL estimator", estimator, ESTIMATORS)
 
     def term(tokens: Tokens) -> Tensor:
-        distance = (tokens.require(to) - tokens.logprob).clamp(-LOG_LIMIT, LOG_LIMIT)
-        return ESTIMATORS[estimator](distance)
+        distance = tokens.log_ratio if to == "old" else tokens.require(to) - tokens.logprob
+        return ESTIMATORS[estimator](distance.clamp(-LOG_LIMIT, LOG_LIMIT))
 
     return Penalty(coefficient, term, frozenset({"reference"}) if to == "reference" else frozenset())
 

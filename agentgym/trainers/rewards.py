@@ -60,7 +60,7 @@ def kl(coefficient: float) -> Part:
 
 @named
 def malformed(score: float = -1.0) -> Part:
-    """``score`` in place of what an episode earned that was not well formed; TAPO (2510.07038).
+    """``score`` in place of what an episode earned that was not well formed; TAPO (2510.07038), ARPO, IGPO.
 
     That is an episode with an action that the environment did not understand, or that did not end with an answer
     (column ``terminated``). Its last turn gets ``score``, its others 0.
@@ -73,6 +73,28 @@ def malformed(score: float = -1.0) -> Part:
         return out
 
     return Part(apply, frozenset({"valid", "terminated"}))
+
+
+@named
+def tool_bonus(bonus: float = 0.1, kinds: int = 2) -> Part:
+    """``bonus`` more for an episode that earned something and used ``kinds`` different tools; ARPO's r_M (2507.19849).
+
+    It is paid on the last turn. Only calls that ran without an error count (column ``tools``): text that quotes a call,
+    or a program that raised, is no use of a tool.
+    """
+    if kinds < 1:
+        raise UsageError(f"kinds must be at least 1, got {kinds!r}")
+
+    def apply(turns: TurnTable, reward: Floats) -> Floats:
+        used: list[set[str]] = [set() for _ in range(turns.episodes.total)]
+        for episode, names in zip(turns.episodes.code.tolist(), turns.tools.tolist(), strict=True):
+            used[episode].update(names)
+        earned = (turns.per_episode(reward) > 0) & np.array([len(names) >= kinds for names in used], bool)
+        out = reward.copy()
+        out[turns.last] += np.where(earned[turns.episodes.code[turns.last]], bonus, 0.0)
+        return out
+
+    return Part(apply, frozenset({"tools"}))
 
 
 @named

@@ -61,6 +61,7 @@ class TurnTable:
     success                 bool, the episode solved its task; see :attr:`agentgym.records.Episode.solved`
     truncated, terminated   bool, how the episode ended
     tokens, tool_calls      int, action tokens of the turn, and its tool calls that ran
+    tools                   names of the turn's tools that ran without an error, a tuple
     refused_calls           int, calls that a budget did not let run
     malformed_calls         int, calls of unknown tools or with wrong arguments, which never ran either
     entropy                 float, mean entropy (nats) of the action's tokens; NaN: not recorded, or no tokens
@@ -127,6 +128,7 @@ class TurnTable:
             "tool_calls": [c.made for c in counts],
             "refused_calls": [c.refused for c in counts],
             "malformed_calls": [c.malformed for c in counts],
+            "tools": [tuple(c.name for c in t.tool_calls if c.error is None) for _, _, t in rows],
             "truncated": [e.truncated for e, _, _ in rows],
             "terminated": [e.terminated for e, _, _ in rows],
             "parent": [e.parent for e, _, _ in rows],

@@ -84,11 +84,17 @@ def test_hard_moves_no_credit_between_turns_and_once_gives_every_node_weight_one
     assert own()(turns, values).sum() == found.total
 
 
-def test_node_values_by_hand():
+VALUES = {  # V of a group, of a's first segment, of c's second
+    "leaves": (2.5 / 4, 2.5 / 3, 0.75),
+    "children": ((0.875 + 0.0) / 2, (1.0 + 0.75) / 2, (0.4 + 1.1) / 2),
+}
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_node_values_by_hand(value):
     turns = table(TREE)
-    got = by_turn(turns, node_values()(turns, turns.reward))
-    root, one, two = 2.5 / 4, 2.5 / 3, 0.75
-    assert (one, two) == (pytest.approx(0.833333, abs=1e-6), 0.75)
+    got = by_turn(turns, node_values(value=value)(turns, turns.reward))
+    root, one, two = VALUES[value]
     assert [got[e, t] for e in "acd" for t in (0, 1)] == pytest.approx([one - root] * 6)
     assert [got["a", 2], got["a", 3]] == pytest.approx([1.0 - one] * 2)
     assert [got["c", 2], got["d", 2]] == pytest.approx([two - one] * 2)
@@ -96,23 +102,46 @@ def test_node_values_by_hand():
     assert [got["b", 0], got["b", 1]] == pytest.approx([-root] * 2)
 
 
-def test_node_values_scaled_by_the_spread_of_siblings():
+def test_the_value_of_a_node_is_the_mean_of_its_children_unless_leaves_are_asked_for():
     turns = table(TREE)
-    got = by_turn(turns, node_values(scale=True, eps=0.0)(turns, turns.reward))
-    root, one, two = 2.5 / 4, 2.5 / 3, 0.75
+    assert node_values()(turns, turns.reward).tolist() == node_values(value="children")(turns, turns.reward).tolist()
+    with pytest.raises(UsageError, match="value is 'children' or 'leaves', got 'median'"):
+        node_values(value="median")
+
+
+def test_a_value_does_not_lean_to_the_child_that_was_forked_more_often():
+    """One child of three leaves of 1, one of one leaf of 0: each is one sample of the action."""
+    episodes = {"a": (None, 0, [0, 1.0]), "c": ("a", 1, [0, 1.0]), "d": ("a", 1, [0, 1.0]), "b": (None, 0, [0.0])}
+    turns = table(episodes)
+    assert by_turn(turns, node_values()(turns, turns.reward))["b", 0] == -0.5
+    assert by_turn(turns, node_values(value="leaves")(turns, turns.reward))["b", 0] == -0.75
+
+
+def test_an_episode_that_ends_where_it_was_forked_is_a_child():
+    """The fork's window was full before its first action: it earned what its parent had, and nothing more."""
+    turns = table({"a": (None, 0, [0.5, 1.0]), "c": ("a", 1, [0.5])})
+    got = by_turn(turns, node_values()(turns, turns.reward))
+    assert [got["a", 0], got["a", 1], got["c", 0]] == [0.0, 0.5, 0.0]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_node_values_scaled_by_the_spread_of_siblings(value):
+    turns = table(TREE)
+    got = by_turn(turns, node_values(scale=True, eps=0.0, value=value)(turns, turns.reward))
+    root, one, two = VALUES[value]
     assert got["a", 0] == got["d", 1] == pytest.approx((one - root) / np.std([one, 0.0], ddof=1))
     assert got["b", 0] == pytest.approx(-root / np.std([one, 0.0], ddof=1))
     assert got["a", 3] == pytest.approx((1.0 - one) / np.std([1.0, two], ddof=1))
     assert got["d", 3] == pytest.approx((1.1 - two) / np.std([0.4, 1.1], ddof=1))
     same = table({e: (p, f, [0.0] * len(r)) for e, (p, f, r) in TREE.items()})
-    assert not node_values(scale=True)(same, same.reward).any()
+    assert not node_values(scale=True, value=value)(same, same.reward).any()
 
 
 def test_a_failed_parent_is_still_what_its_forks_share():
     turns = table({k: v for k, v in TREE.items() if k != "a"})
     code = by_turn(turns, nodes(turns).code)
     assert code["c", 0] == code["d", 0] != code["b", 0]
-    assert by_turn(turns, node_values()(turns, turns.reward))["d", 0] == pytest.approx(0.75 - 0.5)
+    assert by_turn(turns, node_values()(turns, turns.reward))["d", 0] == pytest.approx(0.75 - 0.375)
 
 
 def test_without_forks_every_turn_is_its_own():
@@ -140,29 +169,39 @@ def trees(draw):
     return episodes
 
 
-@given(trees())
-def test_node_values_telescope_and_agree_with_a_slow_reference(episodes):
+def slow_value(episodes, held, depth, value):
+    """V of the node that holds these episodes' turns up to ``depth``."""
+    rewards = {e: sum(episodes[e][2]) for e in held}
+    if value == "leaves" or len(held) == 1:
+        return np.mean(list(rewards.values()))
+    below = {}
+    for e in held:
+        below.setdefault(owner(episodes, e, depth), []).append(e)
+    return np.mean([slow_value(episodes, children, depth + 1, value) for children in below.values()])
+
+
+def owner(episodes, e, t):
+    """The episode that first played turn ``t`` of ``e``."""
+    parent, fork, _ = episodes[e]
+    return e if parent is None or t >= fork else owner(episodes, parent, t)
+
+
+@pytest.mark.parametrize("value", VALUES)
+@given(episodes=trees())
+def test_node_values_telescope_and_agree_with_a_slow_reference(value, episodes):
     turns = table(episodes)
-    got = by_turn(turns, node_values()(turns, turns.reward))
-    reward = {e: sum(r) for e, (_, _, r) in episodes.items()}
-    root = np.mean(list(reward.values()))
-    leaves = {}
-    for e, t, node in zip(turns.episode, turns.turn, turns.anchor, strict=True):
-        leaves.setdefault(node, set()).add(e)
-        del t
-    path = {e: [] for e in episodes}
-    for row in turns.order:
-        path[turns.episode[row]].append(frozenset(leaves[turns.anchor[row]]))
-    for e, below in path.items():
-        value, start, done = root, None, 0.0
-        for t, held in enumerate(below):
+    got = by_turn(turns, node_values(value=value)(turns, turns.reward))
+    root = slow_value(episodes, list(episodes), 0, value)
+    for e, (_, _, rewards) in episodes.items():
+        before, start, done = root, None, 0.0
+        for t in range(len(rewards)):
+            held = [x for x in episodes if t < len(episodes[x][2]) and owner(episodes, x, t) == owner(episodes, e, t)]
             if held != start:
-                new = np.mean([reward[x] for x in held])
-                advantage, value, start = new - value, new, held
+                new = slow_value(episodes, held, t + 1, value)
+                advantage, before, start = new - before, new, held
                 done += advantage
             assert got[e, t] == pytest.approx(advantage)
-        if below[-1] == {e}:
-            assert done == pytest.approx(reward[e] - root)
+        assert done == pytest.approx(sum(rewards) - root)
 
 
 def test_continuation_values_by_hand():

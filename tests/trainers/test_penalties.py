@@ -65,6 +65,20 @@ def test_expected_gradients_are_what_the_docstring_says():
     assert reverse.abs().min() > 0.01
 
 
+@pytest.mark.parametrize(("estimator", "first"), [("k1", "old"), ("k3", "old"), ("forward", "now")])
+def test_of_tokens_of_the_old_policy_they_estimate_its_distance_to_the_new_one(estimator, first):
+    """Tokens sampled from π_old: value and gradient are expectations under it, and both are exact."""
+    logits = torch.tensor([0.3, -1.0, 0.7], dtype=torch.float64, requires_grad=True)
+    old = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64).log()
+    logp = logits.log_softmax(0)
+    found = (old.exp() * kl(1.0, estimator, to="old")(tokens(logp, old=old))).sum()
+    wanted = divergence(old, logp) if first == "old" else divergence(logp, old)
+    torch.testing.assert_close(found, wanted)
+    (got,), (want,) = (torch.autograd.grad(x, logits, retain_graph=True) for x in (found, wanted))
+    torch.testing.assert_close(got, want)
+    assert want.abs().min() > 0.01
+
+
 def test_kl_by_hand():
     batch = tokens([-1.0, -2.0], reference=torch.tensor([-2.0, -2.0], dtype=torch.float64))  # d = -1, 0
     close = torch.testing.assert_close

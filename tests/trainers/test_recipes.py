@@ -359,6 +359,12 @@ def test_credit_of_each_recipe_by_hand():
     assert_allclose(group, centred / centred.std(ddof=1), atol=1e-6)
 
 
+def test_polychromic_stays_near_the_policy_that_sampled():
+    algorithm = get_recipe("polychromic")()
+    assert slots(algorithm)["penalties"] == "(kl(0.01, to='old'))"
+    assert not algorithm.needs & {"reference", "kl"}  # no second copy of the weights
+
+
 def test_dapo_shapes_overlong_episodes_and_masks_cut_ones():
     turns = TurnTable.from_columns(
         group=[0] * 3, episode=[0, 1, 2], turn=[0] * 3, reward=[1.0, 1.0, 1.0], tokens=[80, 90, 300],

@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 import agentgym
 from agentgym.errors import UsageError
 from agentgym.policy import Request
-from agentgym.records import Episode, StopReason, Task, ToolCall, Turn
+from agentgym.records import Episode, Sample, StopReason, Task, ToolCall, Turn
 from agentgym.store import RunFolder
 from agentgym.trainers.algorithm import get_recipe
+from agentgym.trainers.beliefs import Beliefs
 from agentgym.trainers.chat import Chat
 from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.contexts import KEEP_A_REPORT, workspace
+from agentgym.trainers.contexts import KEEP_A_REPORT, full_history, workspace
 from agentgym.trainers.credit import chain
 from agentgym.trainers.evidence import evidence_columns
 from agentgym.trainers.learner import Learner
-from agentgym.trainers.rewards import malformed, rubrics, tool_cost
+from agentgym.trainers.rewards import malformed, rubrics, tool_bonus, tool_cost
 from agentgym.trainers.sampling import with_spread
 from agentgym.trainers.tiny import TEMPLATE, train_tokenizer
 from agentgym.trainers.train import Training
@@ -192,6 +193,65 @@ def test_groups_whose_successes_are_equal_are_drawn_again():
     assert not with_spread(of="success").keep([a, b])
     assert with_spread(of="success").keep([a, replace(b, success=False)])
     assert get_recipe("tapo")().select.rollouts == 10
+
+
+# --- ARPO -------------------------------------------------------------------------------------------------------------
+
+
+def test_two_tools_that_ran_earn_the_bonus_of_arpo():
+    turns = TurnTable.from_columns(
+        group=["g"] * 8,
+        episode=list("aabbcdde"),
+        turn=[0, 1, 0, 1, 0, 0, 1, 0],
+        reward=[0.0, 0.5, 0.0, 0.5, 0.0, 0.0, 1.0, 1.0],
+        tools=[("search",), ("python",), ("search",), ("search",), ("search", "python"), ("f", "g"), ("h",), ()],
+    )
+    assert tool_bonus()(turns, turns.reward).tolist() == [0.0, 0.6, 0.0, 0.5, 0.0, 0.0, 1.1, 1.0]
+    assert tool_bonus(0.2, kinds=3)(turns, turns.reward).tolist() == [0.0, 0.5, 0.0, 0.5, 0.0, 0.0, 1.2, 1.0]
+    with pytest.raises(UsageError, match="kinds must be at least 1, got 0"):
+        tool_bonus(kinds=0)
+
+
+def test_a_call_that_failed_is_no_use_of_a_tool():
+    ran, failed = ToolCall("search"), ToolCall("python", error="ZeroDivisionError")
+    assert TurnTable.from_episodes([played(("x", [ran, failed, ran]))]).tools.tolist() == [("search", "search")]
+
+
+def test_the_reward_of_arpo_is_an_option():
+    """-1 for a malformed episode, else what it earned and 0.1 more for two tools, if it earned something."""
+    turns = TurnTable.from_columns(
+        group=["g"] * 4, episode=range(4), turn=[0] * 4, reward=[0.5, 0.5, 0.0, 0.7],
+        tools=[("f", "g"), ("f",), ("f", "g"), ("f", "g")], valid=[True, True, True, False], terminated=[True] * 4,
+    )  # fmt: skip
+    paper = get_recipe("arpo")(bonus=0.1, format_score=-1)
+    assert paper.reward(turns, turns.reward).tolist() == [0.6, 0.5, 0.0, -1.0]
+    assert get_recipe("arpo")().reward(turns, turns.reward).tolist() == turns.reward.tolist()
+
+
+# --- IGPO -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_format_penalty_of_igpo_is_an_option():
+    turns = table(reward=[0.5, 0.5, 0.0], valid=[True, False, True], terminated=[True, True, False])
+    assert get_recipe("igpo")(format_score=-2.0).reward(turns, turns.reward).tolist() == [0.5, -2.0, -2.0]
+    assert get_recipe("igpo")().reward(turns, turns.reward).tolist() == [0.5, 0.5, 0.0]
+
+
+def test_the_wrapper_of_igpo_is_an_option(chat):
+    """After the context: a closed thought that enough is known, then the answer on a line of its own."""
+    episode = Episode("e", "test", Task(0), (Turn("Who?", "x", sample=Sample(0, (7,), (8,))),), StopReason.TERMINATED)
+    episode = replace(episode, answers=("Paris",))
+
+    def asked(**options):
+        belief = get_recipe("igpo")(**options).belief
+        (row,) = Beliefs(chat, full_history(), belief, markup=("Answer: ", "")).ask([episode]).rows
+        text = lambda ids: chat.tokenizer.decode(ids.tolist())  # noqa: E731
+        return text(row.tokens[1:]), text(row.tokens[row.scored])
+
+    thought = "<think>\nI know enough to answer.\n</think>\n"
+    assert asked(wrapper="published") == (f"{thought}<answer>\nParis\n</answer><|end|>", "Paris")
+    assert asked() == ("Answer: Paris<|end|>", " Paris")
+    assert asked(wrapper="published", lead="Now. ")[0] == "Now. <answer>\nParis\n</answer><|end|>"
 
 
 # --- EAPO -------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from agentgym.trainers.branches import hard, node_values, once
 from agentgym.trainers.branching import entropy_branching
 from agentgym.trainers.credit import chain, outcome, standardize
 from agentgym.trainers.penalties import kl as kl_penalty
+from agentgym.trainers.rewards import malformed, paid, tool_bonus
 from agentgym.trainers.surrogate import fixed, min_clip, surrogate
 
 
@@ -29,6 +30,9 @@ def arpo(
     attribution: Literal["soft", "hard", "hard_unit", "node_values"] = "soft",
     clip: Annotated[float, Field(gt=0, lt=1)] = 0.2,
     kl: Annotated[float, Field(ge=0)] = 0.0,
+    value: Literal["children", "leaves"] = "children",
+    bonus: Annotated[float, Field(ge=0)] = 0.0,
+    format_score: float | None = None,
 ) -> Algorithm:
     """GRPO on groups of which a part is forked from running episodes, where the policy became unsure after an answer.
 
@@ -50,14 +54,21 @@ def arpo(
         threshold: branch iff P exceeds it, as the paper writes, instead of a draw.
         released: read the signal as the released code does: one turn late, summed, and 0 after the first answer.
         attribution: what turns get that several episodes share: each episode's own credit, the mean of it, the mean
-            with the weight of one turn, or the change of the mean reward below (no group statistics).
+            with the weight of one turn, or the change of value along the tree (no group statistics).
         clip: ε of the clipped ratio.
         kl: coefficient of the k3 penalty towards the first weights.
+        value: with ``attribution=node_values``, what a node's value is the mean of: its children, or all leaves below
+            it, which leans to what was forked most.
+        bonus: what an episode that earned something earns beside it if it used two different tools; the paper's 0.1.
+        format_score: what a malformed episode earns; the paper's is -1. None: what the environment paid.
     """
+    rewards = [malformed(format_score)] if format_score is not None else []
+    rewards += [tool_bonus(bonus)] if bonus else []
     plain = chain(outcome(), standardize())
-    credit = {"soft": plain, "node_values": node_values()}.get(attribution, chain(plain, hard()))
+    credit = {"soft": plain, "node_values": node_values(value=value)}.get(attribution, chain(plain, hard()))
     return Algorithm(
         branching=entropy_branching(roots, alpha, beta, window, each, cap, fill, threshold, released),
+        reward=chain(*rewards) if rewards else paid(),
         credit=credit,
         weights=(once(),) if attribution in ("hard_unit", "node_values") else (),
         surrogate=surrogate(bound=fixed(clip, clip), shape=min_clip(dual=3.0)),

@@ -8,9 +8,10 @@ from pydantic import Field
 
 from agentgym.trainers.aggregate import seq_mean_token_mean
 from agentgym.trainers.algorithm import Algorithm, recipe
-from agentgym.trainers.beliefs import Belief
+from agentgym.trainers.beliefs import PUBLISHED, Belief
 from agentgym.trainers.information import information_credit
 from agentgym.trainers.penalties import kl as kl_penalty
+from agentgym.trainers.rewards import malformed, paid
 from agentgym.trainers.surrogate import fixed, min_clip, surrogate
 
 
@@ -27,7 +28,9 @@ def igpo(
     aliases: Literal["best", "mean", "first"] = "best",
     max_aliases: Annotated[int, Field(ge=1)] = 8,
     by: Literal["policy", "reference"] = "policy",
+    wrapper: Literal["environment", "published"] = "environment",
     lead: str = "",
+    format_score: float | None = None,
     clip: Annotated[float, Field(gt=0, lt=1)] = 0.2,
     kl: Annotated[float, Field(ge=0)] = 0.0,
 ) -> Algorithm:
@@ -59,14 +62,27 @@ def igpo(
         aliases: the answer believed most at the end, the mean over all, or the first.
         max_aliases: so many accepted answers are scored.
         by: whose belief: the policy's, or that of the first weights.
-        lead: what an action says before its answer; for models that think, a closed thought.
+        wrapper: what the answer stands in where it is asked for: the environment's own markup; or the paper's, a closed
+            thought that enough is known, and ``<answer>`` tags on lines of their own.
+        lead: what an action says before its answer; for models that think, a closed thought. Empty: the wrapper's.
+        format_score: what a malformed episode earns in place of its reward; the released code's is -2. None: what the
+            environment paid.
         clip: ε of the clipped ratio.
         kl: coefficient of the k3 penalty towards the first weights.
     """
     return Algorithm(
+        reward=malformed(format_score) if format_score is not None else paid(),
         credit=information_credit(gain, norm, std, accumulate, discount, gain_weight, outcome_weight),
         surrogate=surrogate(bound=fixed(clip, clip), shape=min_clip()),
         penalties=(kl_penalty(kl),) if kl else (),
         aggregate=seq_mean_token_mean,
-        belief=Belief(lead=lead, aliases=aliases, max_aliases=max_aliases, removed=removed, by=by),
+        belief=Belief(
+            lead=lead or (PUBLISHED.lead if wrapper == "published" else ""),
+            opening=PUBLISHED.opening if wrapper == "published" else None,
+            closing=PUBLISHED.closing if wrapper == "published" else None,
+            aliases=aliases,
+            max_aliases=max_aliases,
+            removed=removed,
+            by=by,
+        ),
     )

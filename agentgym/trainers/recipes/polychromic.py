@@ -29,7 +29,7 @@ def polychromic(
     f(set) = mean reward · share of distinct ways; an episode's credit, for ``window`` turns, is the mean of f over its
     sets minus the mean over all sets of the state. Two ways are the same if they met the same states. 2509.25424. Every
     set counts, where the paper draws 4; other turns get the reward minus the group's mean, where the paper has a
-    critic. Rewards are taken to lie in 0…1.
+    critic. Rewards are taken to lie in 0…1. The penalty is KL(π_old‖π).
 
     Bias: on purpose, towards differing.
 
@@ -40,13 +40,13 @@ def polychromic(
         window: turns after the state that its sets pay for.
         horizon: states are drawn from the first so many turns.
         clip: ε of the clipped ratio.
-        kl: coefficient of the k3 penalty towards the first weights.
+        kl: coefficient of the k3 penalty on the distance from the policy that sampled.
     """
     return Algorithm(
         branching=vines(states, continuations, horizon),
         credit=diverse_sets(size, window),
         weights=(own(),),
         surrogate=surrogate(bound=fixed(clip, clip), shape=min_clip()),
-        penalties=(kl_penalty(kl),) if kl else (),
+        penalties=(kl_penalty(kl, to="old"),) if kl else (),
         aggregate=token_mean,
     )
