@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
@@ -16,8 +16,8 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 from agentgym.draws import Dice
-from agentgym.envs.gui.app import App, Data
-from agentgym.envs.gui.commands import Command
+from agentgym.envs.gui.app import App, Data, State
+from agentgym.envs.gui.commands import Command, done
 from agentgym.envs.gui.look import Look, draw
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Task:
         wanted: the ways in which it may end: data by application. Of those not named, the data must be as it was.
         answer: what ``done`` must say, in upper or lower case; empty: it may say anything.
         texts: what it may make sense to type or answer; only :func:`~agentgym.envs.gui.snapshot.possible` reads it.
+        about: what is to be done, where the sentence leaves it to be found out.
         task_id: ``gui/SPLIT/FAMILY/TEMPLATE/NUMBER``.
         family: of the template.
         first: data of each application before the first action.
@@ -54,6 +55,7 @@ class Task:
     wanted: Sequence[Mapping[str, Data]] = ({},)
     answer: str = ""
     texts: Sequence[str] = ()
+    about: str = ""
     task_id: str = ""
     family: str = ""
     first: Mapping[str, Data] = field(default_factory=dict)
@@ -69,9 +71,37 @@ def task(
     wanted: Sequence[Mapping[str, Data]] = ({},),
     answer: str = "",
     texts: Sequence[str] = (),
+    about: str = "",
 ) -> Task:
     """What a template returns; see :class:`Task`."""
-    return Task(sentence, {app.name: app for app in apps}, expert, wanted, answer, tuple(dict.fromkeys(texts)))
+    return Task(sentence, {app.name: app for app in apps}, expert, wanted, answer, tuple(dict.fromkeys(texts)), about)
+
+
+def single(
+    app: App,
+    sentence: str,
+    expert: Callable[[State], Command | None],
+    after: Data | None = None,
+    *,
+    answer: str = "",
+    texts: Sequence[str] = (),
+) -> Task:
+    """A task in one application.
+
+    Args:
+        app: the application.
+        sentence: what is asked.
+        expert: the next command; None once all is as it should be.
+        after: the data that solves it; None: as it was.
+        answer, texts: see :class:`Task`.
+    """
+    wanted: Mapping[str, Data] = {} if after is None else {app.name: after}
+    return task(sentence, [app], lambda w: expert(w.state) or done(answer), wanted=[wanted], answer=answer, texts=texts)
+
+
+def first(commands: Iterable[Command | None]) -> Command | None:
+    """The first that is one."""
+    return next(filter(None, commands), None)
 
 
 Make = Callable[[Dice, Look], Task]
@@ -131,23 +161,24 @@ def build(split: str, number: int, family: str | None = None) -> Task:
 def made(kind: Template, split: str, number: int) -> Task:
     """The task of this template and number.
 
-    Splits are disjoint by construction: a hash of the sentence says whether a task belongs to train or to test, and
+    Splits are disjoint by construction: a hash of what is asked says whether a task belongs to train or to test, and
     tasks are drawn until one belongs; ``unseen`` has words and arrangements of its own.
     """
     name = f"gui/{split}/{kind.family}/{kind.name}/{number}"
     for attempt in itertools.count():
         dice = Dice(f"{VERSION}/{name}/{attempt}")
         drawn = kind.make(dice, draw(dice, split))
-        if split == "unseen" or split_of(drawn.sentence) == split:
+        if split == "unseen" or split_of(drawn) == split:
             break
         assert attempt < _DRAWS, f"no task of {kind.family}/{kind.name} belongs to {split}"
     first = {app.name: app.data() for app in drawn.apps.values()}
     return replace(drawn, task_id=name, family=kind.family, first=first, salt=dice.below(1 << 16), hints={})
 
 
-def split_of(sentence: str) -> str:
-    """Whether a task belongs to train or to test: a matter of hash."""
-    return "test" if hashlib.blake2b(sentence.encode(), digest_size=1).digest()[0] < _TEST_SHARE else "train"
+def split_of(drawn: Task) -> str:
+    """Whether a task belongs to train or to test: a matter of hash of what is asked."""
+    asked = f"{drawn.sentence}\n{drawn.about}".encode()
+    return "test" if hashlib.blake2b(asked, digest_size=1).digest()[0] < _TEST_SHARE else "train"
 
 
 def expert_steps(world: World) -> int:

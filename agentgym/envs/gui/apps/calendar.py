@@ -6,21 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from agentgym.draws import Dice
 from agentgym.envs.gui.app import App, Data, State
-from agentgym.envs.gui.commands import Command, check, click, done, select, type_in
+from agentgym.envs.gui.commands import Command, check, click, select, type_in
 from agentgym.envs.gui.look import Look
-from agentgym.envs.gui.tasks import Task, task, template
-from agentgym.envs.gui.widgets import (
-    Dialog,
-    Screen,
-    Zone,
-    button,
-    checkbox,
-    combobox,
-    link,
-    tab,
-    text,
-    textbox,
-)
+from agentgym.envs.gui.tasks import Task, single, template
+from agentgym.envs.gui.widgets import Dialog, Screen, Zone, button, checkbox, combobox, link, tab, text, textbox
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")
 TIMES = tuple(f"{hour}:00" for hour in range(9, 18))
@@ -214,11 +203,11 @@ def _new(dice: Dice, look: Look, *, weekly: bool) -> Task:
     special = {other: titles[0]}
     app = Calendar(look, {k: e for k, e in events(dice, 7, special, [slot]).items() if e[0] != title})
     after = app.data() | {slot: [title, weekly]}
-    return task(
+    return single(
+        app,
         f'Enter "{title}" {said(slot)}' + (", every week." if weekly else "."),
-        [app],
-        lambda w: app.entered(w.state, slot, title, weekly=weekly) or done(),
-        wanted=[{app.name: after}],
+        lambda s: app.entered(s, slot, title, weekly=weekly),
+        after,
         texts=(title, titles[0], slot.split(" ")[1], other.split(" ")[1]),
     )
 
@@ -243,11 +232,11 @@ def move(dice: Dice, look: Look) -> Task:
     app = Calendar(look, events(dice, 6, {old: title}, [new]))
     after = app.data()
     after[new] = after.pop(old)
-    return task(
+    return single(
+        app,
         f"Move {title} from {old.split(' ')[0]} to {new.replace(' ', ' at ')}.",
-        [app],
-        lambda w: app.entered(w.state, new, title, instead_of=old) or done(),
-        wanted=[{app.name: after}],
+        lambda s: app.entered(s, new, title, instead_of=old),
+        after,
         texts=(new.split(" ")[1], other.split(" ")[1], *titles),
     )
 
@@ -261,7 +250,7 @@ def cancel(dice: Dice, look: Look) -> Task:
     after = app.data()
     del after[slot]
     sentence = f"Delete {title} {'on ' + slot.split(' ')[0] if dice.below(2) else said(slot)}."
-    return task(sentence, [app], lambda w: app.cancelled(w.state, slot) or done(), wanted=[{app.name: after}])
+    return single(app, sentence, lambda s: app.cancelled(s, slot), after)
 
 
 @template("calendar")
@@ -270,11 +259,11 @@ def retitle(dice: Dice, look: Look) -> Task:
     slot = _slots(dice, 1)[0]
     old, new, other = dice.sample(TITLES, 3)
     app = Calendar(look, {k: e for k, e in events(dice, 7, {slot: old}).items() if e[0] != new})
-    return task(
+    return single(
+        app,
         f'Rename {old} {said(slot)} to "{new}".',
-        [app],
-        lambda w: app.entered(w.state, slot, new, instead_of=slot) or done(),
-        wanted=[{app.name: app.data() | {slot: [new, False]}}],
+        lambda s: app.entered(s, slot, new, instead_of=slot),
+        app.data() | {slot: [new, False]},
         texts=(new, other, slot.split(" ")[1]),
     )
 
@@ -288,11 +277,11 @@ def first_free(dice: Dice, look: Look) -> Task:
     taken = {f"{day} {time}": other for time, other in zip(TIMES, titles, strict=False)}
     slot = f"{day} {TIMES[busy]}"
     app = Calendar(look, {k: e for k, e in events(dice, 7, taken, [slot]).items() if e[0] != title})
-    return task(
+    return single(
+        app,
         f'Enter "{title}" on {day} at the first full hour from {TIMES[0]} that is free.',
-        [app],
-        lambda w: app.entered(w.state, slot, title) or done(),
-        wanted=[{app.name: app.data() | {slot: [title, False]}}],
+        lambda s: app.entered(s, slot, title),
+        app.data() | {slot: [title, False]},
         texts=(title, *TIMES[:5]),
     )
 
@@ -305,12 +294,8 @@ def ask(dice: Dice, look: Look) -> Task:
     title = dice.choice(TITLES)
     app = Calendar(look, events(dice, 8, {slot: title}))
     texts = [time, *dice.sample([t for t in TIMES if t != time], 3)]
-    return task(
-        f"At what time is {title} on {day}?",
-        [app],
-        lambda w: app.shown(w.state, day) or done(time),
-        answer=time,
-        texts=sorted(texts),
+    return single(
+        app, f"At what time is {title} on {day}?", lambda s: app.shown(s, day), answer=time, texts=sorted(texts)
     )
 
 
@@ -328,10 +313,10 @@ def swap(dice: Dice, look: Look) -> Task:
             return app.entered(s, one, second, instead_of=one)
         return app.entered(s, two, first, instead_of=two)
 
-    return task(
+    return single(
+        app,
         f"{first} is {said(one)}, {second} {said(two)}. Let them change places.",
-        [app],
-        lambda w: expert(w.state) or done(),
-        wanted=[{app.name: after}],
+        expert,
+        after,
         texts=(first, second),
     )

@@ -7,20 +7,10 @@ from typing import NamedTuple
 
 from agentgym.draws import Dice
 from agentgym.envs.gui.app import App, Data, State
-from agentgym.envs.gui.commands import Command, check, click, done, select
+from agentgym.envs.gui.commands import Command, check, click, select
 from agentgym.envs.gui.look import Look
-from agentgym.envs.gui.tasks import Task, task, template
-from agentgym.envs.gui.widgets import (
-    Dialog,
-    Screen,
-    Zone,
-    button,
-    checkbox,
-    combobox,
-    link,
-    text,
-    textbox,
-)
+from agentgym.envs.gui.tasks import Task, single, template
+from agentgym.envs.gui.widgets import Dialog, Screen, Zone, button, checkbox, combobox, link, text, textbox
 
 FOLDERS = ("Home", "Reports", "Photos", "Music", "Archive", "Drafts")
 STEMS = (
@@ -257,11 +247,11 @@ def rename(dice: Dice, look: Look) -> Task:
     after = app.data()
     after["in"][new] = after["in"].pop(old)
     after["as"][new] = old
-    return task(
+    return single(
+        app,
         f'Rename the file {old} in {here} to "{new}".',
-        [app],
-        lambda w: app.renamed(w.state, old, new) or done(),
-        wanted=[{app.name: after}],
+        lambda s: app.renamed(s, old, new),
+        after,
         texts=(new, *others),
     )
 
@@ -277,7 +267,7 @@ def _gone(app: Files, sentence: str, names: Sequence[str], first: Sequence[str] 
             return app.sorted_by(s, *first) or app.removed(s, names)
         return app.removed(s, names)
 
-    return task(sentence, [app], lambda w: expert(w.state) or done(), wanted=[{app.name: after}])
+    return single(app, sentence, expert, after)
 
 
 @template("files")
@@ -313,11 +303,8 @@ def move(dice: Dice, look: Look) -> Task:
     moving = names[: dice.between(1, 2)]
     after = app.data()
     after["in"].update(dict.fromkeys(moving, target))
-    return task(
-        f"Move {' and '.join(moving)} from {here} to {target}.",
-        [app],
-        lambda w: app.moved(w.state, moving, target) or done(),
-        wanted=[{app.name: after}],
+    return single(
+        app, f"Move {' and '.join(moving)} from {here} to {target}.", lambda s: app.moved(s, moving, target), after
     )
 
 
@@ -329,11 +316,11 @@ def new_folder(dice: Dice, look: Look) -> Task:
     after = app.data()
     after["folders"].append(folder)
     after["in"][names[0]] = folder
-    return task(
+    return single(
+        app,
         f'Make the folder "{folder}" and move {names[0]} from {here} into it.',
-        [app],
-        lambda w: app.made(w.state, folder) or app.moved(w.state, names[:1], folder) or done(),
-        wanted=[{app.name: after}],
+        lambda s: app.made(s, folder) or app.moved(s, names[:1], folder),
+        after,
         texts=(folder, *others),
     )
 
@@ -344,10 +331,10 @@ def ask(dice: Dice, look: Look) -> Task:
     app, here, names = _begin(dice, look, 5, 9)
     by, most = dice.choice((("size", "largest"), ("age", "oldest")))
     name = max(names, key=lambda n: getattr(app.files[n], by))
-    return task(
+    return single(
+        app,
         f"Which of the {len(names)} files in {here} is the {most}?",
-        [app],
-        lambda w: app.sorted_by(w.state, here, by) or done(name),
+        lambda s: app.sorted_by(s, here, by),
         answer=name,
         texts=sorted({name, *names[:4]}),
     )
@@ -363,11 +350,11 @@ def tidy(dice: Dice, look: Look) -> Task:
     dropped = [n for n in names if n.endswith(f".{drop}")]
     after = app.data()
     after["in"] = {n: target if n in moving else f for n, f in after["in"].items() if n not in dropped}
-    return task(
+    return single(
+        app,
         f"Move every {keep} file from {here} to {target}, then delete every {drop} file in {here}.",
-        [app],
-        lambda w: app.moved(w.state, moving, target) or app.removed(w.state, dropped) or done(),
-        wanted=[{app.name: after}],
+        lambda s: app.moved(s, moving, target) or app.removed(s, dropped),
+        after,
     )
 
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from agentgym.draws import Dice
 from agentgym.envs.gui.app import App, Data, State
 from agentgym.envs.gui.apps.people import NAMES
-from agentgym.envs.gui.commands import Command, check, click, done, select, type_in
+from agentgym.envs.gui.commands import Command, check, click, select, type_in
 from agentgym.envs.gui.look import Look
-from agentgym.envs.gui.tasks import Task, task, template
+from agentgym.envs.gui.tasks import Task, first, single, template
 from agentgym.envs.gui.widgets import Screen, Widget, Zone, button, checkbox, combobox, link, text, textbox
 
 FOLDERS = ("Inbox", "Work", "Private", "Later", "Bin")
@@ -244,18 +244,20 @@ def _edit(
     for name, value in changes.items():
         after[name][target] = value
     said = sentence.format(_about(app.messages[target], dice.below(2)))
-    return task(said, [app], lambda w: expert(app, w.state, target) or done(), wanted=[{app.name: after}])
+    return single(app, said, lambda s: expert(app, s, target), after)
 
 
 def _letters(app: Mail, sentence: str, letters: Mapping[str, Mapping[str, str]], texts: Sequence[str]) -> Task:
     """A task to send letters, by the route at which they begin."""
     after = app.data()
     after["sent"] = [app.letter(route, **parts) for route, parts in letters.items()]
-
-    def expert(s: State) -> Command | None:
-        return next(filter(None, (app.sent(s, route, **parts) for route, parts in letters.items())), None)
-
-    return task(sentence, [app], lambda w: expert(w.state) or done(), wanted=[{app.name: after}], texts=texts)
+    return single(
+        app,
+        sentence,
+        lambda s: first(app.sent(s, route, **parts) for route, parts in letters.items()),
+        after,
+        texts=texts,
+    )
 
 
 @template("mail")
@@ -285,7 +287,7 @@ def restore(dice: Dice, look: Look) -> Task:
     i, after = app.messages.index(lost), app.data()
     after["folder"][i] = "Inbox"
     said = f"Move {_about(lost, dice.below(2))} out of the bin into the inbox."
-    return task(said, [app], lambda w: app.moved(w.state, i, "Inbox") or done(), wanted=[{app.name: after}])
+    return single(app, said, lambda s: app.moved(s, i, "Inbox"), after)
 
 
 @template("mail")
@@ -328,7 +330,7 @@ def ask(dice: Dice, look: Look) -> Task:
     app = Mail(look, messages(dice, dice.between(6, 9), [asked]))
     i = app.messages.index(asked)
     said = f"In which room is the meeting that {_about(asked, dice.below(2))} is about?"
-    return task(said, [app], lambda w: app.read(w.state, i) or done(rooms[0]), answer=rooms[0], texts=sorted(rooms))
+    return single(app, said, lambda s: app.read(s, i), answer=rooms[0], texts=sorted(rooms))
 
 
 @template("mail", unseen=True)
@@ -343,7 +345,7 @@ def clear(dice: Dice, look: Look) -> Task:
         after["folder"][i] = folder
 
     def expert(s: State) -> Command | None:
-        return next(filter(None, (app.moved(s, i, folder) for i in moving)), None)
+        return first(app.moved(s, i, folder) for i in moving)
 
     said = f"Move every mail from {sender} to {folder}."
-    return task(said, [app], lambda w: expert(w.state) or done(), wanted=[{app.name: after}])
+    return single(app, said, expert, after)

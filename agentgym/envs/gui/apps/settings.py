@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from agentgym.draws import Dice
 from agentgym.envs.gui.app import App, Data, State
-from agentgym.envs.gui.commands import Command, check, click, done, select
+from agentgym.envs.gui.commands import Command, check, click, select
 from agentgym.envs.gui.look import Look
-from agentgym.envs.gui.tasks import Task, task, template
+from agentgym.envs.gui.tasks import Task, first, single, template
 from agentgym.envs.gui.widgets import Dialog, Screen, Widget, Zone, button, checkbox, combobox, tab, text, textbox
 
 TABS = ("General", "Privacy", "Notifications", "Display")
@@ -144,7 +144,7 @@ class Settings(App):
 
     def all_having(self, s: State, wanted: Mapping[str, Value]) -> Command | None:
         """Until every setting has its value."""
-        return next(filter(None, (self.having(s, name, value) for name, value in wanted.items())), None)
+        return first(self.having(s, name, value) for name, value in wanted.items())
 
     def undone(self, s: State, name: str, value: Value) -> Command | None:
         """Until the setting has the value that undoing the last change brings back."""
@@ -200,28 +200,30 @@ def _said(name: str, value: Value) -> str:
 
 
 def _listed(parts: Sequence[str]) -> str:
-    return ", ".join(parts[:-1]) + " and " + parts[-1]
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
-def _task(app: Settings, sentence: str, wanted: Mapping[str, Value], first: Callable[[State], Command | None]) -> Task:
-    """A task that ends with these settings, after what ``first`` leads to."""
+def _task(app: Settings, sentence: str, wanted: Mapping[str, Value], begin: Callable[[State], Command | None]) -> Task:
+    """A task that ends with these settings, after what ``begin`` leads to."""
     after = app.data()
     after["values"].update(wanted)
-    return task(
-        f"In the settings, {sentence}.",
-        [app],
-        lambda w: first(w.state) or app.all_having(w.state, wanted) or done(),
-        wanted=[{app.name: after}],
-        texts=DEVICES[:3],
+    return single(
+        app, f"In the settings, {sentence}.", lambda s: begin(s) or app.all_having(s, wanted), after, texts=DEVICES[:3]
     )
+
+
+def some_changes(dice: Dice, look: Look, tabs: int) -> tuple[Settings, str, dict[str, Value]]:
+    """Settings, and one change in each of so many tabs: in words, and the new values."""
+    app = Settings(look, values := _drawn(dice), dice.choice(DEVICES))
+    names = [dice.choice((*SWITCHES[here], CHOICES[here][0])) for here in dice.sample(TABS, tabs)]
+    wanted = {name: _other(dice, name, values[name]) for name in names}
+    return app, _listed([_said(n, v) for n, v in wanted.items()]), wanted
 
 
 def _several(dice: Dice, look: Look, tabs: int) -> Task:
     """One change in each of so many tabs."""
-    app = Settings(look, values := _drawn(dice), dice.choice(DEVICES))
-    names = [dice.choice((*SWITCHES[here], CHOICES[here][0])) for here in dice.sample(TABS, tabs)]
-    wanted = {name: _other(dice, name, values[name]) for name in names}
-    return _task(app, _listed([_said(n, v) for n, v in wanted.items()]), wanted, lambda s: None)
+    app, sentence, wanted = some_changes(dice, look, tabs)
+    return _task(app, sentence, wanted, lambda s: None)
 
 
 @template("settings")
@@ -272,11 +274,11 @@ def rename(dice: Dice, look: Look) -> Task:
     old, new, *others = dice.sample(DEVICES, 4)
     new = f"{new} {dice.between(2, 9)}"
     app = Settings(look, _drawn(dice), old)
-    return task(
+    return single(
+        app,
         f'In the settings, rename the device to "{new}".',
-        [app],
-        lambda w: app.named(w.state, new) or done(),
-        wanted=[{app.name: app.data() | {"device": new}}],
+        lambda s: app.named(s, new),
+        app.data() | {"device": new},
         texts=(new, *others),
     )
 
