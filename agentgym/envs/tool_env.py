@@ -98,8 +98,8 @@ class ToolEnv(TextEnv):
     Tools that name one ``session`` share it for the episode, and the scorer may look at it: see
     :mod:`agentgym.tools.session`. A fork has copies of the sessions.
 
-    A budget refuses calls through :attr:`gate`, asked once for every valid call right before it runs. Set it before
-    each ``step``: a fork starts without one.
+    A budget refuses calls through :attr:`gate`, asked once for every valid call before it runs, in the order of the
+    calls. Set it before each ``step``: a fork starts without one.
 
     Args:
         tools: the tools, or a :class:`~agentgym.tools.tool.Toolbox` to take them from; nothing else of it is shared.
@@ -304,15 +304,12 @@ class ToolEnv(TextEnv):
             error = f"{len(parsed.calls)} calls in one action; at most {self.max_calls} are allowed"
         if error is not None:
             return f"Not understood: {error}. {self.syntax.hint}", {"error": error}
-        made: list[ToolCall] = []
+        made = self.tools.call_all(parsed.calls, gate=self.gate)
         told: dict[str, Any] = {"tool_calls": made}
-        for name, arguments in parsed.calls:
-            misfits, ran = self.tools.misfits, self.tools.ran
-            call = self.tools.call(name, arguments, gate=self.gate)
-            made.append(call)
-            if self.tools.misfits > misfits:
+        for call in made:
+            if call.status == "malformed":
                 told.setdefault("error", call.error)
-            if self.tools.ran > ran:
+            elif call.status == "ran":
                 self._remember(call)
         self.calls += made
         return "\n".join(map(self.syntax.render_result, made)), told

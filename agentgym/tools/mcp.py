@@ -74,6 +74,7 @@ def mcp_tools(
     timeout: float = 30.0,
     price: float = 0.0,
     max_characters: int = MAX_CHARACTERS,
+    parallel: bool = False,
 ) -> McpTools:
     """Connect to an MCP server and make tools of what it offers.
 
@@ -86,6 +87,8 @@ def mcp_tools(
         timeout: seconds that each call may take.
         price: cost of one call of each tool.
         max_characters: length to which results are cut.
+        parallel: promises that the server gives calls at the same time the results that it gives one after the other;
+            those of one action then run side by side.
 
     Raises:
         MissingExtra: the SDK is not installed.
@@ -101,6 +104,7 @@ def mcp_tools(
                 raise UnknownName("MCP tool", name, known)
         tools = [_tool(connection, t, prefix) for t in listed if only is None or t.name in only]
         options: dict[str, Any] = {"timeout": timeout, "price": price, "max_characters": max_characters}
+        options["parallel"] = parallel
         return McpTools(connection, [replace(t, **options) for t in tools])
     except AgentGymError:
         connection.close()

@@ -21,13 +21,13 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, overload
 
 from agentgym.errors import ToolError, UnknownName, UsageError, WorldFault
 from agentgym.records import ToolCall
-from agentgym.tools.loop import background, in_thread
+from agentgym.tools.execution import Execution, OutOfTime
 from agentgym.tools.plain import as_text, explain, shorten
 from agentgym.tools.schema import NAME, read_function
 from agentgym.tools.session import MakeSession, Sessions
@@ -58,6 +58,7 @@ class Tool:
         session: makes what the tool remembers in an episode, shared with every tool that names the same maker; None for
             a tool that remembers nothing.
         max_characters: length to which results are cut; a note tells the agent how long they were.
+        parallel: whether neighbouring calls of one turn may run at the same time; see :func:`tool`.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Tool:
     price: float = 0.0
     session: MakeSession | None = field(default=None, repr=False)
     max_characters: int = MAX_CHARACTERS
+    parallel: bool = False
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -105,7 +107,7 @@ class Tool:
     @property
     def waits(self) -> bool:
         """Whether a call may wait on something outside the process, so that it is better not stepped inline."""
-        return self.timeout is not None or inspect.iscoroutinefunction(self.function)
+        return self.timeout is not None or self.parallel or inspect.iscoroutinefunction(self.function)
 
 
 @overload
@@ -120,6 +122,7 @@ def tool(
     price: float = 0.0,
     session: MakeSession | None = None,
     max_characters: int = MAX_CHARACTERS,
+    parallel: bool = False,
 ) -> Tool: ...
 @overload
 def tool(
@@ -129,6 +132,7 @@ def tool(
     price: float = 0.0,
     session: MakeSession | None = None,
     max_characters: int = MAX_CHARACTERS,
+    parallel: bool = False,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -139,6 +143,7 @@ def tool(
     price: float = 0.0,
     session: MakeSession | None = None,
     max_characters: int = MAX_CHARACTERS,
+    parallel: bool = False,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a typed function (``@tool``, ``@tool(timeout=5)``, ``tool(index.search, name="search")``).
 
@@ -152,6 +157,8 @@ def tool(
         session: a class or function that makes the session of an episode; the function's first parameter receives it.
             Tools that name the same one share the session. Where it has a required parameter, it is given the task.
         max_characters: length to which results are cut; a note tells the agent how long they were.
+        parallel: promises that calls, of this tool and of other parallel ones, may run at the same time in several
+            threads and give the results that they give one after the other. Neighbouring calls of one action then do.
 
     Raises:
         UsageError: a description or annotation is missing, or an option is out of range.
@@ -163,7 +170,16 @@ def tool(
             target = getattr(target, "__call__", target)  # noqa: B004 (an object's method, which has a docstring)
         known = read_function(target, title, skip_first=session is not None)
         return Tool(
-            title, known.description, known.parameters, known.check, target, timeout, price, session, max_characters
+            name=title,
+            description=known.description,
+            parameters=known.parameters,
+            check=known.check,
+            function=target,
+            timeout=timeout,
+            price=price,
+            session=session,
+            max_characters=max_characters,
+            parallel=parallel,
         )
 
     return make if function is None else make(function)
@@ -201,7 +217,7 @@ class Toolbox:
             if item.name in self._tools:
                 raise UsageError(f"two tools are called {item.name!r}; give one of them another name=")
             self._tools[item.name] = item
-        self._stuck: dict[str, set[Future[Any]]] = {name: set() for name in self._tools}
+        self._stuck: dict[str, set[Execution]] = {name: set() for name in self._tools}
         self._start()
 
     def _start(self, task: object = None) -> None:
@@ -265,60 +281,114 @@ class Toolbox:
         Raises:
             WorldFault: the tool's own world is broken, e.g. its server is gone.
         """
-        known = self._tools.get(name) if isinstance(name, str) else None
+        return self.call_all([(name, arguments)], gate=gate)[0]
+
+    def call_all(self, calls: Iterable[tuple[str, object]], *, gate: Gate | None = None) -> list[ToolCall]:
+        """Several calls, as by :meth:`call`; records, counters and the gate's questions are in the order of the calls.
+
+        Neighbouring calls of ``parallel`` tools run side by side, after the gate was asked about all of them. Any other
+        call is asked about and runs when everything before it is done.
+        """
+        records: list[ToolCall] = []
+        batch: list[ToolCall | _Allowed] = []
+        for name, arguments in calls:
+            known = self._tools.get(name) if isinstance(name, str) else None
+            if known is not None and not known.parallel:
+                self._run_batch(batch, records)
+            batch.append(self._allow(known, name, arguments, gate))
+            if known is not None and not known.parallel:
+                self._run_batch(batch, records)
+        self._run_batch(batch, records)
+        return records
+
+    def _allow(self, known: Tool | None, name: object, arguments: object, gate: Gate | None) -> ToolCall | _Allowed:
+        """The call, ready to run, or the record of why it does not."""
         shown = arguments if isinstance(arguments, Mapping) else {}
         if known is None:
             self.misfits += 1
             title = shorten(str(name))
             return ToolCall(title, shown, error=str(UnknownName("tool", title, self._tools)), status="malformed")
-        tally = self.tally[name]
+        tally = self.tally[known.name]
         try:
             checked = known.check(arguments)
         except Exception as error:
             self.misfits += 1
             tally.errors += 1
-            return ToolCall(name, shown, error=explain(error), status="malformed")
-        if gate is not None and (refusal := gate(ToolCall(name, shown, cost=known.price))) is not None:
+            return ToolCall(known.name, shown, error=explain(error, known.max_characters), status="malformed")
+        if gate is not None and (refusal := gate(ToolCall(known.name, shown, cost=known.price))) is not None:
             tally.errors += 1
-            return ToolCall(name, shown, error=refusal, status="refused")
-        result, problem = "", None
-        begin = time.perf_counter()
+            return ToolCall(known.name, shown, error=refusal, status="refused")
+        return _Allowed(known, shown, checked)
+
+    def _run_batch(self, batch: list[ToolCall | _Allowed], records: list[ToolCall]) -> None:
+        """Run what is allowed, side by side if it is several, and move all to the records."""
+        several = sum(isinstance(call, _Allowed) for call in batch) > 1
+        for call in batch:
+            if isinstance(call, _Allowed):
+                self._execute(call, aside=several)
+        records += [call if isinstance(call, ToolCall) else self._record(call) for call in batch]
+        batch.clear()
+
+    def _execute(self, call: _Allowed, *, aside: bool) -> None:
+        known, begin = call.tool, time.perf_counter()
         try:
-            result = as_text(self._run(known, checked), known.max_characters)
+            session = () if known.session is None else (self._sessions.of(known.session),)
+            stuck = self._stuck[known.name]
+            stuck.difference_update([e for e in tuple(stuck) if not e.running])
+            if len(stuck) >= MAX_STUCK:
+                raise ToolError(
+                    f"{len(stuck)} calls that ran out of time are still running; {known.name} takes no more"
+                )
+        except (Exception, SystemExit) as error:
+            call.problem = error
+            return
+        finally:
+            call.seconds = time.perf_counter() - begin
+        function = partial(known.function, *session, **call.arguments)
+        call.execution = Execution(function, timeout=known.timeout, aside=aside)
+
+    def _record(self, call: _Allowed) -> ToolCall:
+        """Wait for a call that was started, count it and price it."""
+        known, tally = call.tool, self.tally[call.tool.name]
+        result, problem = "", None
+        try:
+            result = as_text(self._wait(call), known.max_characters)
         except WorldFault:  # nothing that the agent did: the episode cannot go on
             raise
         except (Exception, SystemExit) as error:
             problem = explain(error, known.max_characters)
             tally.errors += 1
-        seconds = time.perf_counter() - begin
+        seconds = call.seconds + (call.execution.seconds if call.execution is not None else 0.0)
         self.ran += 1
         tally.calls += 1
         tally.seconds += seconds
         tally.cost += known.price
-        return ToolCall(name, shown, result, problem, seconds, known.price)
+        return ToolCall(known.name, call.shown, result, problem, seconds, known.price)
 
-    def _run(self, known: Tool, arguments: dict[str, Any]) -> Any:
-        session = () if known.session is None else (self._sessions.of(known.session),)
-        if inspect.iscoroutinefunction(known.function):
-            return self._wait(known, background().submit(known.function(*session, **arguments)))
-        if known.timeout is None:
-            return known.function(*session, **arguments)
-        stuck = self._stuck[known.name]
-        stuck.difference_update([f for f in tuple(stuck) if f.done()])
-        if len(stuck) >= MAX_STUCK:
-            raise ToolError(f"{len(stuck)} calls that ran out of time are still running; {known.name} takes no more")
-        return self._wait(known, in_thread(lambda: known.function(*session, **arguments)))
-
-    def _wait(self, known: Tool, call: Future[Any]) -> Any:
+    def _wait(self, call: _Allowed) -> Any:
+        if call.execution is None:
+            assert call.problem is not None
+            raise call.problem
+        known = call.tool
         try:
-            return call.result(known.timeout)
-        except TimeoutError:
-            if call.done():  # the tool's own TimeoutError
-                raise
-        if not call.cancel():
-            self._stuck[known.name].add(call)
+            return call.execution.result()
+        except OutOfTime:
+            if call.execution.running:
+                self._stuck[known.name].add(call.execution)
         restarted = ""
         # The late call may still be using the session, so the episode goes on with another one.
         if known.session is not None and self._sessions.drop(known.session):
             restarted = "; its session was closed and the next call starts a new one"
         raise ToolError(f"{known.name} timed out after {known.timeout:g} s{restarted}")
+
+
+@dataclass(slots=True)
+class _Allowed:
+    """A call that may run: its arguments as they were written, and as the function takes them; then how it runs."""
+
+    tool: Tool
+    shown: Mapping[str, Any]
+    arguments: dict[str, Any]
+    seconds: float = 0.0  #: that its session took to open
+    execution: Execution | None = None
+    problem: BaseException | None = None  #: why it could not be started

@@ -62,6 +62,18 @@ def die() -> str:
     os._exit(3)
 
 
+waiting: list[int] = []
+
+
+@server.tool()
+async def meet(number: int) -> str:
+    """Wait until so many calls wait."""
+    waiting.append(number)
+    while len(waiting) < number:
+        await anyio.sleep(0.01)
+    return "met"
+
+
 if __name__ == "__main__":
     if sys.argv[1:]:
         server.run("streamable-http", host="127.0.0.1", port=int(sys.argv[1]))

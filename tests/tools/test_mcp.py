@@ -66,7 +66,17 @@ def box(tools: McpTools) -> Toolbox:
 
 
 def test_the_server_describes_its_tools(tools: McpTools) -> None:
-    assert [t.name for t in tools] == ["add", "text_echo", "environment", "picture", "wait", "fail", "pid", "die"]
+    assert [t.name for t in tools] == [
+        "add",
+        "text_echo",
+        "environment",
+        "picture",
+        "wait",
+        "fail",
+        "pid",
+        "die",
+        "meet",
+    ]
     add = tools[0]
     assert isinstance(add, Tool)
     assert (add.description, add.first, add.price, add.timeout, add.waits) == ("Add two numbers.", "a", 0.5, 30.0, True)
@@ -94,6 +104,12 @@ def test_many_threads_share_a_connection(box: Toolbox) -> None:
     with ThreadPoolExecutor(8) as pool:
         calls = list(pool.map(lambda n: box.open().call("add", {"a": n, "b": n}), range(40)))
     assert [c.result for c in calls] == [str(2 * n) for n in range(40)]
+
+
+def test_calls_of_one_action_run_side_by_side() -> None:
+    with mcp_tools(COMMAND, only=["meet"], parallel=True) as tools:
+        made = Toolbox(tools).call_all([("meet", {"number": 3})] * 3)  # each waits until all three are there
+    assert [(c.result, c.error) for c in made] == [("met", None)] * 3
 
 
 def test_only_some_with_a_prefix_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def search_tool(
     """A tool that shows the ``k`` best passages for a query, each cut to so many characters.
 
     Args:
-        timeout: seconds; leave it out for an index in this process.
+        timeout: seconds; leave it out for an index in this process. With one, searches of one action run side by side.
     """
     if k < 1 or characters < 1:
         raise UsageError(f"k and characters must be at least 1, got {k!r} and {characters!r}")
@@ -41,7 +41,7 @@ def search_tool(
         """
         return show(retriever.search(query, k), characters)
 
-    return tool(search, name=name, timeout=timeout, price=price)
+    return tool(search, name=name, timeout=timeout, price=price, parallel=timeout is not None)
 
 
 def fetch_tool(
@@ -52,7 +52,7 @@ def fetch_tool(
     timeout: float | None = None,
     price: float = 0.0,
 ) -> Tool:
-    """A tool that opens one document by its id, cut to so many characters."""
+    """A tool that opens one document by its id, cut to so many characters; ``timeout`` as for :func:`search_tool`."""
     if characters < 1:
         raise UsageError(f"characters must be at least 1, got {characters!r}")
 
@@ -64,7 +64,7 @@ def fetch_tool(
         """
         return show([retriever.fetch(document.strip().removeprefix("[").removesuffix("]"))], characters)
 
-    return tool(fetch, name=name, timeout=timeout, price=price)
+    return tool(fetch, name=name, timeout=timeout, price=price, parallel=timeout is not None)
 
 
 def show(passages: list[Passage], characters: int) -> str:
