@@ -92,6 +92,7 @@ def test_server_killed_between_two_searches(tmp_path: Path) -> None:
     build_index(CORPUS, tmp_path / "index")
     with served(tmp_path / "index") as (url, process):
         tools = Toolbox([search_tool(SearchR1Client(url, pause=0.01), timeout=20)])
+        assert tools.tools[0].parallel
         assert "[a/1] Fox: The quick brown" in tools.call("search", {"query": "fox"}).result
         process.kill()
         process.wait()
