@@ -1,7 +1,7 @@
 """What environments and policies give back, checked at the door, so that nonsense ends one episode and not the run.
 
 Every function here raises :class:`Unusable`, whose text names what was given and what is expected, or whatever a
-strange object raises when it is looked at; the engine takes any exception.
+strange object raises when it is looked at; the engine takes any exception. Texts that no model could read are cut.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import math
 import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
 import gymnasium as gym
 import numpy as np
 
+from agentgym.env import MAX_OBSERVATION, capped
 from agentgym.policy import Reply
 from agentgym.records import CallStatus, Sample, StopReason, ToolCall, Usage
 
@@ -55,7 +56,7 @@ def after_reset(result: Any) -> tuple[str, dict[str, Any]]:
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise Unusable("expected (observation, info)")
     observation, info = result
-    return _text("the observation", observation), _info(info)
+    return capped(_text("the observation", observation)), _info(info)
 
 
 def after_step(result: Any) -> Stepped:
@@ -63,7 +64,7 @@ def after_step(result: Any) -> Stepped:
     if not isinstance(result, tuple | list) or len(result) != 5:
         raise Unusable("expected (observation, reward, terminated, truncated, info)")
     observation, reward, terminated, truncated, info = result
-    _text("the observation", observation)
+    observation = capped(_text("the observation", observation))
     if isinstance(reward, str | bytes) or not math.isfinite(earned := float(reward)):
         raise Unusable(f"the reward must be a finite number, got {shown(reward)}")
     over, cut = flag("terminated", terminated), flag("truncated", truncated)
@@ -138,9 +139,10 @@ def explain(error: BaseException) -> str:
     return f"{name}: {text}"[:_LONGEST] if text else name
 
 
-def _info(info: Any) -> dict[str, Any]:
-    if not isinstance(info, dict):
-        raise Unusable(f"info must be a dict, got {shown(info)}")
+def _info(given: Any) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise Unusable(f"info must be a dict, got {shown(given)}")
+    info: dict[str, Any] = given
     for name in ("task_id", "anchor", "error"):
         if info.get(name) is not None:
             _text(f"info[{name!r}]", info[name])
@@ -151,12 +153,13 @@ def _info(info: Any) -> dict[str, Any]:
     if calls is not None:
         if isinstance(calls, str | bytes) or not isinstance(calls, Sequence):
             raise Unusable(f"info['tool_calls'] must be a sequence of ToolCall, got {shown(calls)}")
-        for call in calls:
-            _call(call)
+        info = {**info, "tool_calls": tuple(map(_call, calls))}
+    if info.get("error") is not None:
+        info = {**info, "error": capped(info["error"])}
     return info
 
 
-def _call(call: Any) -> None:
+def _call(call: Any) -> ToolCall:
     if not isinstance(call, ToolCall):
         raise Unusable(f"info['tool_calls'] must hold ToolCall, got {shown(call)}")
     _text("the name of a tool call", call.name)
@@ -170,6 +173,9 @@ def _call(call: Any) -> None:
         raise Unusable(f"the status of a tool call must be one of {', '.join(_STATUSES)}, got {shown(call.status)}")
     _amount("the seconds of a tool call", call.seconds)
     _amount("the cost of a tool call", call.cost)
+    if max(len(call.result), len(call.error or "")) <= MAX_OBSERVATION:
+        return call
+    return replace(call, result=capped(call.result), error=None if call.error is None else capped(call.error))
 
 
 def _sample(sample: Any) -> None:
