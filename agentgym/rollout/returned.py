@@ -24,6 +24,7 @@ from agentgym.records import CallStatus, Sample, StopReason, ToolCall, Usage
 _CUTS = frozenset({StopReason.TURN_LIMIT, StopReason.BUDGET, StopReason.CONTEXT_FULL})
 _POLICY_STOPS = frozenset({StopReason.CONTEXT_FULL, StopReason.POLICY_STOPPED})
 _STATUSES = get_args(CallStatus)
+_USED = tuple(field.name for field in fields(Usage))
 _DEEPEST = 64  #: levels of a tool call's arguments
 _SHOWN = 200  #: characters of a value in a message
 _LONGEST = 2000  #: characters of a message
@@ -87,10 +88,11 @@ def reply(given: object) -> Reply:
     _text("the action of the reply", given.action)
     if given.stop is not None and (not isinstance(given.stop, StopReason) or given.stop not in _POLICY_STOPS):
         raise Unusable(f"the stop of a reply must be None or {_either(_POLICY_STOPS)}, got {shown(given.stop)}")
-    if not isinstance(given.usage, Usage):
-        raise Unusable(f"the usage of the reply must be a Usage, got {shown(given.usage)}")
-    for field in fields(Usage):
-        _amount(f"the usage of the reply: {field.name}", getattr(given.usage, field.name))
+    usage = given.usage
+    if not isinstance(usage, Usage):
+        raise Unusable(f"the usage of the reply must be a Usage, got {shown(usage)}")
+    for name in _USED:
+        _amount(getattr(usage, name), "the usage of the reply: ", name)
     if given.sample is not None:
         _sample(given.sample)
     return given
@@ -107,6 +109,8 @@ def answer(given: object) -> Reply | Future[Reply]:
 
 def flag(name: str, value: Any) -> bool:
     """Truth as it is meant: a bool, NumPy's, or a number that is 0 or 1; never the truth of a text."""
+    if value is True or value is False:
+        return bool(value)
     if isinstance(value, bool | np.bool_ | int | float | np.number) and (value == 0 or value == 1):
         return bool(value)
     raise Unusable(f"{name} must be True or False, got {shown(value)}")
@@ -144,11 +148,11 @@ def _info(given: Any) -> dict[str, Any]:
         raise Unusable(f"info must be a dict, got {shown(given)}")
     info: dict[str, Any] = given
     for name in ("task_id", "anchor", "error"):
-        if info.get(name) is not None:
-            _text(f"info[{name!r}]", info[name])
+        if (value := info.get(name)) is not None and not isinstance(value, str):
+            raise Unusable(f"info[{name!r}] must be a text, got {shown(value)}")
     for name in ("answers", "evidence", "admissible"):
-        if info.get(name) is not None:
-            _texts(f"info[{name!r}]", info[name])
+        if (value := info.get(name)) is not None:
+            _texts(name, value)
     calls = info.get("tool_calls")
     if calls is not None:
         if isinstance(calls, str | bytes) or not isinstance(calls, Sequence):
@@ -171,8 +175,8 @@ def _call(call: Any) -> ToolCall:
     _json(call.arguments, 0)
     if call.status not in _STATUSES:
         raise Unusable(f"the status of a tool call must be one of {', '.join(_STATUSES)}, got {shown(call.status)}")
-    _amount("the seconds of a tool call", call.seconds)
-    _amount("the cost of a tool call", call.cost)
+    _amount(call.seconds, "the seconds of a tool call")
+    _amount(call.cost, "the cost of a tool call")
     if max(len(call.result), len(call.error or "")) <= MAX_OBSERVATION:
         return call
     return replace(call, result=capped(call.result), error=None if call.error is None else capped(call.error))
@@ -220,13 +224,15 @@ def _text(name: str, value: Any) -> str:
 
 def _texts(name: str, value: Any) -> None:
     if isinstance(value, str | bytes) or not isinstance(value, Sequence) or not all(isinstance(v, str) for v in value):
-        raise Unusable(f"{name} must be a sequence of texts, got {shown(value)}")
+        raise Unusable(f"info[{name!r}] must be a sequence of texts, got {shown(value)}")
 
 
-def _amount(name: str, value: Any) -> None:
+def _amount(value: Any, *name: str) -> None:
+    if type(value) in (int, float) and 0 <= value < math.inf:
+        return
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or value < 0:
-        raise Unusable(f"{name} must be a finite number >= 0, got {shown(value)}")
+        raise Unusable(f"{''.join(name)} must be a finite number >= 0, got {shown(value)}")
 
 
 def _either(stops: frozenset[StopReason]) -> str:

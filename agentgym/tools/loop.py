@@ -1,4 +1,4 @@
-"""How a synchronous environment starts what it must wait for: on a background event loop, or in a daemon thread."""
+"""How a synchronous environment starts what it must wait for: on a background event loop, or in a thread."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from agentgym.threads import Threads
 
 R = TypeVar("R")
 
@@ -38,16 +40,9 @@ def background() -> LoopThread:
         return _shared
 
 
+_threads = Threads("agentgym-tool")
+
+
 def in_thread(work: Callable[[], R]) -> Future[R]:
-    """Start ``work`` in a daemon thread of its own, which never delays the end of the process as a pool's would."""
-    future: Future[R] = Future()
-
-    def body() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # handed to whoever waits
-            future.set_exception(error)
-
-    future.set_running_or_notify_cancel()
-    threading.Thread(target=body, name="agentgym-tool", daemon=True).start()
-    return future
+    """Start ``work`` in a thread that is kept for the next one, and never delays the end of the process."""
+    return _threads.submit(work)
