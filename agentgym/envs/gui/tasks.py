@@ -151,11 +151,17 @@ def templates(split: str) -> Mapping[str, tuple[Template, ...]]:
 
 
 def build(split: str, number: int, family: str | None = None) -> Task:
-    """The task of this number. Without ``family``, the number decides the family too."""
+    """The task of this number; numbers go through the templates in turn, one family after the other."""
     known = templates(split)
-    dice = Dice(f"gui/{VERSION}/{split}/{number}/{family or ''}")
-    family = family or dice.choice(tuple(known))
-    return made(dice.choice(known[family]), split, number)
+    kinds = known[family] if family is not None else _in_turn(split)
+    return made(kinds[number % len(kinds)], split, number)
+
+
+@cache
+def _in_turn(split: str) -> tuple[Template, ...]:
+    """All templates of a split: the first of every family, then the second."""
+    rounds = itertools.zip_longest(*templates(split).values())
+    return tuple(kind for one_round in rounds for kind in one_round if kind is not None)
 
 
 def made(kind: Template, split: str, number: int) -> Task:

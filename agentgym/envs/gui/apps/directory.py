@@ -236,16 +236,20 @@ def who(dice: Dice, look: Look) -> Task:
 
 @template("directory", unseen=True)
 def mark_all(dice: Dice, look: Look) -> Task:
-    """Everybody of a team as favourites."""
+    """Everybody of a team or in a city as favourites."""
     app = Directory(look, listed := people(dice, 11))
-    team = min(TEAMS, key=lambda t: abs(sum(p.team == t for p in listed) - 2))
-    names = [p.name for p in listed if p.team == team]
+    groups: dict[tuple[str, str], list[str]] = {}
+    for person in listed:
+        groups.setdefault(("team", person.team), []).append(person.name)
+        groups.setdefault(("city", person.city), []).append(person.name)
+    what, where = dice.choice([group for group, members in groups.items() if 2 <= len(members) <= 4])
+    names = groups[what, where]
     after = {"marked": {p.name: p.name in names for p in listed}}
-    sentence = f"Mark everybody of {team} as favourite."
+    sentence = f"Mark everybody who works in {where} as favourite."
 
     def expert(s: State) -> Command | None:
-        if s.route == "list" and s.data != after and s.text("team", ANY) != team:
-            return select("field:team", team)
+        if s.route == "list" and s.data != after and s.text(what, ANY) != where:
+            return select(f"field:{what}", where)
         return app.marked(s, names)
 
     return single(app, sentence, expert, after)

@@ -187,7 +187,7 @@ def set_up(dice: Dice, look: Look) -> Task:
     return task(
         f"Do in the settings what the mail from {message.sender} asks for.",
         [box, app],
-        _in_turn([_read(box, message), lambda w: at(app, app.all_having(w.states[app.name], wanted), w)]),
+        _in_turn([_read(box, message), lambda w: at(app, app.all_having(w.states[app.name], after["values"]), w)]),
         about=message.text,
         wanted=[{app.name: after}],
     )

@@ -242,19 +242,23 @@ class Forms(App):
             return click("send")
         return click("page")
 
+    def corrected(self, s: State, old: Entry, new: Entry) -> Command | None:
+        """Until an entry that was sent says something else, if it is still there."""
+        return self.filled_in(s, new, f"edit:{s.data['entries'].index(old)}") if old in s.data["entries"] else None
+
     def withdrawn(self, s: State, entry: Entry) -> Command | None:
         """Until the entry is gone."""
         if entry not in s.data["entries"]:
             return None
-        i = s.data["entries"].index(entry)
-        return self.at(s, f"entry:{i}") or click("withdraw" if s.dialog else "ask")
+        route = f"entry:{s.data['entries'].index(entry)}"
+        return click("withdraw") if s.dialog and s.route == route else self.at(s, route) or click("ask")
 
     def at(self, s: State, route: str) -> Command | None:
         """Until a page that is no edit form is shown."""
-        if s.route == route:
-            return None
         if s.dialog:
             return click("dismiss")
+        if s.route == route:
+            return None
         if route == "form":
             return click("go:form" if s.route == "sent" else "go:sent")
         return click(f"go:{route}" if s.route == "sent" else "go:sent")
@@ -278,38 +282,36 @@ def some_entry(dice: Dice, app: Forms, who: str, *, full: bool = True) -> Entry:
 
 
 def _value(dice: Dice, field: Field, who: str) -> str | bool:
+    if field.kind == "choice":
+        return dice.choice(field.options[1:])
     made: Mapping[str, str | bool] = {
         "email": f"{who.lower()}@post.example",
         "phone": str(7 * dice.between(1500, 9000)),
         "number": str(dice.between(2, 9)),
         "tick": True,
     }
-    if field.kind == "choice":
-        return dice.choice(field.options[1:])
     return made.get(field.kind, f"{who}'s {dice.choice(DEVICES)}" if field.name == "device" else who)
 
 
-def listed(app: Forms, entry: Entry, names: Sequence[str] | None = None) -> str:
+def _other_value(dice: Dice, field: Field, value: str | bool) -> str | bool:
+    return next(v for _ in range(1000) if (v := _value(dice, field, dice.choice(NAMES))) != value)
+
+
+def listed(app: Forms, entry: Entry) -> str:
     """An entry in words, as far as it is not as in an empty form: ``name Ada, phone 12345, with lunch``."""
     blank = app.blank()
     said = []
-    for name in names or entry:
-        if entry[name] is True:
-            said.append(f"with {name}")
-        elif entry[name] != blank[name]:
-            said.append(f"{name} {entry[name]}")
+    for name in entry:
+        if entry[name] != blank[name]:
+            said.append(f"with {name}" if entry[name] is True else f"{name} {entry[name]}")
     return ", ".join(said)
-
-
-def typed(app: Forms, entry: Entry) -> list[str]:
-    """What is typed to fill in the entry."""
-    return [str(entry[f.name]) for f in app.fields if f.kind not in ("choice", "tick") and entry[f.name]]
 
 
 def _sending(app: Forms, sentence: str, entries: Sequence[Entry]) -> Task:
     after = {"entries": [*app.data()["entries"], *entries]}
 
-    texts = [t for entry in entries for t in typed(app, entry)]
+    typed = [f.name for f in app.fields if f.kind not in ("choice", "tick")]
+    texts = [str(entry[name]) for entry in entries for name in typed if entry[name]]
     return single(app, sentence, lambda s: first(app.filled_in(s, e, "form") for e in entries), after, texts=texts)
 
 
@@ -350,16 +352,14 @@ def correct(dice: Dice, look: Look) -> Task:
     app, entries = _before(dice, look, dice.between(2, 3))
     i = dice.below(len(entries))
     field = dice.choice([f for f in app.fields[1:] if f.kind != "tick"])
-    value = _value(dice, field, dice.choice([n for n in NAMES if n not in _title(entries[i])]))
-    while value == entries[i][field.name]:
-        value = _value(dice, field, "")
+    value = _other_value(dice, field, entries[i][field.name])
     entry = entries[i] | {field.name: value}
     after = {"entries": [entry if n == i else e for n, e in enumerate(entries)]}
     texts = [str(value), *(str(e[field.name]) for e in entries if e[field.name])] if not field.options else []
     return single(
         app,
         f"In the entry of {_title(entry)}, change the {field.name} to {value}.",
-        lambda s: app.filled_in(s, entry, f"edit:{i}"),
+        lambda s: app.corrected(s, entries[i], entry),
         after,
         texts=texts,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from agentgym.draws import Dice
@@ -10,7 +10,7 @@ from agentgym.envs.gui.app import App, Data, State
 from agentgym.envs.gui.apps.people import NAMES
 from agentgym.envs.gui.commands import Command, check, click, select, type_in
 from agentgym.envs.gui.look import Look
-from agentgym.envs.gui.tasks import Task, first, single, template
+from agentgym.envs.gui.tasks import Task, single, template
 from agentgym.envs.gui.widgets import Screen, Widget, Zone, button, checkbox, combobox, link, text, textbox
 
 FOLDERS = ("Inbox", "Work", "Private", "Later", "Bin")
@@ -187,9 +187,14 @@ class Mail(App):
             return None
         return self.opened(s, i) or (click(f"delete:{i}") if folder == "Bin" else select(f"move:{i}", folder))
 
-    def starred(self, s: State, i: int) -> Command | None:
-        """Until the mail has a star."""
-        return None if s.data["starred"][i] else self.opened(s, i) or check(f"star:{i}")
+    def kept(self, s: State, data: Data) -> Command | None:
+        """Until every mail has the folder and the star that the data says."""
+        for i, (folder, starred) in enumerate(zip(data["folder"], data["starred"], strict=True)):
+            if s.data["starred"][i] != starred:
+                return self.opened(s, i) or check(f"star:{i}")
+            if (command := self.moved(s, i, folder)) is not None:
+                return command
+        return None
 
     def sent(self, s: State, route: str, **letter: str) -> Command | None:
         """Until a letter that was begun at the route (``write:``, ``reply:3``, ``forward:3``) was sent."""
@@ -234,49 +239,45 @@ def _about(message: Message, by: int) -> str:
     return f"the mail from {message.sender}" if by else f"the mail about the {message.subject}"
 
 
-def _edit(
-    dice: Dice, look: Look, sentence: str, expert: Callable[[Mail, State, int], Command | None], **changes: object
-) -> Task:
-    """A task about one mail, in whose place the data then has these values."""
-    app = Mail(look, messages(dice, dice.between(6, 9)))
-    target = dice.choice([i for i, m in enumerate(app.messages) if m.folder == "Inbox"])
+def _sorting(app: Mail, sentence: str, which: Sequence[int], **changes: object) -> Task:
+    """A task that ends with these folders or stars of some mails."""
     after = app.data()
     for name, value in changes.items():
-        after[name][target] = value
-    said = sentence.format(_about(app.messages[target], dice.below(2)))
-    return single(app, said, lambda s: expert(app, s, target), after)
+        for i in which:
+            after[name][i] = value
+    return single(app, sentence, lambda s: app.kept(s, after), after)
 
 
-def _letters(app: Mail, sentence: str, letters: Mapping[str, Mapping[str, str]], texts: Sequence[str]) -> Task:
-    """A task to send letters, by the route at which they begin."""
-    after = app.data()
-    after["sent"] = [app.letter(route, **parts) for route, parts in letters.items()]
-    return single(
-        app,
-        sentence,
-        lambda s: first(app.sent(s, route, **parts) for route, parts in letters.items()),
-        after,
-        texts=texts,
-    )
+def _edit(dice: Dice, look: Look, sentence: str, **changes: object) -> Task:
+    """The same about one mail of the inbox."""
+    app = Mail(look, messages(dice, dice.between(6, 9)))
+    i = dice.choice([i for i, m in enumerate(app.messages) if m.folder == "Inbox"])
+    return _sorting(app, sentence.format(_about(app.messages[i], dice.below(2))), [i], **changes)
+
+
+def _letter(app: Mail, sentence: str, route: str, parts: Mapping[str, str], texts: Sequence[str]) -> Task:
+    """A task to send a letter that begins at the route."""
+    after = app.data() | {"sent": [app.letter(route, **parts)]}
+    return single(app, sentence, lambda s: app.sent(s, route, **parts) or app.kept(s, after), after, texts=texts)
 
 
 @template("mail")
 def star(dice: Dice, look: Look) -> Task:
     """A star for a mail."""
-    return _edit(dice, look, "Give {} a star.", lambda app, s, i: app.starred(s, i), starred=True)
+    return _edit(dice, look, "Give {} a star.", starred=True)
 
 
 @template("mail")
 def move(dice: Dice, look: Look) -> Task:
     """A mail into another folder."""
     folder = dice.choice(FOLDERS[1:4])
-    return _edit(dice, look, f"Move {{}} to {folder}.", lambda app, s, i: app.moved(s, i, folder), folder=folder)
+    return _edit(dice, look, f"Move {{}} to {folder}.", folder=folder)
 
 
 @template("mail")
 def delete(dice: Dice, look: Look) -> Task:
     """A mail into the bin."""
-    return _edit(dice, look, "Delete {}.", lambda app, s, i: app.moved(s, i, "Bin"), folder="Bin")
+    return _edit(dice, look, "Delete {}.", folder="Bin")
 
 
 @template("mail")
@@ -284,10 +285,8 @@ def restore(dice: Dice, look: Look) -> Task:
     """A mail out of the bin."""
     lost = Message(dice.choice(NAMES), dice.choice(TOPICS), dice.choice(LINES), "Bin")
     app = Mail(look, messages(dice, dice.between(6, 9), [lost]))
-    i, after = app.messages.index(lost), app.data()
-    after["folder"][i] = "Inbox"
     said = f"Move {_about(lost, dice.below(2))} out of the bin into the inbox."
-    return single(app, said, lambda s: app.moved(s, i, "Inbox"), after)
+    return _sorting(app, said, [app.messages.index(lost)], folder="Inbox")
 
 
 @template("mail")
@@ -297,7 +296,7 @@ def reply(dice: Dice, look: Look) -> Task:
     i = dice.choice([i for i, m in enumerate(app.messages) if m.folder == "Inbox"])
     words, *others = dice.sample(ANSWERS, 3)
     said = f'Answer {_about(app.messages[i], dice.below(2))} with "{words}"'
-    return _letters(app, said, {f"reply:{i}": {"text": words}}, (words, *others))
+    return _letter(app, said, f"reply:{i}", {"text": words}, (words, *others))
 
 
 @template("mail")
@@ -307,7 +306,7 @@ def forward(dice: Dice, look: Look) -> Task:
     i = dice.choice([i for i, m in enumerate(app.messages) if m.folder == "Inbox"])
     who, *others = dice.sample([n for n in NAMES if n != app.messages[i].sender], 3)
     said = f"Forward {_about(app.messages[i], dice.below(2))} to {who}."
-    return _letters(app, said, {f"forward:{i}": {"to": who}}, (who, *others))
+    return _letter(app, said, f"forward:{i}", {"to": who}, (who, *others))
 
 
 @template("mail")
@@ -318,7 +317,7 @@ def write(dice: Dice, look: Look) -> Task:
     who, subject, words = dice.choice(NAMES), dice.choice(TOPICS), dice.choice(ANSWERS)
     said = f'Write to {who} about "{subject}": "{words}" Attach {files[0]}.'
     parts = {"to": who, "subject": subject, "text": words, "attach": files[0]}
-    return _letters(app, said, {"write:": parts}, (who, subject, words))
+    return _letter(app, said, "write:", parts, (who, subject, words))
 
 
 @template("mail")
@@ -339,13 +338,6 @@ def clear(dice: Dice, look: Look) -> Task:
     sender, folder = dice.choice(NAMES), dice.choice(FOLDERS[1:4])
     targets = [Message(sender, topic, dice.choice(LINES)) for topic in dice.sample(TOPICS, dice.between(2, 3))]
     app = Mail(look, messages(dice, 8, targets))
-    moving = [app.messages.index(m) for m in targets]
-    after = app.data()
-    for i in moving:
-        after["folder"][i] = folder
-
-    def expert(s: State) -> Command | None:
-        return first(app.moved(s, i, folder) for i in moving)
-
-    said = f"Move every mail from {sender} to {folder}."
-    return single(app, said, expert, after)
+    return _sorting(
+        app, f"Move every mail from {sender} to {folder}.", [*map(app.messages.index, targets)], folder=folder
+    )

@@ -146,6 +146,10 @@ class Settings(App):
         """Until every setting has its value."""
         return first(self.having(s, name, value) for name, value in wanted.items())
 
+    def kept(self, s: State, data: Data) -> Command | None:
+        """Until everything is as in the data."""
+        return self.named(s, data["device"]) or self.all_having(s, data["values"])
+
     def undone(self, s: State, name: str, value: Value) -> Command | None:
         """Until the setting has the value that undoing the last change brings back."""
         if s.data["values"][name] == value:
@@ -207,9 +211,11 @@ def _task(app: Settings, sentence: str, wanted: Mapping[str, Value], begin: Call
     """A task that ends with these settings, after what ``begin`` leads to."""
     after = app.data()
     after["values"].update(wanted)
-    return single(
-        app, f"In the settings, {sentence}.", lambda s: begin(s) or app.all_having(s, wanted), after, texts=DEVICES[:3]
-    )
+
+    def expert(s: State) -> Command | None:
+        return begin(s) or app.all_having(s, wanted) or app.kept(s, after)
+
+    return single(app, f"In the settings, {sentence}.", expert, after, texts=DEVICES[:3])
 
 
 def some_changes(dice: Dice, look: Look, tabs: int) -> tuple[Settings, str, dict[str, Value]]:
@@ -274,13 +280,9 @@ def rename(dice: Dice, look: Look) -> Task:
     old, new, *others = dice.sample(DEVICES, 4)
     new = f"{new} {dice.between(2, 9)}"
     app = Settings(look, _drawn(dice), old)
-    return single(
-        app,
-        f'In the settings, rename the device to "{new}".',
-        lambda s: app.named(s, new),
-        app.data() | {"device": new},
-        texts=(new, *others),
-    )
+    after = app.data() | {"device": new}
+    sentence = f'In the settings, rename the device to "{new}".'
+    return single(app, sentence, lambda s: app.kept(s, after), after, texts=(new, *others))
 
 
 @template("settings")

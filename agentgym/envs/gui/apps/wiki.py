@@ -186,20 +186,18 @@ class Wiki(App):
     # ---- for experts
 
     def shown(self, s: State, title: str) -> Command | None:
-        """Until the page is shown, without a dialog."""
+        """Until the page is shown, without a dialog, if there is one."""
         kind, _, which = s.route.partition(":")
+        if title not in s.data or (kind, which, s.dialog) == ("page", title, ""):
+            return None
         if s.dialog:
             return click("dismiss")
-        if (kind, which) == ("page", title):
-            return None
-        if kind in ("edit", "history"):
-            return click(f"go:page:{which}")
         listed = kind == "list" or (kind == "found" and which.casefold() in title.casefold())
-        return click(f"go:page:{title}" if listed else "go:list")
+        return click(f"go:page:{title}") if listed else self._to_list(s)
 
     def edited(self, s: State, title: str, facts: Mapping[str, str]) -> Command | None:
         """Until the page says so."""
-        if all(s.data[title][name] == value for name, value in facts.items()):
+        if title not in s.data or all(s.data[title][name] == value for name, value in facts.items()):
             return None
         if s.route != f"edit:{title}":
             return self.shown(s, title) or click(f"go:edit:{title}")
@@ -211,7 +209,9 @@ class Wiki(App):
             return None
         if s.route != "write:":
             at_list = s.route.startswith(("list", "found"))
-            return click("go:write:") if at_list else self.shown(s, "") or click("go:list")
+            if s.dialog:
+                return click("dismiss")
+            return click("go:write:") if at_list else self._to_list(s)
         return self._written(s, {"title": title, "text": words})
 
     def renamed(self, s: State, old: str, new: str) -> Command | None:
@@ -228,11 +228,16 @@ class Wiki(App):
 
     def restored(self, s: State, title: str, facts: Facts) -> Command | None:
         """Until the page is as in an earlier version."""
-        if s.data[title] == facts:
+        if s.data.get(title, facts) == facts:
             return None
         if s.route != f"history:{title}":
             return self.shown(s, title) or click(f"go:history:{title}")
         return click(f"restore:{s.memory[title].index(facts)}")
+
+    def _to_list(self, s: State) -> Command:
+        """Towards the list of all pages, from a page without a dialog."""
+        kind, _, which = s.route.partition(":")
+        return click(f"go:page:{which}" if kind in ("edit", "history") else "go:list")
 
     def _written(self, s: State, facts: Mapping[str, str]) -> Command:
         now = self._typed(s)
@@ -244,15 +249,9 @@ def fact(dice: Dice, name: str) -> str:
     """Some value of a fact that is not a town."""
     if name in ("mayor", "architect"):
         return dice.choice(NAMES)
-    low, high, unit = {
-        "depth": (10, 90, " m"),
-        "height": (20, 99, " m"),
-        "length": (30, 99, " m"),
-        "area": (2, 60, " ha"),
-        "population": (100, 999, ""),
-        "year": (1500, 1990, ""),
-    }[name]
-    return f"{dice.between(low, high)}{unit}"
+    if name in ("population", "year"):
+        return str(dice.between(1100, 1990))
+    return f"{dice.between(10, 99)} {'ha' if name == 'area' else 'm'}"
 
 
 def pages(dice: Dice, count: int) -> dict[str, Facts]:
@@ -327,7 +326,8 @@ def follow(dice: Dice, look: Look) -> Task:
     )
 
     def expert(s: State) -> Command | None:
-        return None if s.route == f"page:{town}" else app.shown(s, title) or click(f"go:page:{town}")
+        read = s.route == f"page:{town}" or town not in s.data
+        return None if read else app.shown(s, title if title in s.data else town) or click(f"go:page:{town}")
 
     question = f"{title} is in a town. What does the wiki give as {name} of that town?"
     return single(app, question, expert, answer=answer, texts=texts)
