@@ -23,7 +23,7 @@ from agentgym.trainers.beliefs import Beliefs
 from agentgym.trainers.figures import Totals, turn_metrics
 from agentgym.trainers.optim import Name, Optimizer
 from agentgym.trainers.rows import Rows, rows_of, sampled_ids
-from agentgym.trainers.scoring import Scorer
+from agentgym.trainers.scoring import Scorer, without_dropout
 from agentgym.trainers.tokens import Tokens
 from agentgym.trainers.tree import MicroBatch, Row, TokenTree
 from agentgym.trainers.turns import Part, TurnTable
@@ -166,7 +166,7 @@ class Learner:
         columns = Columns.of(whole, owner, by_turn, by_token, self.algorithm.sequence)
         token_weight, coefficient = self._weights(columns)
         totals = Totals()
-        self.model.train()
+        without_dropout(self.model)
         for _ in range(self.how.epochs):
             for part in parts:
                 self._step(part, columns, token_weight, coefficient * len(parts), totals)
@@ -220,7 +220,7 @@ class Learner:
         """Log-probability and (with a critic) value of every scored token."""
         total = sum(len(row.scored) for row in rows)
         logprob, value = np.empty(total), np.zeros(total)
-        self.model.train()
+        without_dropout(scorer.model)
         for micro in TokenTree.build(rows).batches(self.how.max_tokens):
             scores = scorer.score(micro, values=self.values, temperature=temperature)
             logprob[micro.scored] = scores.logprob.double().cpu().numpy()

@@ -150,6 +150,19 @@ class Scorer:
         return torch.cat(logprobs), torch.cat(entropies)
 
 
+def without_dropout(model: Any) -> None:
+    """Set the mode of every update and scoring pass: as in generation, nothing is dropped out.
+
+    Log-probabilities are compared with those of sampling; dropout, in the model or in its adapters, would make every
+    ratio noise. Layers under gradient checkpointing stay in training mode, which turns it on, unless they themselves
+    drop something out.
+    """
+    model.eval()
+    for module in model.modules():
+        own = (value for name, value in vars(module).items() if "drop" in name and isinstance(value, float))
+        module.training = bool(getattr(module, "gradient_checkpointing", False)) and not any(own)
+
+
 class _TokenLogprobs(torch.autograd.Function):
     """log softmax(logits)[parent, token] and the entropy of each row, keeping nothing of size P x V but the logits.
 

@@ -556,3 +556,62 @@ def test_every_trainable_weight_is_in_one_optimiser_once(small, name):
     wanted = [*(p for p in model.parameters() if p.requires_grad), *head.parameters()]
     assert sorted(ids) == sorted(map(id, wanted))
     assert sorted(map(id, optimizer.parameters)) == sorted(ids)
+
+
+# --- dropout ----------------------------------------------------------------------------------------------------------
+
+
+def dropping(small, where, seed=0):
+    """A model that drops out half: of its attention, or of what goes into its adapters."""
+    peft = pytest.importorskip("peft")
+    model, tokenizer = small(seed=seed)
+    if where == "attention":
+        for layer in model.model.layers:
+            layer.self_attn.attention_dropout = 0.5
+    else:
+        config = peft.LoraConfig(r=4, lora_dropout=0.5, target_modules="all-linear", init_lora_weights=False)
+        model = peft.get_peft_model(model, config)
+    return model, tokenizer
+
+
+@pytest.mark.filterwarnings("ignore:.*checkpointing:FutureWarning")
+@pytest.mark.parametrize("where", ["attention", "adapters"])
+@pytest.mark.parametrize("recipe", ["grpo", "ppo"])
+def test_nothing_is_dropped_out_where_log_probabilities_are_compared(small, played, recipe, where):
+    """On policy every ratio is 1 and the first weights are the reference, so every divergence is 0."""
+    model, tokenizer = dropping(small, where)
+    policy = ModelPolicy(model.train(), tokenizer, max_new_tokens=4)
+    episodes = played(policy)
+    algorithm = get_recipe(recipe)(**({"kl": 0.1} if recipe == "grpo" else {}))
+    learner = Learner(model.train(), algorithm, Optimisation(lr=1e-12, epochs=2))
+    seen = []
+    ordinary = learner._tokens
+    learner._tokens = lambda *a: seen.append(ordinary(*a)) or seen[-1]
+    done = learner.update(episodes)
+    assert done.metrics["kl_old"] < 1e-9
+    assert done.metrics["clipped"] == 0
+    if recipe == "grpo":
+        assert_allclose(seen[0].reference.numpy(), seen[0].old.numpy(), atol=1e-4)
+    else:
+        first, second = (tokens.value.detach().numpy() for tokens in seen)
+        assert_allclose(first, second, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*checkpointing:FutureWarning")
+def test_gradient_checkpointing_stays_on_without_dropout(small, played):
+    model, tokenizer = small()
+    model.gradient_checkpointing_enable()
+    episodes = played(ModelPolicy(model, tokenizer, max_new_tokens=4))
+    learner = Learner(model, get_recipe("grpo")())
+    calls = []
+    model.model.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    without, _ = gradient(learner, episodes)
+    assert len(calls) == 2  # once forward, once again in backward
+    assert not model.model.layers[0].self_attn.training
+    model.gradient_checkpointing_disable()
+    calls.clear()
+    learner.optimizer.zero_grad()
+    with_it, _ = gradient(learner, episodes)
+    assert len(calls) == 1
+    for a, b in zip(without, with_it, strict=True):
+        torch.testing.assert_close(a, b)
