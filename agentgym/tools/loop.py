@@ -20,11 +20,21 @@ class LoopThread:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.loop = asyncio.new_event_loop()
-        threading.Thread(target=self.loop.run_forever, name="agentgym-loop", daemon=True).start()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="agentgym-loop", daemon=True)
+        self._thread.start()
 
     def submit(self, work: Coroutine[Any, Any, R]) -> Future[R]:
         """Start a coroutine on the loop; cancelling the future cancels it."""
         return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def stop(self) -> None:
+        """End the thread; what still runs on the loop is given up."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self.loop.run_until_complete(asyncio.sleep(0))
+        self.loop.close()
 
 
 _lock = threading.Lock()

@@ -9,7 +9,7 @@ browser. What a page can do is in ``docs/security.md``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from agentgym.tools.browser.chromium import BrowserGone, Chromium, Slow, find_chromium, shared_chromium
 from agentgym.tools.browser.origins import LOCALHOST, AllowList
@@ -87,7 +87,7 @@ def browser_tools(
             text: what it shall hold.
             enter: press Enter behind it.
         """
-        return page.type(element, text, enter)
+        return page.fill(element, text, enter)
 
     def select(page: BrowserSession, element: str, option: str) -> str:
         """Choose an option of a list.
@@ -106,7 +106,14 @@ def browser_tools(
         """Go to the page before."""
         return page.back()
 
-    functions = {"open": open_page, "click": click, "type": type_text, "select": select, "read": read, "back": back}
+    functions: dict[str, Callable[..., str]] = {
+        "open": open_page,
+        "click": click,
+        "type": type_text,
+        "select": select,
+        "read": read,
+        "back": back,
+    }
     return [
         tool(
             function,

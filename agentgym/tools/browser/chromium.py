@@ -107,7 +107,7 @@ class Chromium:
             return
         with contextlib.suppress(Exception):
             thread.submit(self._stop()).result(20)
-        thread.loop.call_soon_threadsafe(thread.loop.stop)
+        thread.stop()
 
     def _loop(self) -> LoopThread:
         with self._guard:

@@ -57,7 +57,7 @@ class OriginProxy:
                 async with asyncio.timeout(_HEAD_SECONDS):
                     head = await reader.readuntil(b"\r\n\r\n")
                 await self._forward(head, reader, writer)
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError):  # cut, by the clock or by close()
             pass
         finally:
             self._running.discard(task)

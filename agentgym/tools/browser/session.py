@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NoReturn, TypeVar
 
 from agentgym.errors import ForkError, SandboxUnavailable, ToolError, WorldFault
 from agentgym.tools.browser.chromium import BrowserGone, Chromium, Slow
@@ -14,12 +14,14 @@ from agentgym.tools.browser.origins import AllowList
 from agentgym.tools.browser.proxy import OriginProxy
 
 _ELEMENT = re.compile(r"(?:f\d{1,6})?e\d{1,9}")
+_WAITING = re.compile(r"(?:\d+ × )?(?:waiting|retrying|attempting|scrolling|done)")  # steps of Playwright's log
 _SETTLE = 0.1  # seconds that a page gets to begin a navigation after an action
 _MAX_POPUPS = 10
 _MAX_NOTES = 10
 _CUT = 200
 _DOWNLOAD, _NO_DOWNLOAD = "Download is starting", "A download was refused."
 
+R = TypeVar("R")
 Work = Callable[[Any], Awaitable[object]]
 
 
@@ -69,7 +71,7 @@ class BrowserSession:
 
         return self._do(work)
 
-    def type(self, element: str, text: str, enter: bool = False) -> str:
+    def fill(self, element: str, text: str, enter: bool = False) -> str:
         """Replace what stands in a text field; ``enter`` presses Enter behind it."""
 
         async def work(page: Any) -> None:
@@ -92,7 +94,9 @@ class BrowserSession:
         """Go to the page before."""
 
         async def work(page: Any) -> None:
-            if await page.go_back(timeout=self._milliseconds) is None:
+            before = page.url
+            await page.go_back(timeout=self._milliseconds)
+            if page.url == before:
                 raise ToolError("there is no page to go back to")
 
         return self._do(work)
@@ -108,7 +112,12 @@ class BrowserSession:
     def screenshot(self) -> bytes:
         """The page as PNG, for people."""
         page = self._open_page()
-        return self._run(lambda _: page.screenshot(timeout=self._milliseconds), bytes)
+
+        async def work(_: Any) -> bytes:
+            picture: bytes = await page.screenshot(timeout=self._milliseconds)
+            return picture
+
+        return self._run(work)
 
     def fork(self) -> NoReturn:
         """Refuse: a page cannot be copied.
@@ -140,11 +149,11 @@ class BrowserSession:
     def _do(self, work: Work, *, fresh: bool = False) -> str:
         if not fresh:
             self._open_page()
-        return self._run(lambda browser: self._act(browser, work), str)
+        return self._run(lambda browser: self._act(browser, work))
 
-    def _run(self, work: Callable[[Any], Any], kind: type[Any]) -> Any:
+    def _run(self, work: Callable[[Any], Coroutine[Any, Any, R]]) -> R:
         try:
-            result = self._browser.run(work, self._seconds)
+            return self._browser.run(work, self._seconds)
         except Slow:
             self.close()
             raise ToolError(f"the page did not answer in {self._seconds:g} s and was closed; open one again") from None
@@ -153,8 +162,6 @@ class BrowserSession:
             raise ToolError("the page crashed and was closed; open one again") from None
         except SandboxUnavailable as error:
             raise WorldFault(str(error)) from error
-        assert isinstance(result, kind)
-        return result
 
     async def _act(self, browser: Any, work: Work) -> str:
         from playwright.async_api import Error
@@ -162,7 +169,6 @@ class BrowserSession:
         if self._page is None:
             await self._begin(browser)
         page = self._page
-        self._notes.clear()
         try:
             await work(page)
         except Error as error:
@@ -170,12 +176,12 @@ class BrowserSession:
                 raise
             if _DOWNLOAD in str(error):
                 self._note(_NO_DOWNLOAD)
-            raise ToolError(" ".join(self._notes) or _reason(error)) from None
+            raise ToolError(" ".join(self._told()) or _reason(error)) from None
         await asyncio.sleep(_SETTLE)
         with contextlib.suppress(Error):
             await page.wait_for_load_state(timeout=self._milliseconds / 2)
         tree = await page.aria_snapshot(mode="ai", timeout=self._milliseconds)
-        head = [_line(await page.title()) or "(no title)", _line(page.url), *self._notes]
+        head = [_line(await page.title()) or "(no title)", _line(page.url), *self._told()]
         return "\n".join([*head, "", tree])
 
     async def _begin(self, browser: Any) -> None:
@@ -196,14 +202,15 @@ class BrowserSession:
 
     async def _renew(self) -> None:
         """A new page instead of the one before."""
-        before, self._page = self._page, None
+        self._page = None
         self._page = page = await self._context.new_page()
         page.on("dialog", self._dismiss)
         page.on("download", lambda _: self._note(_NO_DOWNLOAD))
         page.on("request", lambda request: self._look_at(request.url))
         page.on("websocket", lambda socket: self._look_at(socket.url))
-        if before is not None:
-            await before.close()
+        for other in self._context.pages:  # the one before, and what it opened meanwhile
+            if other is not page:
+                await other.close()
 
     def _look_at(self, url: str) -> None:
         """Tell the agent of what the proxy refuses."""
@@ -231,6 +238,11 @@ class BrowserSession:
         if text not in self._notes and len(self._notes) < _MAX_NOTES:
             self._notes.append(text)
 
+    def _told(self) -> list[str]:
+        """The notes since they were told last; those of one action may come late and are told with the next."""
+        notes, self._notes = self._notes, []
+        return notes
+
 
 async def _located(page: Any, element: str) -> Any:
     if not _ELEMENT.fullmatch(element):
@@ -242,9 +254,12 @@ async def _located(page: Any, element: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """Playwright's message without its call log."""
-    text = str(error).partition("Call log:")[0].partition(" at http")[0]
-    return _line(text.removeprefix("Page.goto: ").removeprefix("Locator.")) or type(error).__name__
+    """Playwright's message in one line: what was tried, and what the last attempt met."""
+    said, _, log = str(error).partition("Call log:")
+    said = _line(said.partition(" at http")[0].removeprefix("Page.goto: ").removeprefix("Locator."))
+    steps = [step.strip(" -\n") for step in log.split("\n")]
+    last = next((_line(step) for step in reversed(steps) if step and not _WAITING.match(step)), "")
+    return ": ".join(filter(None, [said.rstrip("."), last])) or type(error).__name__
 
 
 def _line(text: str) -> str:

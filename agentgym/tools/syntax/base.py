@@ -8,7 +8,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from agentgym.errors import UsageError
 from agentgym.records import ToolCall
@@ -88,9 +88,24 @@ class Syntax(ABC):
             UsageError: this syntax cannot say it, e.g. an answer that contains the end of an answer.
         """
 
-    @abstractmethod
+    #: What in a result would look like the syntax's own marks around results, and what replaces it.
+    forged: ClassVar[tuple[re.Pattern[str], str] | None] = None
+
     def render_result(self, call: ToolCall) -> str:
-        """Write what came back from a call, as part of the observation."""
+        """Write what came back from a call, as part of the observation.
+
+        A result is somebody else's text: where it holds a mark with which this syntax frames results, the mark is
+        broken, so that no page or document can end its own result and begin another one.
+        """
+        text = call.result if call.error is None else f"error: {call.error}"
+        if self.forged is not None:
+            pattern, instead = self.forged
+            text = pattern.sub(instead, text)
+        return self.frame(call, text)
+
+    @abstractmethod
+    def frame(self, call: ToolCall, text: str) -> str:
+        """Put the syntax's marks around the text of a result."""
 
     @abstractmethod
     def describe(self) -> str:
@@ -100,6 +115,11 @@ class Syntax(ABC):
     @abstractmethod
     def hint(self) -> str:
         """One sentence on how to call a tool and how to answer."""
+
+
+def broken_tag(name: str) -> tuple[re.Pattern[str], str]:
+    """For :attr:`Syntax.forged`: opening and closing tags of this name, which get a space behind ``<``."""
+    return re.compile(rf"<(?=\s{{0,9}}/?\s{{0,9}}{name}\b)", re.IGNORECASE), "< "
 
 
 def visible(action: str) -> str:

@@ -11,6 +11,7 @@ from agentgym.tools.syntax.base import (
     Syntax,
     UnreadableError,
     as_call,
+    broken_tag,
     decode,
     encode,
     read_answer,
@@ -23,6 +24,8 @@ CALL = ("<tool_call>", "</tool_call>")
 
 class Hermes(Syntax):
     """JSON calls between tags, the answer between ``<answer>`` tags, results between ``<tool_response>`` tags."""
+
+    forged = broken_tag("tool_response")
 
     def read(self, text: str) -> tuple[list[Call], str | None]:
         opened, closed = CALL
@@ -52,8 +55,8 @@ class Hermes(Syntax):
             parts.append(write_answer(answer, CALL))
         return "\n".join(parts)
 
-    def render_result(self, call: ToolCall) -> str:
-        return f"<tool_response>\n{call.result if call.error is None else 'error: ' + call.error}\n</tool_response>"
+    def frame(self, call: ToolCall, text: str) -> str:
+        return f"<tool_response>\n{text}\n</tool_response>"
 
     def describe(self) -> str:
         tools = "\n".join(json.dumps(t.schema, ensure_ascii=False) for t in self.tools.values())

@@ -62,8 +62,7 @@ class Native(Syntax):
             message["tool_calls"] = listed
         return encode(message)
 
-    def render_result(self, call: ToolCall) -> str:
-        text = call.result if call.error is None else "error: " + call.error
+    def frame(self, call: ToolCall, text: str) -> str:
         return json.dumps({"role": "tool", "name": call.name, "content": text}, ensure_ascii=False)
 
     def describe(self) -> str:

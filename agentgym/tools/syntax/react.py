@@ -30,6 +30,8 @@ class React(Syntax):
     Whatever follows an ``Observation:`` was made up by the agent and is not read.
     """
 
+    forged = (re.compile(rf"{_LINE.pattern[0]}(?={_LINE.pattern[1:]})", re.MULTILINE | re.IGNORECASE), "> ")
+
     def read(self, text: str) -> tuple[list[Call], str | None]:
         text = visible(text)
         calls: list[Call] = []
@@ -74,8 +76,8 @@ class React(Syntax):
             parts.append(f"Final Answer: {sayable(answer, THINKING)}")
         return "\n".join(parts)
 
-    def render_result(self, call: ToolCall) -> str:
-        return f"Observation: {call.result if call.error is None else 'error: ' + call.error}"
+    def frame(self, call: ToolCall, text: str) -> str:
+        return f"Observation: {text}"
 
     def describe(self) -> str:
         return "\n".join(["You may use these tools:", *map(one_line, self.tools.values()), self.hint])

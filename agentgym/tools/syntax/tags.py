@@ -14,6 +14,7 @@ from agentgym.tools.syntax.base import (
     Call,
     Syntax,
     UnreadableError,
+    broken_tag,
     one_line,
     read_answer,
     read_body,
@@ -39,6 +40,8 @@ class Tags(Syntax):
         for name in RESERVED:
             if name in self.tools:
                 raise UsageError(f"a tool cannot be called {name!r} with tags; pass name=... to @tool")
+
+    forged = broken_tag("result")
 
     def read(self, text: str) -> tuple[list[Call], str | None]:
         text = visible(text)
@@ -77,8 +80,8 @@ class Tags(Syntax):
             parts.append(write_answer(answer, [f"<{name}>" for name in self.tools]))
         return "\n".join(parts)
 
-    def render_result(self, call: ToolCall) -> str:
-        return f"<result>\n{call.result if call.error is None else 'error: ' + call.error}\n</result>"
+    def frame(self, call: ToolCall, text: str) -> str:
+        return f"<result>\n{text}\n</result>"
 
     def describe(self) -> str:
         return "\n".join(["You may use these tools:", *map(one_line, self.tools.values()), self.hint])
