@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
-from agentgym.tools.loop import background, in_thread
+from agentgym.threads import OutOfTime, Threads
+from agentgym.tools.loop import background
 
-
-class OutOfTime(Exception):
-    """The call took longer than it may. A coroutine was cancelled; a thread goes on for as long as it wants."""
+_threads = Threads("agentgym-tool")
 
 
 class Execution:
-    """Starts a call; :meth:`result` waits for it.
+    """Starts a call; :meth:`result` waits for it, once.
 
     Args:
         function: without parameters; sync, or returning a coroutine.
@@ -27,46 +28,50 @@ class Execution:
     def __init__(self, function: Callable[[], Any], *, timeout: float | None, aside: bool) -> None:
         self._timeout, self._begin = timeout, time.perf_counter()
         self._end: float | None = None
-        self._future = _started(function, inline=timeout is None and not aside)
-        self._future.add_done_callback(self._note_end)
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._coroutine: Future[Any] | None = None
+        self._over = threading.Lock()  # one lock wakes the one that waits; a Future would take three
+        self._over.acquire()
+        if inspect.iscoroutinefunction(getattr(function, "func", function)):
+            self._coroutine = background().submit(function())
+            self._coroutine.add_done_callback(lambda done: self._run(partial(done.result, 0)))
+        elif timeout is None and not aside:
+            self._run(function)
+            if isinstance(self._error, KeyboardInterrupt):
+                raise self._error
+        else:
+            _threads.start(partial(self._run, function))
 
     def result(self) -> Any:
         """What the function returns or raises.
 
         Raises:
-            OutOfTime: it took too long.
+            OutOfTime: it took too long. A coroutine was cancelled; a thread goes on for as long as it wants.
         """
-        left = None if self._timeout is None else max(0.0, self._begin + self._timeout - time.perf_counter())
-        try:
-            return self._future.result(left)
-        except TimeoutError:
-            if self._future.done():  # the tool's own TimeoutError
-                raise
-        self._future.cancel()
-        raise OutOfTime
+        left = -1.0 if self._timeout is None else max(0.0, self._begin + self._timeout - time.perf_counter())
+        if not self._over.acquire(timeout=left):
+            if self._coroutine is not None:
+                self._coroutine.cancel()
+            raise OutOfTime
+        if self._error is not None:
+            raise self._error
+        return self._value
 
     @property
     def running(self) -> bool:
-        """Whether it still runs; a cancelled one does not."""
-        return not self._future.done()
+        """Whether it still runs; a coroutine that was cancelled does not."""
+        return self._end is None and (self._coroutine is None or not self._coroutine.done())
 
     @property
     def seconds(self) -> float:
         """How long it took, or how long it has been running."""
         return (self._end or time.perf_counter()) - self._begin
 
-    def _note_end(self, _: object) -> None:
+    def _run(self, function: Callable[[], Any]) -> None:
+        try:
+            self._value = function()
+        except BaseException as error:  # for whoever waits
+            self._error = error
         self._end = time.perf_counter()
-
-
-def _started(function: Callable[[], Any], *, inline: bool) -> Future[Any]:
-    if inspect.iscoroutinefunction(getattr(function, "func", function)):
-        return background().submit(function())
-    if not inline:
-        return in_thread(function)
-    future: Future[Any] = Future()
-    try:
-        future.set_result(function())
-    except (Exception, SystemExit) as error:
-        future.set_exception(error)
-    return future
+        self._over.release()

@@ -1,15 +1,13 @@
-"""How a synchronous environment starts what it must wait for: on a background event loop, or in a thread."""
+"""How a synchronous environment starts coroutines: on a background event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
-
-from agentgym.threads import Threads
 
 R = TypeVar("R")
 
@@ -48,11 +46,3 @@ def background() -> LoopThread:
         if _shared is None or _shared.pid != os.getpid():
             _shared = LoopThread()
         return _shared
-
-
-_threads = Threads("agentgym-tool")
-
-
-def in_thread(work: Callable[[], R]) -> Future[R]:
-    """Start ``work`` in a thread that is kept for the next one, and never delays the end of the process."""
-    return _threads.submit(work)

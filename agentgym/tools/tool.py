@@ -27,7 +27,8 @@ from typing import Any, overload
 
 from agentgym.errors import ToolError, UnknownName, UsageError, WorldFault
 from agentgym.records import ToolCall
-from agentgym.tools.execution import Execution, OutOfTime
+from agentgym.threads import OutOfTime
+from agentgym.tools.execution import Execution
 from agentgym.tools.plain import as_text, explain, shorten
 from agentgym.tools.schema import NAME, read_function
 from agentgym.tools.session import MakeSession, Sessions
