@@ -21,6 +21,7 @@ from agentgym import cli, registry
 from agentgym.contract import RULES
 from agentgym.trainers.algorithm import SLOTS, _parts, get_recipe, recipe_names
 from agentgym.trainers.config import TrainConfig
+from agentgym.trainers.defaults import DEFAULTS
 
 ROOT = Path(__file__).parent.parent
 END = "<!-- end -->"
@@ -81,8 +82,14 @@ def commands() -> str:
 
 def options() -> str:
     """Every option of ``agentgym train``."""
-    fields = TrainConfig.model_fields.items()
-    rows = ((f"`{n}`", "" if f.is_required() else f"`{f.default}`", f.description or "") for n, f in fields)
+    rows = []
+    for name, field in TrainConfig.model_fields.items():
+        default = "" if field.is_required() else f"`{field.default}`"
+        if name in DEFAULTS:
+            of = DEFAULTS[name]
+            default = f"tiny `{of.tiny}`, pre-trained `{of.pretrained}`"
+            default += f", with adapters `{of.adapters}`" if of.adapters != of.pretrained else ""
+        rows.append((f"`{name}`", default, field.description or ""))
     return table(("option", "default", "what it is"), rows)
 
 

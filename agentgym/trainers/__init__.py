@@ -4,6 +4,7 @@
 
     the run       train.py          warm start, then rollout and update in turn; recorded, resumable to the byte
                   config.py         everything that decides a run, checked before it starts
+                  defaults.py       its options whose default depends on the model
                   budgets.py        what its episodes may use
                   requirements.py   what an algorithm needs from an environment
                   imitation.py      the warm start; demonstrations.py: episodes that nobody sampled as training data
@@ -30,13 +31,15 @@
                   batch.py          tokens of an update as columns, and its optimiser steps
                   rows.py           episodes as rows of the token tree
                   tree.py           equal prefixes are computed once
-                  scoring.py        the tree through a model; attention.py: its attention
+                  scoring.py        the tree through a model
+                  attention.py      what a layer sees in a tree, and on kept keys and values
                   beliefs.py        how much the policy believes the accepted answers
-                  optim.py          AdamW and Muon
+                  optim.py          AdamW and Muon; memory.py: where their tensors lie
                   figures.py        what an update says about itself
-    the policy    model.py          Hugging Face models as policies, and the tiny one; lora.py: adapters
+    the policy    model.py          Hugging Face models, loaded by name and as policies; lora.py: adapters
+                  tiny.py           the model that is built on the spot
                   chat.py           texts to tokens and back, append-only
-                  generation.py     continuous batching over kept keys and values
+                  generation.py     continuous batching over kept keys and values; kept_keys.py: where they live
                   engine_thread.py  one thread that drives it for requests from everywhere
                   serving.py        a model behind vLLM's wire format
 

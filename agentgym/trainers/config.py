@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from agentgym.errors import UsageError, nearest
+from agentgym.trainers.defaults import DEFAULTS, kind_of
 
 
 class Tiny(BaseModel):
@@ -42,6 +43,7 @@ class TrainConfig(BaseModel):
     """The options of ``agentgym train``; ``key=value`` on the command line sets them, ``run.yaml`` records them.
 
     What is drawn at random hangs off ``seed``; two runs with equal configurations give equal files on one machine.
+    Options in :data:`~agentgym.trainers.defaults.DEFAULTS` have a default for each kind of model.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,9 +60,7 @@ class TrainConfig(BaseModel):
         default=None, description="train LoRA adapters of this rank instead of all weights"
     )
     device: str = Field(default="cpu", description="where the model runs")
-    instructions: bool | None = Field(
-        default=None, description="show the environment's instructions; default: unless tiny"
-    )
+    instructions: bool = Field(default=DEFAULTS["instructions"].tiny, description="show the environment's instructions")
     remind: bool = Field(default=False, description="repeat the task behind every observation; helps a tiny model")
 
     updates: int = Field(default=100, ge=0, description="policy updates")
@@ -69,7 +69,9 @@ class TrainConfig(BaseModel):
     max_turns: PositiveInt | None = Field(
         default=None, description="cut episodes here, in evaluations too, beside the environment's own limit"
     )
-    max_new_tokens: PositiveInt = Field(default=32, description="length limit of an action")
+    max_new_tokens: PositiveInt = Field(
+        default=DEFAULTS["max_new_tokens"].tiny, description="length limit of an action"
+    )
     max_context: PositiveInt | None = Field(default=None, description="an episode whose context outgrows this is cut")
     budget: str | None = Field(
         default=None,
@@ -87,7 +89,7 @@ class TrainConfig(BaseModel):
     )
 
     optimizer: Literal["adamw", "muon"] = Field(default="adamw", description="of the policy updates")
-    lr: PositiveFloat = Field(default=3e-4, description="learning rate")
+    lr: PositiveFloat = Field(default=DEFAULTS["lr"].tiny, description="learning rate")
     lr_end: float = Field(default=1.0, ge=0, description="the learning rate falls linearly to this share of itself")
     weight_decay: float = Field(default=0.0, ge=0)
     epochs: PositiveInt = Field(default=1, description="passes over an update's episodes")
@@ -97,7 +99,9 @@ class TrainConfig(BaseModel):
 
     warm_start: int = Field(default=0, ge=0, description="expert episodes to imitate first")
     warm_start_epochs: PositiveInt = Field(default=15, description="passes over them")
-    warm_start_lr: PositiveFloat = Field(default=2e-3)
+    warm_start_lr: PositiveFloat = Field(
+        default=DEFAULTS["warm_start_lr"].tiny, description="highest learning rate of the warm start"
+    )
     warm_start_optimizer: Literal["adamw", "muon"] = Field(
         default="adamw", description="of the warm start; muon learns more per token from random weights"
     )
@@ -133,6 +137,17 @@ class TrainConfig(BaseModel):
     threads: PositiveInt | None = Field(default=None, description="CPU threads; default: torch's choice")
     checkpoint_every: PositiveInt = Field(default=10, description="updates between checkpoints")
     keep_checkpoints: PositiveInt = Field(default=2, description="older ones are deleted")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_model(cls, values: Any) -> Any:
+        """What was left out, or given as null, gets the default for this kind of model."""
+        if not isinstance(values, dict):
+            return values
+        kind = kind_of(str(values.get("model", "tiny")), lora=bool(values.get("lora")))
+        return {n: by_model.of(kind) for n, by_model in DEFAULTS.items() if values.get(n) is None} | {
+            n: value for n, value in values.items() if value is not None or n not in DEFAULTS
+        }
 
     @field_validator("budget", mode="before")
     @classmethod

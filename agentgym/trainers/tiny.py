@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from agentgym.trainers.defaults import MARK
+
 TEMPLATE = (
     "{% for m in messages %}"
     "{{ '<|' + m['role'] + '|>' + m['content'] }}{% if m['role'] == 'assistant' %}{{ '<|end|>' }}{% endif %}"
@@ -53,6 +55,7 @@ def tiny(
         pad_token_id=tokenizer.pad_token_id,
         attention_dropout=0.0,
         initializer_range=0.05,
+        **{MARK: True},
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

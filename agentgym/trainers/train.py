@@ -30,6 +30,7 @@ from agentgym.trainers.branching import decisions, tree_figures
 from agentgym.trainers.budgets import TrainingBudgets
 from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.contexts import Context, full_history
+from agentgym.trainers.defaults import WORDS, kind_of
 from agentgym.trainers.imitation import imitate
 from agentgym.trainers.learner import Learner, Optimisation
 from agentgym.trainers.lora import save_model, with_lora
@@ -260,6 +261,7 @@ class Training:
 
     def _fresh(self) -> tuple[int, Learner, ModelPolicy]:
         self._begin_after(-1)
+        self._tell_options()
         expert = ExpertPolicy(self.config.warm_start_noise)
         demonstrations, instructions = self._demonstrations(expert)
         model, tokenizer = self._model(demonstrations)
@@ -271,12 +273,18 @@ class Training:
                 policy,
                 self.budgets.within(demonstrations),
                 config=self.config,
-                instructions=instructions if self._instructions() else "",
+                instructions=instructions if self.config.instructions else "",
                 noise=expert.noise,
                 exchange=exchange,
             ):
                 self.progress("warm start", metrics)
         return 0, self._learner(policy), policy
+
+    def _tell_options(self) -> None:
+        """Show what the run does where the default depends on the model."""
+        names = ["lr", "max_new_tokens", *(["warm_start_lr"] if self.config.warm_start else [])]
+        kind = kind_of(self.config.model, lora=self.config.lora is not None)
+        self.progress(WORDS[kind], {name: getattr(self.config, name) for name in names})
 
     def _begin_after(self, update: int) -> None:
         """Drop what was written after an update."""
@@ -362,14 +370,10 @@ class Training:
         """Of training episodes and demonstrations; evaluations have none."""
         return TrainingBudgets(self.config, environment(self.config, "train"))
 
-    def _instructions(self) -> bool:
-        given = self.config.instructions
-        return self.config.model != "tiny" if given is None else given
-
     @property
     def context(self) -> Context:
         """What the policy of this run sees."""
-        return self.algorithm.context or full_history(instructions=self._instructions(), remind=self.config.remind)
+        return self.algorithm.context or full_history(instructions=self.config.instructions, remind=self.config.remind)
 
     def _save(self, learner: Learner, policy: ModelPolicy, writer: EpisodeWriter) -> None:
         self.board.flush()

@@ -20,6 +20,7 @@ from agentgym.trainers.model import ModelPolicy
 from agentgym.trainers.optim import Optimizer
 from agentgym.trainers.penalties import Penalty
 from agentgym.trainers.rows import sampled_ids
+from agentgym.trainers.scoring import without_dropout
 
 FREE = Optimisation(lr=1e-2, max_grad_norm=1e9)
 
@@ -615,3 +616,12 @@ def test_gradient_checkpointing_stays_on_without_dropout(small, played):
     assert len(calls) == 1
     for a, b in zip(without, with_it, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_a_layer_that_drops_something_out_by_itself_is_not_recomputed(small):
+    model, _ = small()
+    for layer in model.model.layers:
+        layer.gradient_checkpointing = True
+    model.model.layers[0].dropout = 0.1
+    without_dropout(model.train())
+    assert [layer.training for layer in model.model.layers] == [False, True]

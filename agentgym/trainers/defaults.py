@@ -1,0 +1,74 @@
+"""Options whose default depends on the model.
+
+What teaches a model of random weights in a minute wrecks a pre-trained one: at a learning rate of 3e-4 one update moves
+every log-probability of a chat model by nats.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from agentgym.store import RunFolder
+
+#: ``tiny``: built on the spot, or saved from there; ``adapters``: LoRA on a pre-trained model.
+Kind = Literal["tiny", "pre-trained", "adapters"]
+
+#: In the ``config.json`` of models that were built on the spot.
+MARK = "agentgym_tiny"
+
+
+class ByModel(NamedTuple):
+    """An option's default for each kind of model."""
+
+    tiny: Any
+    pretrained: Any
+    adapters: Any
+
+    def of(self, kind: Kind) -> Any:
+        """The one for a kind."""
+        return self[("tiny", "pre-trained", "adapters").index(kind)]
+
+
+DEFAULTS = {
+    "instructions": ByModel(False, True, True),
+    "max_new_tokens": ByModel(32, 512, 512),
+    "lr": ByModel(3e-4, 1e-6, 1e-5),
+    "warm_start_lr": ByModel(2e-3, 1e-5, 1e-5),
+}
+
+
+#: How messages call them.
+WORDS: dict[Kind, str] = {
+    "tiny": "tiny model",
+    "pre-trained": "pre-trained model",
+    "adapters": "adapters on a pre-trained model",
+}
+
+
+def kind_of(model: str, *, lora: bool = False) -> Kind:
+    """What kind of model a name stands for. Reads small files of local folders only; a hub's models are pre-trained.
+
+    Args:
+        model: as for ``--model``; also the folder of a run, for its newest checkpoint.
+        lora: whether adapters will be trained.
+    """
+    if model == "tiny":
+        return "tiny"
+    folder = Path(model)
+    if (folder / "run.yaml").is_file() and (checkpoints := RunFolder(folder).checkpoints()):
+        folder = list(checkpoints.values())[-1]
+    adapters = (folder / "adapter_config.json").is_file()
+    if _mentions(folder / "base" / "config.json" if adapters else folder / "config.json", MARK):
+        return "tiny"
+    return "adapters" if adapters or lora else "pre-trained"
+
+
+def _mentions(file: Path, key: str) -> bool:
+    """Whether a file is a JSON object in which the key is true."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get(key) is True

@@ -1,0 +1,87 @@
+"""Options whose default depends on the model: a pre-trained one is not moved as a model of random weights is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from small_runs import BASE, start
+
+from agentgym.store import RunFolder
+from agentgym.trainers.config import TrainConfig
+from agentgym.trainers.defaults import DEFAULTS, MARK, kind_of
+
+RANDOM = {"lr": 3e-4, "warm_start_lr": 2e-3, "max_new_tokens": 32, "instructions": False}
+TRAINED = {"lr": 1e-6, "warm_start_lr": 1e-5, "max_new_tokens": 512, "instructions": True}
+ADAPTED = TRAINED | {"lr": 1e-5}
+
+
+def options(**given):
+    config = TrainConfig.checked({"env": "some/World-v0"} | given)
+    return {name: getattr(config, name) for name in RANDOM}
+
+
+@pytest.fixture
+def stranger(small, tmp_path):
+    """The folder of a model that was not built here."""
+    model, tokenizer = small()
+    path = tmp_path / "stranger"
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    config = json.loads((path / "config.json").read_text())
+    assert config.pop(MARK) is True
+    (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+def test_a_pretrained_model_has_other_options_than_a_tiny_one(stranger):
+    assert set(RANDOM) <= set(DEFAULTS)
+    assert options() == options(model="tiny") == options(lora=4) == RANDOM
+    assert options(model=str(stranger)) == options(model="some/hub-name") == TRAINED
+    assert options(model=str(stranger), lora=4) == options(model="some/hub-name", lora=4) == ADAPTED
+
+
+def test_what_is_given_wins_and_null_is_not_given(stranger):
+    given = {"lr": 0.5, "warm_start_lr": 0.25, "max_new_tokens": 7, "instructions": False}
+    for model in ("tiny", str(stranger)):
+        assert options(model=model, **given) == given
+        assert options(model=model, **dict.fromkeys(given)) == options(model=model)
+
+
+def test_saved_tiny_models_stay_tiny(small, tmp_path):
+    """A checkpoint's, an adapter's beside its model, and the folder of a run."""
+    for name, lora in (("run", None), ("adapted", 4)):
+        training = start(tmp_path / name, updates=0, warm_start=0, lora=lora)
+        checkpoint = training.folder.latest_checkpoint()[1]
+        for model in (checkpoint, training.folder.path):
+            assert kind_of(str(model)) == "tiny"
+            assert options(model=str(model)) == RANDOM
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for content in ("{", "[1]", '{"agentgym_tiny": "yes"}'):
+        (damaged / "config.json").write_text(content)
+        assert kind_of(str(damaged)) == "pre-trained"
+
+
+def test_a_run_records_and_shows_what_it_does(stranger, tmp_path):
+    told = []
+    free = dict.fromkeys(RANDOM)
+    small = {"updates": 1, "max_turns": 1, "groups": 1, "group_size": 2, "eval_episodes": 1, "max_context": 64}
+    options = small | free | {"model": str(stranger), "warm_start": 2}
+    training = start(tmp_path / "run", lambda stage, figures: told.append((stage, dict(figures))), **options)
+    assert told[0] == ("pre-trained model", {"lr": 1e-6, "max_new_tokens": 512, "warm_start_lr": 1e-5})
+    recorded = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())
+    assert {name: recorded[name] for name in TRAINED} == TRAINED
+    assert training.config.lr == 1e-6
+    episodes = list(RunFolder(tmp_path / "run").episodes())
+    text = training._model([])[1].decode(episodes[0].contexts()[0])
+    assert "Write the colour that you see." in text
+
+
+def test_the_tiny_model_of_a_run_keeps_its_own(tmp_path):
+    told = []
+    free = dict.fromkeys(RANDOM)
+    start(tmp_path / "run", lambda *event: told.append(event), **free, updates=0, warm_start=0)
+    assert told[0] == ("tiny model", {"lr": 3e-4, "max_new_tokens": 32})
+    assert BASE["lr"] == 1e-3  # what other tests ask for is not what is the default
