@@ -80,6 +80,15 @@ def test_any_text_is_an_answer(text: str) -> None:
     assert equal(text, "42") in (True, False)
 
 
+ODD = [*"0123456789/-+.,%$()[]{}eE^_ ×½²①٣−⁄€:'`*", "\\frac", "\\boxed{", "\ud800", "the", "\u200b", "9" * 600]
+
+
+@given(st.lists(st.sampled_from(ODD), max_size=8).map("".join), st.sampled_from(["5", "1/2", "[1, 3.50]", "red"]))
+def test_what_looks_like_a_number_never_raises(answer: str, expected: str) -> None:
+    assert equal(answer, expected) in (True, False)
+    assert equal(expected, answer) in (True, False)
+
+
 @given(st.integers(), st.integers(1, 10**6))
 def test_spellings_of_one_number(whole: int, below: int) -> None:
     assert equal(f"{whole:,}", str(whole))

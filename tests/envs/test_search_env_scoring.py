@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentgym import make
 from agentgym.envs.search.scoring import exact_match, f1, tokens
 
 
@@ -52,6 +53,8 @@ def test_the_same_answer(answer: str, accepted: str) -> None:
         ("!", "?"),
         ("1/0", "10"),
         ("B", "A"),
+        ("/5", "1/5"),
+        ("-/5", "-1/5"),
     ],
 )
 def test_another_answer(answer: str, accepted: str) -> None:
@@ -83,6 +86,22 @@ def test_any_text_has_a_score(answer: str, other: str) -> None:
     assert exact_match(answer, [other]) <= f1(answer, [other])
     assert f1(answer, [other]) == pytest.approx(f1(other, [answer]))
     assert exact_match(answer, [answer]) == float(bool(tokens(answer)))
+
+
+ODD = [*"0123456789/-+.,%()[]{}eE^_ ×½²①٣−⁄€:'", "\\frac", "\\boxed{", "\ud800", "the", "\u200b", "9" * 60]
+
+
+@given(st.lists(st.sampled_from(ODD), max_size=8).map("".join), st.sampled_from(["5", "1/2", "-3.5 men"]))
+def test_what_looks_like_a_number_never_raises(answer: str, accepted: str) -> None:
+    assert 0.0 <= exact_match(answer, [accepted]) <= f1(answer, [accepted]) <= 1.0
+
+
+@pytest.mark.parametrize("answer", ["/5", "-/5", "+⁄5", "5/0", "-", "/", ".", "½/", "\ud800/5"])
+def test_an_answer_that_is_nearly_a_number_ends_the_episode_as_a_failure(answer: str) -> None:
+    env = make("agentgym/Search-v0")
+    env.reset(seed=0)
+    _, reward, terminated, _, info = env.step(f"<answer>{answer}</answer>")
+    assert (reward, terminated, info["success"]) == (0.0, True, False)
 
 
 @given(st.fractions(max_denominator=1000), st.fractions(max_denominator=1000))

@@ -24,7 +24,8 @@ def passed(sandbox: Sandbox, program: str, tests: Sequence[Sequence[str]], *, st
         stop: at the first test that fails.
 
     Raises:
-        ToolError: the sandbox failed; nothing is known about the program.
+        WorldFault: the sandbox died and cannot be started again; nothing is known about the program. A program that
+            ends what watches it has failed that test.
     """
     if len(program) > MAX_PROGRAM:
         return 0

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import queue
@@ -15,11 +17,10 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from agentgym.errors import MissingExtra, ToolError
+from agentgym.errors import MissingExtra, WorldFault
 
 SECONDS = 10.0  #: for one answer
-_START_SECONDS = 60.0  #: for the first, which imports
-
+_START_SECONDS = 60.0  #: to load a verifier
 _MEMORY = 4 << 30  #: bytes of address space
 
 _lock = threading.Lock()
@@ -39,7 +40,7 @@ class _Child:
             env=environment,
         )
         self.replies: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self.seconds = _START_SECONDS
+        self.loaded: set[str] = set()  # kinds of questions that it can answer
         threading.Thread(target=self._read, name="agentgym-verifier", daemon=True).start()
 
     def _read(self) -> None:
@@ -49,49 +50,54 @@ class _Child:
                 self.replies.put(line)
         self.replies.put("")
 
-    def ask(self, line: str) -> str:
-        """The reply; empty where there was none in time."""
+    def ask(self, question: Mapping[str, Any], seconds: float) -> dict[str, Any] | None:
+        """The reply; None where there was none in time."""
         assert self.process.stdin is not None
         try:
-            self.process.stdin.write(line + "\n")
+            self.process.stdin.write(json.dumps(question) + "\n")
             self.process.stdin.flush()
-            reply = self.replies.get(timeout=self.seconds)
+            reply = self.replies.get(timeout=seconds)
         except (OSError, queue.Empty):
-            return ""
-        self.seconds = SECONDS
-        return reply
+            return None
+        return dict(json.loads(reply)) if reply else None
 
     def end(self) -> None:
         assert self.process.stdin is not None
         self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # what it never read is flushed here
+            self.process.stdin.close()
 
 
 def ask(question: Mapping[str, Any]) -> object:
-    """What the verifier says; None where it failed or took too long.
+    """What the verifier says; None where it failed over the answer or took too long.
+
+    It is loaded before it sees an answer, so that no answer can be taken for a process that does not start.
 
     Raises:
         MissingExtra: what it needs is not installed.
-        ToolError: the verifying process could not be started at all.
+        WorldFault: the verifying process does not start.
     """
     global _running
     with _lock:
         if _running is None or _running.pid != os.getpid():
             _running = _Child()
-        reply = _running.ask(json.dumps(question))
-        if not reply:
-            first = _running.seconds == _START_SECONDS
-            ended = _running.process.poll()
-            _running.end()
+        child = _running
+        if question["kind"] not in child.loaded:
+            loaded = child.ask({"kind": question["kind"], "load": True}, _START_SECONDS)
+            if loaded is None:
+                child.end()
+                _running = None
+                raise WorldFault(f"the verifying process does not start (status {child.process.returncode})")
+            if "missing" in loaded:
+                raise MissingExtra(*loaded["missing"])
+            child.loaded.add(question["kind"])
+        reply = child.ask(question, SECONDS)
+        if reply is None:
+            child.end()
             _running = None
-            if first and ended is not None:
-                raise ToolError(f"the verifying process ended with status {ended}; nothing is known about the answer")
             return None
-    value = json.loads(reply)
-    if "missing" in value:
-        raise MissingExtra(*value["missing"])
-    return value["result"]
+    return reply["result"]
 
 
 def same_maths(answer: str, expected: str) -> bool:
@@ -104,25 +110,30 @@ def same_maths(answer: str, expected: str) -> bool:
 
 
 def _reply(question: Mapping[str, Any]) -> dict[str, Any]:
-    kind = question["kind"]
+    if question.get("load"):
+        return _loaded(question["kind"])
     try:
-        if kind == "math":
+        if question["kind"] == "math":
             return {"result": _math(question["answer"], question["expected"])}
         from agentgym.envs.code.reasoning import verified
 
         return {"result": verified(*(question[key] for key in ("answer", "name", "index")))}
-    except MissingExtra as error:
-        return {
-            "missing": ["math_verify", "math"] if kind == "math" else ["reasoning_gym", "reasoning"],
-            "why": str(error),
-        }
+    except Exception as error:  # over an odd answer
+        return {"result": None, "why": repr(error)}
+
+
+def _loaded(kind: str) -> dict[str, Any]:
+    module, extra = ("math_verify", "math") if kind == "math" else ("reasoning_gym", "reasoning")
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        return {"missing": [module, extra], "why": str(error)}
+    return {"result": None}
 
 
 def _math(answer: str, expected: str) -> bool:
-    try:
-        from math_verify import parse, verify  # type: ignore[import-untyped,unused-ignore]
-    except ImportError as error:
-        raise MissingExtra("math_verify", "math") from error
+    from math_verify import parse, verify  # type: ignore[import-untyped,unused-ignore]
+
     # Without dollars a text counts as LaTeX only where it is in an environment.
     readings = [parse(text) or parse(f"${text}$") for text in (expected, answer)]
     return bool(readings[0] and readings[1] and verify(*readings))

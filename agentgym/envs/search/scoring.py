@@ -21,7 +21,7 @@ _FRAC = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _BOXED = re.compile(r"\\boxed\s*\{(.*)\}", re.DOTALL)
 _SPACED_OPERATOR = re.compile(r"(?<=[\d)}])\s+([-+*/^])\s+(?=[\d(\\])")
 _VULGAR = re.compile("([¼-¾⅐-⅞])")
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:/\d+)?")
+_NUMBER = re.compile(r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:/\d+)?")
 _DASHES = str.maketrans("−–—‒⁄", "----/")
 _OPERATORS = frozenset("-+*/^.:")
 
@@ -57,7 +57,7 @@ def _overlap(words: tuple[str, ...], others: tuple[str, ...]) -> float:
 def _word(chunk: str) -> str:
     """One word without punctuation, or one number in its usual spelling."""
     bare = "".join(c for c in chunk if unicodedata.category(c) != "Sc").strip("()[]{}\"'`,;:!?%*_").rstrip(".")
-    if len(bare) <= MAX_NUMBER and _NUMBER.fullmatch(bare) and any(c.isdigit() for c in bare):
+    if len(bare) <= MAX_NUMBER and _NUMBER.fullmatch(bare):
         return _number(bare)
     return "".join(c for i, c in enumerate(bare) if _counts(bare, i))
 

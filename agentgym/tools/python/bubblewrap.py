@@ -72,7 +72,7 @@ class BubblewrapSandbox(CageSandbox):
     def interpreter(self) -> str:
         return " ".join(("Python", self._python.version, *self.packages))
 
-    def _start(self) -> Cage:
+    def _start(self, cells: int, spares: int) -> Cage:
         argv = [*_as_nobody(), require_bubblewrap(), *_walls(self._python, self.packages), "--"]
         transport = ProcessTransport([*argv, *command(self._python.executable)], env={"PATH": os.defpath})
         return Cage(
@@ -80,8 +80,8 @@ class BubblewrapSandbox(CageSandbox):
             self.limits,
             mode="namespaces",
             home="/tmp",  # noqa: S108  # inside, a file system of the cell's own
-            slots=self.cells,
-            spares=self.parallel,
+            slots=cells,
+            spares=spares,
             packages=[_PACKAGES.format(number) for number in range(len(self.packages))],
         )
 

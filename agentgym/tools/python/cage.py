@@ -14,9 +14,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from agentgym.errors import SandboxUnavailable, ToolError
+from agentgym.errors import SandboxUnavailable, WorldFault
 from agentgym.tools.python.inside import frames
-from agentgym.tools.python.protocol import Failure, Limit, Limits, PythonError, Result
+from agentgym.tools.python.protocol import (
+    Failure,
+    Limit,
+    Limits,
+    PythonError,
+    Result,
+    SandboxDied,
+    ended_by_code,
+)
 
 #: Standard modules that a model's code often imports; loaded once, inherited by every worker.
 PRELOAD = (
@@ -214,7 +222,7 @@ class Cage:
         cell = self.open()
         try:
             first = self.call(cell, b"", "1", b"", (), one_shot=True)
-        except ToolError:
+        except WorldFault:
             raise OSError("the first call failed") from None
         if first.value != "1":
             raise OSError(str(first.error))
@@ -233,8 +241,11 @@ class Cage:
     ) -> Result:
         """Run one call in ``cell`` and wait for it. ``files``: names and contents in turn.
 
+        A keeper that ends during the call was alone with this code, so that is the code's failure.
+
         Raises:
-            ToolError: the cage broke, or every cell is taken.
+            SandboxDied: the cage broke, with all cells in it.
+            WorldFault: every cell is taken.
         """
         answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
         fields = frames.pack(seed, code.encode(errors="surrogatepass"), stdin, *files)
@@ -244,13 +255,15 @@ class Cage:
             kind, answer = answers.get(timeout=self.limits.wall + _GRACE)
         except (OSError, queue.Empty):
             self.close()
-            raise ToolError("the sandbox stopped answering and was ended; call again to start a new one") from None
+            raise SandboxDied("the sandbox stopped answering and was ended") from None
         finally:
             self._waiting.pop(cell, None)
         if kind != frames.RESULT and answer == b"full":
-            raise ToolError("every cell of the sandbox is taken; close sessions, or open it with more cells")
+            raise WorldFault("every cell of the sandbox is taken; close sessions, or open it with more cells")
+        if (kind, answer) == _HUNG_UP:
+            raise SandboxDied(f"the sandbox ended during the call: {self._transport.complaint()}".rstrip(": "))
         if kind != frames.RESULT:
-            raise ToolError(f"the sandbox cell ended during the call {self._transport.complaint()}".rstrip())
+            return ended_by_code(stateless=one_shot)
         return read_result(answer, self.limits, stateless=one_shot)
 
     def end(self, cell: int) -> None:

@@ -80,12 +80,12 @@ class DockerSandbox(CageSandbox):
                 "or name yours by image=..."
             ) from None
 
-    def _start(self) -> Cage:
+    def _start(self, cells: int, spares: int) -> Cage:
         import docker.errors
 
         uid_base = 20000 + secrets.randbelow(9000)  # process limits count per user id, on all containers together
         try:
-            transport = ContainerTransport(self._client, self._options(uid_base))
+            transport = ContainerTransport(self._client, self._options(uid_base, cells))
         except docker.errors.DockerException as error:
             raise SandboxUnavailable(f"the container did not start: {last_line(str(error).encode())}") from None
         return Cage(
@@ -93,16 +93,16 @@ class DockerSandbox(CageSandbox):
             self.limits,
             mode="uids",
             home="/tmp/{slot}",  # noqa: S108  # a tmpfs of the cell's own
-            slots=self.cells,
-            spares=self.parallel,
+            slots=cells,
+            spares=spares,
             uid_base=uid_base,
         )
 
-    def _options(self, uid_base: int) -> dict[str, Any]:
+    def _options(self, uid_base: int, cells: int) -> dict[str, Any]:
         limits = self.limits
         homes = {
             f"/tmp/{slot}": f"size={limits.disk},nr_inodes=16384,mode=0700,uid={uid_base + slot},gid={uid_base + slot}"  # noqa: S108
-            for slot in range(self.cells)
+            for slot in range(cells)
         }
         return {
             "image": self.image,
@@ -117,7 +117,7 @@ class DockerSandbox(CageSandbox):
             "cap_add": ["SETUID", "SETGID"],
             "security_opt": ["no-new-privileges"],
             "ipc_mode": "none",
-            "pids_limit": self.cells * 3 + self.parallel * limits.processes + 16,
+            "pids_limit": cells * 3 + self.parallel * limits.processes + 16,
             "mem_limit": self.memory,
             "memswap_limit": self.memory,
             "tmpfs": {"/tmp": "size=64k,mode=0711", **homes},  # noqa: S108

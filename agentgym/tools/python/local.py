@@ -48,10 +48,10 @@ class UnsafeLocalSandbox(CageSandbox):
     def interpreter(self) -> str:
         return f"Python {sys.version.split()[0]}"
 
-    def _start(self) -> Cage:
-        home = str(Path(self._folder.name) / "{slot}")
+    def _start(self, cells: int, spares: int) -> Cage:
+        home = str(Path(tempfile.mkdtemp(dir=self._folder.name)) / "{slot}")  # a dead cage leaves its own behind
         transport = ProcessTransport(command(sys.executable), env={"PYTHONHASHSEED": "0"})
-        return Cage(transport, self.limits, mode="unsafe", home=home, slots=self.cells, spares=1)
+        return Cage(transport, self.limits, mode="unsafe", home=home, slots=cells, spares=1)
 
     def close(self) -> None:
         super().close()

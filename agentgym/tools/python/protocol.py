@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Protocol, Self
 
-from agentgym.errors import UsageError
+from agentgym.errors import UsageError, WorldFault
 
 MIB = 1024 * 1024
 
@@ -133,6 +133,16 @@ class Result:
         return "\n".join(part.rstrip("\n") for part in parts if part) or "[no output]"
 
 
+class SandboxDied(WorldFault):
+    """The process that holds all cells ended during a call, by whoever's code; the next call starts another one."""
+
+
+def ended_by_code(*, stateless: bool) -> Result:
+    """The result of code that ended what watches it: its own failure, not the sandbox's."""
+    error = PythonError(Failure.EXITED, message="the code ended the sandbox process that ran it")
+    return Result(error=error, lost=not stateless)
+
+
 class Session(Protocol):
     """A live interpreter: what one call defines, the next one sees."""
 
@@ -182,7 +192,7 @@ class Sandbox(Protocol):
 
         Raises:
             UsageError: an input is larger than the limits allow, or a path leaves the working directory.
-            ToolError: the sandbox itself failed; nothing is known about the code.
+            WorldFault: the sandbox itself failed and cannot be started again; nothing is known about the code.
         """
 
     def session(self, *, seed: int | None = None) -> Session:

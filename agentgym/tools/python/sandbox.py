@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Self
 
 from agentgym.env import digest
-from agentgym.errors import UsageError
+from agentgym.errors import SandboxUnavailable, UsageError, WorldFault
 from agentgym.tools.python.cage import Cage
-from agentgym.tools.python.protocol import Limits, Result, Session
+from agentgym.tools.python.protocol import Limits, Result, SandboxDied, Session, ended_by_code
 from agentgym.tools.python.session import PythonSession
 
 _OPEN: weakref.WeakSet[CageSandbox] = weakref.WeakSet()
@@ -22,6 +23,9 @@ _OPEN: weakref.WeakSet[CageSandbox] = weakref.WeakSet()
 
 class CageSandbox(ABC):
     """A sandbox whose calls run in cells of one cage; a cage that died is started again by the next call.
+
+    Whatever ran in a cage when it died runs once more, in a cage of its own: code that ends that one too has failed
+    (:attr:`Failure.EXITED`), and takes nobody's result with it.
 
     Args:
         limits: what one call may use.
@@ -38,13 +42,18 @@ class CageSandbox(ABC):
         self.cells = cells + self.parallel  # those kept ready take none of the caller's
         self._turn = threading.BoundedSemaphore(self.parallel)
         self._starting = threading.Lock()
+        self._suspecting = threading.Lock()
         self._cage: Cage | None = None
         self._owner = os.getpid()
         _OPEN.add(self)
 
     @abstractmethod
-    def _start(self) -> Cage:
+    def _start(self, cells: int, spares: int) -> Cage:
         """Start a cage.
+
+        Args:
+            cells: sessions and running calls at the same time.
+            spares: cells kept ready for stateless calls.
 
         Raises:
             SandboxUnavailable: it cannot be started here; says what to install.
@@ -60,15 +69,43 @@ class CageSandbox(ABC):
         return digest(self.kind, self.interpreter, self.limits)
 
     def cage(self) -> Cage:
-        """The running cage; starts one where there is none."""
+        """The running cage; starts one where there is none.
+
+        Raises:
+            SandboxUnavailable: the first one cannot be started; says what to install.
+            WorldFault: the one that was there died, and no other can be started.
+        """
         with self._starting:
             if os.getpid() != self._owner:
                 raise UsageError("this sandbox belongs to the process before a fork; open one in every process")
-            if self._cage is None or not self._cage.alive:
-                if self._cage is not None:
-                    self._cage.close()
-                self._cage = self._start()
+            if self._cage is None:
+                self._cage = self._start(self.cells, self.parallel)
+            elif not self._cage.alive:
+                self._cage.close()
+                self._cage = self._restarted(self.cells, self.parallel)
             return self._cage
+
+    def _restarted(self, cells: int, spares: int) -> Cage:
+        try:
+            return self._start(cells, spares)
+        except SandboxUnavailable as error:
+            raise WorldFault(f"the sandbox died and cannot be started again: {error}") from error
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[Cage]:
+        """A cage for one suspect at a time: what dies in it died by the suspect's code.
+
+        Raises:
+            WorldFault: it cannot be started, or the sandbox was closed.
+        """
+        if self._cage is None:
+            raise WorldFault("the sandbox was closed during the call")
+        with self._suspecting:
+            cage = self._restarted(2, 1)
+            try:
+                yield cage
+            finally:
+                cage.close()
 
     def run(
         self,
@@ -81,7 +118,14 @@ class CageSandbox(ABC):
         if session is not None:
             return session.run(code, stdin=stdin, files=files)
         cage = self.cage()
-        return self.call(cage, cage.open(), code, stdin, files, one_shot=True)
+        try:
+            return self.call(cage, cage.open(), code, stdin, files, one_shot=True)
+        except SandboxDied:
+            with self.alone() as own:
+                try:
+                    return self.call(own, own.open(), code, stdin, files, one_shot=True)
+                except SandboxDied:
+                    return ended_by_code(stateless=True)
 
     def call(
         self,
@@ -107,9 +151,9 @@ class CageSandbox(ABC):
 
     def close(self) -> None:
         with self._starting:
-            if self._cage is not None and os.getpid() == self._owner:
-                self._cage.close()
-            self._cage = None
+            cage, self._cage = self._cage, None  # whoever waits for a result sees that it was closed, and did not die
+            if cage is not None and os.getpid() == self._owner:
+                cage.close()
 
     def __enter__(self) -> Self:
         return self

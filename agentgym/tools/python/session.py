@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from agentgym.errors import ForkError, UsageError
+from agentgym.errors import ForkError, UsageError, WorldFault
 from agentgym.tools.python.cage import Cage
-from agentgym.tools.python.protocol import Result
+from agentgym.tools.python.protocol import Result, SandboxDied, ended_by_code
 
 if TYPE_CHECKING:
     from agentgym.tools.python.sandbox import CageSandbox
@@ -28,7 +28,8 @@ class PythonSession:
     """A session of a sandbox: variables, imports and files live on from call to call.
 
     Between calls its processes are stopped, so nothing runs on. A call that kills the interpreter (a timeout,
-    ``os._exit``, too much memory) says so by ``Result.lost``; the next call starts in an empty one.
+    ``os._exit``, too much memory) says so by ``Result.lost``; the next call starts in an empty one. Where the sandbox
+    dies of another session's code, the calls are played again in the next one, as for a fork.
 
     Forking replays: the copy plays every call since the interpreter was empty, and each must give the result it gave.
     Copying the process itself would be faster and unsound: two copies would share files, children and the power to
@@ -52,23 +53,35 @@ class PythonSession:
 
         Raises:
             UsageError: the session is closed, or an input is larger than the limits allow.
-            ToolError: the sandbox itself failed; the session's state is gone.
+            WorldFault: the sandbox itself failed, and the session could not be brought back; its state is gone.
         """
         if self._closed:
             raise UsageError("this session is closed; open a new one")
-        result = self._play(code, stdin, files or {})
+        history, suspect = tuple(self.calls), self._cage is None or self._cage.alive
+        try:
+            result = self._play(code, stdin, files or {})
+        except SandboxDied:
+            if suspect and self._ends_a_cage(history, code, stdin, files or {}):
+                result = ended_by_code(stateless=False)
+            else:
+                self._bring_back(history)
+                result = self._play(code, stdin, files or {})
         if result.lost:
             self._forget()
         else:
             self.calls.append(Call(code, stdin, tuple((files or {}).items()), result))
         return result
 
+    @property
+    def _seed(self) -> bytes:
+        return b"" if self.seed is None else str(self.seed).encode()
+
     def _play(self, code: str, stdin: str, files: Mapping[str, str | bytes]) -> Result:
         cage, seed = self._cage, b""
         if cage is None:
             cage = self.sandbox.cage()
             self._cell = cage.open()
-            seed = b"" if self.seed is None else str(self.seed).encode()
+            seed = self._seed
         try:
             result = self.sandbox.call(cage, self._cell, code, stdin, files, seed=seed)
         except UsageError:
@@ -79,6 +92,31 @@ class PythonSession:
             raise
         self._cage = cage
         return result
+
+    def _ends_a_cage(self, history: Sequence[Call], code: str, stdin: str, files: Mapping[str, str | bytes]) -> bool:
+        """Whether a cage with nothing else in it dies of this session's calls and of this one."""
+        with self.sandbox.alone() as cage:
+            cell, seed = cage.open(), self._seed
+            try:
+                for call in (*history, Call(code, stdin, tuple(files.items()), Result())):
+                    self.sandbox.call(cage, cell, call.code, call.stdin, dict(call.files), seed=seed)
+                    seed = b""
+            except SandboxDied:
+                return True
+            return False
+
+    def _bring_back(self, history: Sequence[Call]) -> None:
+        """Play the calls again, in the next cage."""
+        for number, call in enumerate(history, 1):
+            result = self._play(call.code, call.stdin, dict(call.files))
+            if result != call.result:
+                assert self._cage is not None
+                self._cage.end(self._cell)
+                self._forget()
+                raise WorldFault(
+                    f"the sandbox died, and call {number} of {len(history)} gave another result when played again"
+                )
+            self.calls.append(call)
 
     def _forget(self) -> None:
         self._cage = None

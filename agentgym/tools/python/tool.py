@@ -149,7 +149,8 @@ class Interpreter:
         """What the model sees of the result.
 
         Raises:
-            ToolError: the code failed, or the sandbox did.
+            ToolError: the code failed.
+            WorldFault: the sandbox did.
         """
         files, self._empty = (self._files if self._empty else {}), True
         result = self._session.run(unfenced(code), files=files)

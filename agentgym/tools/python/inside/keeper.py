@@ -217,9 +217,12 @@ class Keeper:
 
     def _proportional(self, pid: int) -> int:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            for line in confine.read_at(self.proc, f"{pid}/smaps_rollup").splitlines():
-                if line.startswith(b"Pss_Anon:"):
-                    return int(line.split()[1]) * 1024
+            try:
+                for line in confine.read_at(self.proc, f"{pid}/smaps_rollup").splitlines():
+                    if line.startswith(b"Pss_Anon:"):
+                        return int(line.split()[1]) * 1024
+            except PermissionError:  # it made itself unreadable: all that it maps is its own
+                return self._status(pid)[0]
         return 0
 
 
