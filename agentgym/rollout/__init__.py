@@ -18,7 +18,8 @@ Promises, each with a test in ``tests/core/test_rollout.py``:
 8. Every random draw is keyed by lineage (run key, group, root or branch, turn), so the draws do not depend on timing.
    Inline, and in lockstep, a policy also meets its requests in a fixed order, so a run is reproducible to the byte; in
    threads without lockstep it is not, because a model's numbers depend on which requests are computed together.
-9. A group of size G ends with G episodes, however many of them were forked; a state is branched at most once.
+9. A group of size G ends with G episodes, however many of them were forked; a state is branched at most once. An
+   episode that the branching rule does not keep comes beside them, without a group.
 10. An environment with a method ``charge`` is told what each reply used, before the action is played.
 
 The engine is in :mod:`agentgym.rollout.engine`, how it calls environments in :mod:`agentgym.rollout.stepping`, what

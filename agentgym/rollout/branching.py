@@ -36,6 +36,9 @@ class Branching(Protocol):
     def refill(self, group: GroupState, last: Episode) -> int:
         """How many more roots to start now that ``last`` finished and nothing is left that could branch; at least 1."""
 
+    def keeps(self, group: GroupState, episode: Episode) -> bool:
+        """Whether a finished episode is one of its group; one that is not is handed out without a group."""
+
     def ended(self, episode: Episode) -> None:
         """An episode has finished."""
 
@@ -62,6 +65,9 @@ class Independent:
 
     def refill(self, group: GroupState, last: Episode) -> int:
         return group.room
+
+    def keeps(self, group: GroupState, episode: Episode) -> bool:
+        return True
 
     def ended(self, episode: Episode) -> None:
         return

@@ -314,8 +314,12 @@ class Rollout:
             if failure is None:
                 stop, success, failure = StopReason.POLICY_ERROR, None, f"release: {returned.explain(error)}"
         del self._running[id(episode)], state.living[episode.id]
-        state.finished += 1
         done = episode.record(self.env_id, self._fingerprint, stop, success, final, failure)
+        if self.branching.keeps(state, done):
+            state.finished += 1
+        else:
+            done = replace(done, group="")
+            state.claimed -= 1
         self._done.append(done)
         self.branching.ended(done)
         if episode.env is not None:

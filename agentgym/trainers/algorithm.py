@@ -54,6 +54,7 @@ class Algorithm:
         reward: rewards of turns as learning sees them, ``(turns, reward) -> reward``.
         credit: reward -> advantage of each turn.
         critic: reward -> advantage by the critic, which learns the value plus this; None: there is no critic.
+        critic_lr: learning rate of the critic's own weights; None: ten times that of the policy.
         weights: factors >= 0 per action token, ``(turns, tokens) -> weight``; multiplied.
         surrogate: loss per token.
         penalties: further loss per token.
@@ -69,6 +70,7 @@ class Algorithm:
     reward: Part = field(default_factory=paid)
     credit: Part = field(default_factory=lambda: chain(outcome(), standardize()))
     critic: Part | None = None
+    critic_lr: float | None = None
     weights: tuple[Any, ...] = ()
     surrogate: Any = field(default_factory=surrogate)
     penalties: tuple[Any, ...] = ()

@@ -85,7 +85,8 @@ def entropy_branching(
         penalty: AEPO (2510.14545): P is multiplied by 1 − penalty·l, l the number of branchings directly before on the
             path.
         allocation: AEPO's β of the number of roots: one episode is played first, then size · σ(β(H_root − H_tool))
-            roots are the group's due, H the mean entropy (nats) at its first action and at its later ones.
+            roots are the group's due, H the mean entropy (nats) at its first action and at its later ones. It counts as
+            one of them, unless one is due: then it is left out of the group, because it was never branched.
 
     Raises:
         UsageError: a value is outside its range; during a rollout: the policy gives no entropies.

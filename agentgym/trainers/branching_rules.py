@@ -128,10 +128,19 @@ class Entropy(Chance):
         return 1 if self.allocation is not None else super().roots(size)
 
     def refill(self, group: GroupState, last: Episode) -> int:
-        if self.allocation is None or group.roots > 1 or last.failed or len(last.turns) < 2:
-            return group.room
-        first, *later = (_mean_entropy(t.sample, self.window) for t in last.turns)
-        return max(1, root_share(group.group.size, first - float(np.mean(later)), self.allocation) - 1)
+        due = self._due(group, last)
+        return group.room if due is None else max(1, due - 1)
+
+    def keeps(self, group: GroupState, episode: Episode) -> bool:
+        """With one root due, the first episode, which was never branched, makes room for one that can be."""
+        return self._due(group, episode) != 1 or group.group.size == 1
+
+    def _due(self, group: GroupState, first: Episode) -> int | None:
+        """Roots of the group, by its first episode; None where that says nothing."""
+        if self.allocation is None or first.member != 0 or first.failed or len(first.turns) < 2:
+            return None
+        start, *later = (_mean_entropy(t.sample, self.window) for t in first.turns)
+        return root_share(group.group.size, start - float(np.mean(later)), self.allocation)
 
     def branches(self, episode: Running, reply: Reply) -> int:
         if self.allocation is not None and episode.member == 0:

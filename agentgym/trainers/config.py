@@ -90,7 +90,9 @@ class TrainConfig(BaseModel):
 
     optimizer: Literal["adamw", "muon"] = Field(default="adamw", description="of the policy updates")
     lr: PositiveFloat = Field(default=DEFAULTS["lr"].tiny, description="learning rate")
-    lr_end: float = Field(default=1.0, ge=0, description="the learning rate falls linearly to this share of itself")
+    lr_end: float = Field(
+        default=1.0, ge=0, description="the learning rate falls linearly, to this share of itself at the last update"
+    )
     weight_decay: float = Field(default=0.0, ge=0)
     epochs: PositiveInt = Field(default=1, description="passes over an update's episodes")
     minibatches: PositiveInt = Field(default=1, description="optimiser steps per pass")
@@ -154,6 +156,10 @@ class TrainConfig(BaseModel):
     def _as_text(cls, value: Any) -> Any:
         """``budget=4`` comes as a number."""
         return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    def learning_rate(self, update: int) -> float:
+        """Of update 1, 2, …: falls linearly from ``lr`` at the first to its share ``lr_end`` at the last."""
+        return self.lr * (1 - (1 - self.lr_end) * (update - 1) / max(1, self.updates - 1))
 
     @classmethod
     def checked(cls, values: dict[str, Any]) -> TrainConfig:

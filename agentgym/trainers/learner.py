@@ -30,6 +30,7 @@ from agentgym.trainers.turns import Part, TurnTable
 from agentgym.trainers.weights import product
 
 Floats = NDArray[np.float64]
+CRITIC_LR = 10.0  #: learning rate of the value head over the policy's, where the algorithm names none
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,11 @@ class Learner:
         self.scorer = Scorer(model)
         self.reference = Scorer(copy.deepcopy(model).requires_grad_(False)) if frozen else None
         self.values = _value_head(model) if algorithm.critic is not None else None
-        extra = list(self.values.parameters()) if self.values is not None else []
+        head = list(self.values.parameters()) if self.values is not None else []
         how = self.how
         options = {"lr": how.lr, "weight_decay": how.weight_decay, "betas": how.betas}
-        self.optimizer = Optimizer.of(how.optimizer, model, extra, **options)
+        head_lr = CRITIC_LR * how.lr if algorithm.critic_lr is None else algorithm.critic_lr
+        self.optimizer = Optimizer.of(how.optimizer, model, head, head_lr=head_lr, **options)
         self.dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
         self.updates = 0
 

@@ -11,6 +11,7 @@ from torch import nn
 from agentgym.errors import UsageError
 
 Name = Literal["adamw", "muon"]
+_RATIO = "ratio"  # key of a parameter group: its learning rate over that of the others
 
 
 class Optimizer:
@@ -25,6 +26,9 @@ class Optimizer:
         name: which.
         matrices: weights inside the network with two dimensions.
         rest: all other weights.
+        head: weights of a head beside the model.
+        lr: of the model's weights.
+        head_lr: of the head's; it rises and falls as ``lr`` does.
 
     Raises:
         UsageError: this torch has no Muon (it came with 2.9).
@@ -35,13 +39,15 @@ class Optimizer:
         name: Name,
         matrices: Iterable[nn.Parameter],
         rest: Iterable[nn.Parameter],
+        head: Iterable[nn.Parameter] = (),
         *,
         lr: float,
+        head_lr: float | None = None,
         weight_decay: float,
         betas: tuple[float, float],
     ) -> None:
-        inner, outer = list(matrices), list(rest)
-        self.parameters = [*inner, *outer]
+        inner, outer, beside = list(matrices), list(rest), list(head)
+        self.parameters = [*inner, *outer, *beside]
         self._all: list[torch.optim.Optimizer] = []
         if name == "muon":
             if not hasattr(torch.optim, "Muon"):
@@ -49,24 +55,28 @@ class Optimizer:
             muon = torch.optim.Muon(inner, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
             self._all.append(muon)
         else:
-            outer = self.parameters
+            outer = [*inner, *outer]
         if outer:  # adapters are matrices only: Muon takes them all
             self._all.append(torch.optim.AdamW(outer, lr=lr, weight_decay=weight_decay, betas=betas))
+        if beside:
+            of_head = {"params": beside, _RATIO: 1.0 if head_lr is None else head_lr / lr}
+            self._all.append(torch.optim.AdamW([of_head], weight_decay=weight_decay, betas=betas))
+        self.set_lr(lr)
 
     @classmethod
-    def of(cls, name: Name, model: Any, extra: Iterable[nn.Parameter], **options: Any) -> Optimizer:
+    def of(cls, name: Name, model: Any, head: Iterable[nn.Parameter], **options: Any) -> Optimizer:
         """For a language model's trainable weights, and those of a head beside it."""
         outside = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None}
         trained = [p for p in model.parameters() if p.requires_grad]
         matrices = [p for p in trained if p.ndim == 2 and id(p) not in outside]
         inner = {id(p) for p in matrices}
-        return cls(name, matrices, [*(p for p in trained if id(p) not in inner), *extra], **options)
+        return cls(name, matrices, [p for p in trained if id(p) not in inner], head, **options)
 
     def set_lr(self, lr: float) -> None:
-        """The learning rate of the next step."""
+        """The learning rate of the next step; the head's in its own proportion to it."""
         for optimizer in self._all:
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group.get(_RATIO, 1.0)
 
     def zero_grad(self) -> None:
         """Forget the gradients."""

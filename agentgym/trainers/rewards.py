@@ -20,16 +20,17 @@ def paid() -> Part:
 
 
 @named
-def overlong(limit: int, buffer: int, factor: float = 1.0, column: str = "tokens") -> Part:
+def overlong(limit: int, buffer: int, factor: float = 1.0, column: str = "tokens", cap: float | None = 1.0) -> Part:
     """DAPO's soft limit on length (2503.14476): the last turn of an episode of length L pays
 
-    −factor · min(1, max(0, (L − (limit − buffer)) / buffer))
+    −factor · min(cap, max(0, (L − (limit − buffer)) / buffer))
 
-    so it is free up to ``limit − buffer`` and costs ``factor`` from ``limit`` on.
+    so it is free up to ``limit − buffer``, and with ``cap=1`` costs ``factor`` from ``limit`` on.
 
     Args:
         limit, buffer: in the unit of ``column``, 0 < buffer <= limit.
         column: what is summed over the episode to make L, e.g. ``tokens`` or ``tool_calls``.
+        cap: None: it goes on growing beyond ``limit`` (TAPO, 2510.07038).
     """
     if not 0 < buffer <= limit:
         raise UsageError(f"overlong needs 0 < buffer <= limit, got limit={limit!r}, buffer={buffer!r}")
@@ -37,7 +38,7 @@ def overlong(limit: int, buffer: int, factor: float = 1.0, column: str = "tokens
     def apply(turns: TurnTable, reward: Floats) -> Floats:
         over = (turns.per_episode(turns.column(column)) - (limit - buffer)) / buffer
         out = reward.copy()
-        out[turns.last] -= factor * np.clip(over, 0.0, 1.0)
+        out[turns.last] -= factor * np.clip(over, 0.0, cap)
         return out
 
     return Part(apply, frozenset({column}))

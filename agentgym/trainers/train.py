@@ -146,8 +146,7 @@ class Training:
         self.update += 1
         episodes, kept = self._played(rollout)
         rolled_out = time.perf_counter()
-        share = 1 - (1 - self.config.lr_end) * (self.update - 1) / max(1, self.config.updates)
-        done = learner.update(kept, lr=self.config.lr * share)
+        done = learner.update(kept, lr=self.config.learning_rate(self.update))
         policy.updated()
         ended = time.perf_counter()
         useful = sum(len(e.own_turns) for e in episodes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -280,8 +281,31 @@ def test_the_first_episode_says_how_many_roots():
     state = GroupState(Group("g", Task(0), 16), claimed=1, roots=1, members=1, finished=1)
     last = Episode("g/0", "e", Task(0), (turn([1.0]), turn([2.0]), turn([4.0])), StopReason.TERMINATED)
     assert rule.refill(state, last) == root_share(16, -2.0, 0.5) - 1 == 3
-    state.roots = 5
-    assert rule.refill(state, last) == 15
+    assert rule.keeps(state, last)
+    assert rule.refill(state, replace(last, member=1)) == 15
+    assert rule.refill(state, replace(last, turns=last.turns[:1])) == 15  # nothing to compare with
+
+
+@pytest.mark.parametrize(("size", "kept"), [(16, True), (2, False), (1, True)])
+def test_with_one_root_due_the_first_episode_is_not_it(size, kept):
+    """Half of a group of two is one root, and it has to be one that could be branched."""
+    rule = begun(entropy_branching(allocation=0.5))
+    state = GroupState(Group("g", Task(0), size), claimed=1, roots=1, members=1, finished=1)
+    level = Episode("g/0", "e", Task(0), (turn([1.0]), turn([1.0])), StopReason.TERMINATED)
+    assert rule.keeps(state, level) is kept
+    assert rule.keeps(state, replace(level, member=1))
+    assert begun(entropy_branching()).keeps(state, level)
+
+
+def test_a_group_of_one_root_has_one_root(small, played):
+    """The rest are its branches; the episode that told how many roots there are comes beside the group."""
+    policy = policy_of(small)
+    rule = entropy_branching(alpha=1.0, allocation=0.5)()
+    episodes = played(policy, groups=3, size=2, branching=rule, turns=4)
+    beside, group = episodes[:3], episodes[3:]
+    assert [(e.group, e.id) for e in beside] == [("", f"g{g}/0") for g in range(3)]
+    assert [(e.group, e.member) for e in group] == [(f"g{g}", m) for g in range(3) for m in (1, 2)]
+    assert [e.parent for e in group] == [None, "g0/1", None, "g1/1", None, "g2/1"]
 
 
 def test_branchings_in_a_row_are_penalised():

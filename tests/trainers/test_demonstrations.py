@@ -14,6 +14,7 @@ from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.contexts import full_history, window
 from agentgym.trainers.demonstrations import exchanged, tokenised
 from agentgym.trainers.imitation import imitate, likelihood
+from agentgym.trainers.learner import Learner
 from agentgym.trainers.model import ModelPolicy
 from agentgym.trainers.rows import rows_of
 
@@ -67,6 +68,24 @@ def test_imitation_learns_the_expert(small, experts):
     with Rollout(letters.Letters, policy) as rollout:
         played = list(rollout.play([Group(f"t{n}", Task(n)) for n in range(3)]))
     assert all(e.success for e in played)
+
+
+def test_the_learning_rate_of_imitation_rises_and_falls(small, experts, monkeypatch):
+    """Over the first 20 steps to that of a line that ends at zero, one step after the last."""
+    rates = []
+    original = Learner.update
+
+    def update(learner, episodes, *, lr=None):
+        done = original(learner, episodes, lr=lr)
+        rates.append(learner.optimizer._all[0].param_groups[0]["lr"])
+        return done
+
+    monkeypatch.setattr(Learner, "update", update)
+    model, tokenizer = small()
+    config = TrainConfig(env="x", warm_start_lr=0.01, warm_start_batch=3, warm_start_epochs=15)
+    list(imitate(model, ModelPolicy(model, tokenizer), experts, config=config))
+    expected = [0.01 * min(1.0, (n + 1) / 20) * (1 - n / 30) for n in range(30)]
+    assert rates == pytest.approx(expected)
 
 
 def test_imitation_is_maximum_likelihood():

@@ -226,8 +226,8 @@ def test_a_turn_without_tokens_has_the_value_of_its_context(world):
 def test_a_critic_learns_the_returns(world):
     """Frozen policy gradient aside, the value loss falls and values move towards the turns' returns."""
     model, _, episodes = world()
-    algorithm = with_part(get_recipe("ppo")(trace=1.0, value_weight=1.0, value_clip=None, whiten=False), "surrogate",
-                          "surrogate(bound=absolute(0.0, 0.0), shape=min_clip())")  # fmt: skip
+    ppo = get_recipe("ppo")(trace=1.0, value_weight=1.0, value_clip=None, whiten=False, critic_lr=1e-2)
+    algorithm = with_part(ppo, "surrogate", "surrogate(bound=absolute(0.0, 0.0), shape=min_clip())")
     episodes = [replace(e, stop=StopReason.TERMINATED) for e in episodes]
     learner = Learner(model, algorithm, Optimisation(lr=1e-2))
     seen = []
@@ -545,6 +545,30 @@ def test_figures(world):
 
 
 # --- optimisers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize(("critic_lr", "ratio"), [(None, 10.0), (0.02, 5.0)])
+def test_the_critic_has_a_learning_rate_of_its_own(world, optimizer, critic_lr, ratio):
+    """A first AdamW step is the learning rate; the head's rises and falls with that of the policy."""
+    model, _, episodes = world()
+    algorithm = get_recipe("ppo")(critic_lr=critic_lr)
+    learner = Learner(model, algorithm, Optimisation(optimizer, lr=0.004, max_grad_norm=1e9))
+    assert learner.optimizer._all[-1].param_groups[0]["lr"] == pytest.approx(ratio * 0.004)
+    before = model.model.norm.weight.detach().clone()
+    learner.update(episodes, lr=0.001)
+    moved = (model.model.norm.weight - before).abs()
+    assert_allclose(float(moved.max().detach()), 0.001, rtol=1e-3)
+    assert_allclose(float(learner.values.bias.abs().detach()), ratio * 0.001, rtol=1e-3)
+    twin = Learner(copy.deepcopy(model), algorithm, Optimisation(optimizer, lr=0.004))
+    twin.load_state_dict(copy.deepcopy(learner.state_dict()))
+    twin.optimizer.set_lr(1.0)
+    assert twin.optimizer._all[-1].param_groups[0]["lr"] == pytest.approx(ratio)
+
+
+def test_search_r1_hands_its_critic_the_learning_rate():
+    assert get_recipe("search_r1")(estimator="ppo", critic_lr=0.3).critic_lr == 0.3
+    assert Algorithm().critic_lr is None
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])

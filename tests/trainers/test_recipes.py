@@ -47,6 +47,7 @@ OTHER = {
     "value_weight": {"value_weight": 0.1},
     "value_clip": {"value_clip": None},
     "whiten": {"whiten": False},
+    "critic_lr": {"critic_lr": 0.1},
 }
 
 

@@ -14,6 +14,7 @@ from agentgym.errors import UnknownName, UsageError
 from agentgym.records import Episode, StopReason, Task, Turn
 from agentgym.store import RunFolder
 from agentgym.trainers.config import TrainConfig
+from agentgym.trainers.learner import Learner
 from agentgym.trainers.model import load
 from agentgym.trainers.summary import in_order, summary
 from agentgym.trainers.train import Training
@@ -152,6 +153,24 @@ def test_training_goes_on_without_tensorboard(tmp_path, monkeypatch):
 
 
 # --- rolling out ------------------------------------------------------------------------------------------------------
+
+
+def test_the_learning_rate_falls_in_equal_steps_to_its_share_at_the_last_update(tmp_path, monkeypatch):
+    config = TrainConfig(env="x", updates=5, lr=0.4, lr_end=0.5)
+    assert [config.learning_rate(u) for u in range(1, 6)] == pytest.approx([0.4, 0.35, 0.3, 0.25, 0.2])
+    assert [TrainConfig(env="x", updates=u, lr=0.4, lr_end=0.0).learning_rate(u) for u in (1, 2, 9)] == [0.4, 0.0, 0.0]
+    assert [TrainConfig(env="x", updates=9, lr=0.4).learning_rate(u) for u in (1, 5, 9)] == [0.4] * 3
+    rates = []
+    original = Learner.update
+
+    def update(learner, episodes, *, lr=None):
+        done = original(learner, episodes, lr=lr)
+        rates.append({g["lr"] for o in learner.optimizer._all for g in o.param_groups})
+        return done
+
+    monkeypatch.setattr(Learner, "update", update)
+    start(tmp_path / "run", updates=3, lr=0.01, lr_end=0.5, warm_start=0, eval_every=0)
+    assert [rate for (rate,) in rates] == pytest.approx([0.01, 0.0075, 0.005])
 
 
 def test_groups_without_spread_are_replaced(tmp_path):

@@ -10,6 +10,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from agentgym.errors import UsageError
+from agentgym.trainers.algorithm import get_recipe
 from agentgym.trainers.control import AdaptiveKL, Controller, constant, cosine, linear, warm_up
 from agentgym.trainers.credit import chain, outcome, to_go
 from agentgym.trainers.rewards import format_penalty, kl, overlong, paid
@@ -116,6 +117,13 @@ def test_overlong_costs_more_and_more_inside_the_buffer(length, cost):
     turns = table(tokens=[length - length // 3, length // 3, 0])
     found = overlong(100, 40, factor=2.0)(turns, turns.reward)
     assert_allclose(found, [0.0, 1.0 - cost, 0.5])
+
+
+def test_overlong_without_a_cap_goes_on_growing():
+    turns = table(tokens=[100, 80, 0])
+    assert_allclose(overlong(100, 40, cap=None)(turns, turns.reward), [0.0, 1.0 - 120 / 40, 0.5])
+    assert_allclose(get_recipe("tapo")(limit=100, buffer=40).reward(
+        turns.with_columns(valid=[True] * 3, terminated=[True] * 3), turns.reward), [0.0, -2.0, 0.5])  # fmt: skip
 
 
 def test_overlong_measures_any_column():

@@ -27,7 +27,8 @@ def aepo_agentic(
 ) -> Algorithm:
     """ARPO that shares a group between roots and branches by entropy, and keeps the gradient of clipped unsure tokens.
 
-    The number of roots is size · σ(β_r(H_root − H_tool)), known from a first episode (which counts as one). P = (α +
+    The number of roots is size · σ(β_r(H_root − H_tool)), known from a first episode, which counts as one if there are
+    more. P = (α +
     β·ΔH) · (1 − penalty·l) after l branchings in a row. A·(1 + a·z), z the z-score of a token's entropy. Tokens that
     became likelier than the upper bound keep that bound as their gradient's factor. 2510.14545; the first episode is
     kept here, where the paper throws it away.

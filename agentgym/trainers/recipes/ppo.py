@@ -25,6 +25,7 @@ def ppo(
     value_clip: Annotated[float, Field(gt=0)] | None = 0.5,
     whiten: bool = True,
     kl: Annotated[float, Field(ge=0)] = 0.0,
+    critic_lr: Annotated[float, Field(gt=0)] | None = None,
 ) -> Algorithm:
     """A critic says what each turn was worth; advantages add up its surprises, from turn to turn.
 
@@ -44,12 +45,15 @@ def ppo(
         value_clip: the value moves at most so far from the old one before its loss stops falling; none: no clip.
         whiten: bring advantages to mean 0 and variance 1 over the batch's action tokens; the critic's targets stay.
         kl: β of the log-ratio to the first weights that is taken from the reward.
+        critic_lr: learning rate of the value head; none: ten times ``lr``, as where the policy has 1e-6 and the critic
+            1e-5. It rises and falls as ``lr`` does.
     """
     advantage = gae(discount, trace)
     return Algorithm(
         reward=kl_reward(kl) if kl else paid(),
         credit=chain(advantage, whitened("token")) if whiten else advantage,
         critic=advantage,
+        critic_lr=critic_lr,
         surrogate=surrogate(bound=fixed(clip, clip), shape=min_clip()),
         penalties=(value_loss(value_weight, value_clip),),
         aggregate=token_mean,

@@ -22,6 +22,7 @@ def search_r1(
     clip: Annotated[float, Field(gt=0, lt=1)] = 0.2,
     kl: Annotated[float, Field(ge=0)] = 0.001,
     value_weight: Annotated[float, Field(gt=0)] = 0.5,
+    critic_lr: Annotated[float, Field(gt=0)] | None = None,
 ) -> Algorithm:
     """GRPO or PPO on exact match alone, where only the tokens that the policy wrote are learned from.
 
@@ -38,6 +39,7 @@ def search_r1(
         clip: ε of the clipped ratio.
         kl: β of the distance to the first weights: a k3 penalty (grpo), or taken from the reward (ppo).
         value_weight: of the critic's error (ppo).
+        critic_lr: learning rate of the value head (ppo); none: ten times ``lr``, the paper's 1e-5 beside 1e-6.
     """
     bounded = surrogate(bound=fixed(clip, clip), shape=min_clip())
     if estimator == "ppo":
@@ -46,6 +48,7 @@ def search_r1(
             reward=kl_reward(kl) if kl else paid(),
             credit=chain(advantage, whiten("token")),
             critic=advantage,
+            critic_lr=critic_lr,
             surrogate=bounded,
             penalties=(value_loss(value_weight, 0.5),),
             aggregate=token_mean,

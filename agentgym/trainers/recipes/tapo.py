@@ -35,7 +35,7 @@ def tapo(
 
     Args:
         score: of a malformed episode.
-        limit: action tokens of an episode at which the length penalty reaches 1.
+        limit: action tokens of an episode at which the length penalty reaches 1; it goes on growing beyond.
         buffer: it begins so many tokens before.
         rollouts: at most so many rollouts an update.
         clip_low: ε_low.
@@ -44,7 +44,7 @@ def tapo(
     """
     return Algorithm(
         select=with_spread(rollouts, of="success"),
-        reward=chain(malformed(score), overlong(limit, buffer)),
+        reward=chain(malformed(score), overlong(limit, buffer, cap=None)),
         credit=chain(outcome(), standardize()),
         surrogate=surrogate(bound=fixed(clip_low, clip_high), shape=min_clip(dual)),
         aggregate=token_mean,
