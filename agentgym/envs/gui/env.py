@@ -19,7 +19,6 @@ from agentgym.envs.gui.tasks import Task
 from agentgym.envs.gui.tools import TOOLS, acting, as_call
 from agentgym.envs.gui.world import HINTS, World
 from agentgym.errors import UnknownName, UsageError
-from agentgym.records import ToolCall
 from agentgym.tools.syntax import make_syntax, syntaxes
 from agentgym.tools.syntax.base import Parsed
 from agentgym.tools.tool import Gate, Toolbox
@@ -197,15 +196,11 @@ class GUIEnv(TextEnv):
             error = f"{len(parsed.calls)} calls in one action; at most {self.max_calls} are allowed"
         if error is not None:
             return f"Not understood: {error}. {self.syntax.hint}", None, {"error": error}
-        made: list[ToolCall] = []
-        told: dict[str, Any] = {"tool_calls": made}
         with acting(driver):
-            for name, arguments in parsed.calls:
-                tried = self.tools.ran + self.tools.misfits
-                call = self.tools.call(name, arguments, gate=self.gate)
-                made.append(call)
-                if call.error is not None and self.tools.ran + self.tools.misfits > tried:  # not refused by the gate
-                    told.setdefault("error", call.error)
+            made = self.tools.call_all(parsed.calls, gate=self.gate)
+        told: dict[str, Any] = {"tool_calls": made}
+        if wrong := [call.error for call in made if call.error is not None and call.status != "refused"]:
+            told["error"] = wrong[0]
         return "\n".join(map(self.syntax.render_result, made)), None, told
 
     def _written(self, command: Command) -> str:
