@@ -88,16 +88,16 @@ class Dice:
 
     def between(self, low: int, high: int) -> int:
         """A number from low to high, both included."""
-        return low + self.below(high - low + 1)
+        return low + (next(self._numbers) * (high - low + 1) >> 16)
 
     def choice(self, items: Sequence[_T]) -> _T:
         """One of the items."""
-        return items[self.below(len(items))]
+        return items[next(self._numbers) * len(items) >> 16]
 
     def sample(self, items: Iterable[_T], count: int) -> list[_T]:
         """``count`` different ones of the items, in random order."""
-        left = list(items)
-        return [left.pop(self.below(len(left))) for _ in range(count)]
+        left, numbers = list(items), self._numbers
+        return [left.pop(next(numbers) * len(left) >> 16) for _ in range(count)]
 
     def shuffled(self, items: Iterable[_T]) -> list[_T]:
         """All of the items in random order."""

@@ -19,6 +19,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from agentgym import cli, registry
 from agentgym.contract import RULES
+from agentgym.envs.gui import tasks as gui_tasks
 from agentgym.trainers.algorithm import SLOTS, _parts, get_recipe, recipe_names
 from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.defaults import DEFAULTS
@@ -126,7 +127,18 @@ def parts() -> str:
     return table(("slot", "parts", "file"), rows)
 
 
+def gui() -> str:
+    """Every family of tasks of the GUI world, with its templates; those kept for ``unseen`` in italics."""
+    rows = []
+    for family, known in gui_tasks.templates("unseen").items():
+        module = import_module(known[0].make.__module__)
+        names = ", ".join(f"*{kind.name}*" if kind.unseen else kind.name for kind in known)
+        rows.append((f"`{family}`", first_line(module), names))
+    return table(("family", "what it is", "templates (in italics: only in `unseen`)"), rows)
+
+
 TABLES = {
+    "gui": gui,
     "environments": environments,
     "recipes": recipes,
     "commands": commands,

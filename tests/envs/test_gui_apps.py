@@ -28,7 +28,7 @@ def world(*apps):
 
 def screen(w):
     """The screen with keys for ids."""
-    names = {element: key for key, element in w.render().ids.items()}
+    names = {element: key for key, element in w.ids().items()}
     lines = whole(PageBackend(w).snapshot()).splitlines()
     return [" ".join([f"[{names[x.split(' ')[0]]}]", *x.split(" ")[1:]]) if x[:2] in names else x for x in lines]
 
@@ -353,11 +353,11 @@ def test_a_list_with_a_window_is_scrolled(directory):
 
 def test_what_is_scrolled_away_is_not_on_the_screen(directory):
     backend = PageBackend(directory)
-    ids = directory.render().ids
+    ids = directory.ids()
     assert ids["go:person:Ada"] in backend.snapshot().elements
     assert ids["go:person:Karl"] not in backend.snapshot().elements
     backend.perform(Command("scroll", "", "down"))
-    assert directory.render().ids == ids
+    assert directory.ids() == ids
     assert ids["go:person:Ada"] not in backend.snapshot().elements
     assert ids["go:person:Karl"] in backend.snapshot().elements
 
@@ -536,22 +536,22 @@ def test_keys_click_what_shows_them(calendar):
 
 
 def test_ids_stay_while_a_page_changes_around_them(files):
-    before = files.render().ids
+    before = files.ids()
     act(files, "tick:a.pdf")
-    after = files.render().ids
+    after = files.ids()
     assert {key: after[key] for key in before} == before
     assert len(set(after.values())) == len(after) == len(before) + 1
 
 
 def test_two_keys_with_one_hash_have_two_ids(files, monkeypatch):
     monkeypatch.setattr("agentgym.envs.gui.world.zlib.crc32", lambda key, salt: 0)
-    files._rendered = None
+    files._changing()
     files.task.hints.clear()
-    assert list(files.render().ids.values()) == list(HINTS[: len(files.render().ids)])
+    assert list(files.ids().values()) == list(HINTS[: len(files.ids())])
 
 
 def test_ids_differ_between_tasks():
     from agentgym.envs.gui import tasks
 
-    ids = [World(tasks.build("train", n, "settings")).render().ids["tab:Privacy"] for n in range(20)]
+    ids = [World(tasks.build("train", n, "settings")).ids()["tab:Privacy"] for n in range(20)]
     assert len(set(ids)) > 10

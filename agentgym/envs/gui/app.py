@@ -24,12 +24,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, ClassVar
 
 import orjson
 
 from agentgym.envs.gui.commands import Command, check, select, type_in
-from agentgym.envs.gui.look import Look, Words, worded
+from agentgym.envs.gui.look import COMMON, Look, Words
 from agentgym.envs.gui.widgets import Screen
 
 _VERB = "on_"
@@ -87,6 +88,7 @@ class App(ABC):
         name: what ``open_tab`` calls it.
         home: the route it starts at.
         window: how many rows its lists show at a time; 0: it has none that can be scrolled.
+        rows: how the keys of such rows begin.
         words: its own labels, each in three wordings.
         say: the labels of this task.
     """
@@ -94,6 +96,7 @@ class App(ABC):
     name: ClassVar[str]
     home: ClassVar[str] = "home"
     window: ClassVar[int] = 0
+    rows: ClassVar[tuple[str, ...]] = ()
     words: ClassVar[Words] = {}
     _verbs: ClassVar[Mapping[str, Handler]] = {}
 
@@ -103,7 +106,7 @@ class App(ABC):
 
     def __init__(self, look: Look) -> None:
         self.look = look
-        self.say = worded(look, self.words)
+        self.say = _labels(type(self), look.wording)
 
     @abstractmethod
     def data(self) -> Data:
@@ -177,3 +180,9 @@ class App(ABC):
     def ticked(self, s: State, name: str, wanted: bool = True) -> Command | None:
         """Until the tick of the draft ``name`` is as wanted."""
         return None if s.draft.get(name, False) == wanted else check(f"tick:{name}")
+
+
+@cache
+def _labels(kind: type[App], wording: int) -> Mapping[str, str]:
+    """What each label says in a wording: the common ones, and an application's own."""
+    return {key: words[wording] for key, words in {**COMMON, **kind.words}.items()}

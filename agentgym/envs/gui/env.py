@@ -122,9 +122,10 @@ class GUIEnv(TextEnv):
         number = operator.index(seed) if seed is not None else int(self.np_random.integers(2**31))
         self.close()
         task = tasks.build(self.split, number, family)
+        world = World(task)
         self._task, self._turns = task, 0
-        self.expert_steps = tasks.expert_steps(World(task))
-        self._driver = Driver(self._make_backend(World(task)), self._observe)
+        self._driver = Driver(self._make_backend(world), self._observe)
+        self.expert_steps = tasks.expert_steps(world.copy())
         if self.syntax is not None:
             self.tools = self.tools.open()
         return f"{self._driver.first()}\nTask: {task.sentence}", self._info(task, self._driver)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import NamedTuple, TypeVar
 
 from agentgym.draws import Dice
@@ -50,13 +49,3 @@ def draw(dice: Dice, split: str) -> Look:
     if split == "unseen":
         return Look(2, 2 + dice.below(2))
     return Look(dice.below(2), dice.below(2))
-
-
-@cache
-def _worded(wording: int, entries: tuple[tuple[str, tuple[str, str, str]], ...]) -> dict[str, str]:
-    return {key: words[wording] for key, words in (*COMMON.items(), *entries)}
-
-
-def worded(look: Look, own: Words) -> Mapping[str, str]:
-    """What each label says: the common ones, and an application's own."""
-    return _worded(look.wording, tuple(own.items()))

@@ -22,7 +22,7 @@ class PageBackend:
     def snapshot(self) -> Snapshot:
         world = self._world
         rendered = world.render()
-        ids, screen = rendered.ids, rendered.screen
+        ids, screen = world.ids(), rendered.screen
         zone = rendered.windowed()
         return snapshot(
             screen.title,
@@ -38,13 +38,13 @@ class PageBackend:
 
     def perform(self, command: Command) -> None:
         if command.element:
-            keys = {element: key for key, element in self._world.render().ids.items()}
-            command = command._replace(element=keys[command.element])
+            key = next(key for key, element in self._world.ids().items() if element == command.element)
+            command = Command(command.name, key, command.text)
         self._world.perform(command)
 
     def expert(self) -> Command:
         command = self._world.expert()
-        return command._replace(element=self._world.render().ids[command.element]) if command.element else command
+        return command._replace(element=self._world.ids()[command.element]) if command.element else command
 
     def anchor(self) -> str:
         return self._world.code()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -29,9 +29,9 @@ _TEST_SHARE = 64  # of 256
 _DRAWS = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Task:
-    """One task.
+    """One task. Templates leave the fields from ``task_id`` on to :func:`made`; then only the memo changes.
 
     Attributes:
         sentence: what is asked.
@@ -177,8 +177,9 @@ def made(kind: Template, split: str, number: int) -> Task:
         if split == "unseen" or split_of(drawn) == split:
             break
         assert attempt < _DRAWS, f"no task of {kind.family}/{kind.name} belongs to {split}"
-    first = {app.name: app.data() for app in drawn.apps.values()}
-    return replace(drawn, task_id=name, family=kind.family, first=first, salt=dice.below(1 << 16), hints={})
+    drawn.task_id, drawn.family, drawn.salt = name, kind.family, dice.below(1 << 16)
+    drawn.first = {app.name: app.data() for app in drawn.apps.values()}
+    return drawn
 
 
 def split_of(drawn: Task) -> str:

@@ -18,7 +18,7 @@ class Widget(NamedTuple):
     """One element of a screen.
 
     Attributes:
-        role: ``button link tab textbox checkbox combobox heading text status alert``.
+        role: ``button link tab textbox checkbox combobox text status alert``.
         name: its accessible name.
         key: what the application is told when it is acted on; empty for what is only read.
         value: what a textbox or combobox holds.
@@ -71,51 +71,50 @@ class Screen(NamedTuple):
     dialog: Dialog | None = None
 
 
+# Screens are built every turn, and this takes half the time of ``Widget(...)``; all seven fields must be given.
+_made = tuple.__new__
+
+
 def button(key: str, name: str, *, off: bool = False, shortcut: str = "") -> Widget:
     """A button, disabled where it is ``off``."""
-    return Widget("button", name, key, None, DISABLED if off else (), (), shortcut)
+    return _made(Widget, ("button", name, key, None, DISABLED if off else (), (), shortcut))
 
 
 def link(key: str, name: str) -> Widget:
     """A link: leads to another page."""
-    return Widget("link", name, key)
+    return _made(Widget, ("link", name, key, None, (), (), ""))
 
 
 def tab(key: str, name: str, *, selected: bool) -> Widget:
     """One of several tabs inside a page."""
-    return Widget("tab", name, key, None, SELECTED if selected else ())
+    return _made(Widget, ("tab", name, key, None, SELECTED if selected else (), (), ""))
 
 
 def textbox(key: str, name: str, value: str, *, invalid: bool = False) -> Widget:
     """A line to type in."""
-    return Widget("textbox", name, key, value, INVALID if invalid else ())
+    return _made(Widget, ("textbox", name, key, value, INVALID if invalid else (), (), ""))
 
 
 def checkbox(key: str, name: str, *, checked: bool) -> Widget:
     """A box to tick."""
-    return Widget("checkbox", name, key, None, CHECKED if checked else ())
+    return _made(Widget, ("checkbox", name, key, None, CHECKED if checked else (), (), ""))
 
 
 def combobox(key: str, name: str, value: str, options: tuple[str, ...]) -> Widget:
     """A choice of one among some."""
-    return Widget("combobox", name, key, value, (), options)
-
-
-def heading(name: str) -> Widget:
-    """A heading."""
-    return Widget("heading", name)
+    return _made(Widget, ("combobox", name, key, value, (), options, ""))
 
 
 def text(name: str) -> Widget:
     """Text to read."""
-    return Widget("text", name)
+    return _made(Widget, ("text", name, "", None, (), (), ""))
 
 
 def status(name: str) -> Widget:
     """What the last action did; it goes with the next one."""
-    return Widget("status", name)
+    return _made(Widget, ("status", name, "", None, (), (), ""))
 
 
 def alert(name: str) -> Widget:
     """Why something was not done."""
-    return Widget("alert", name)
+    return _made(Widget, ("alert", name, "", None, (), (), ""))

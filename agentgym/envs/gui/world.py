@@ -19,17 +19,15 @@ _IDS = len(HINTS)
 
 
 class Rendered(NamedTuple):
-    """A screen whose elements have ids.
+    """What is shown.
 
     Attributes:
         screen: what the application shows.
-        ids: id of each key; those behind a dialog and outside a list's window have one too.
         top: the first row shown of the zone with a window.
         messages: what the last action did or why it did not, above everything else.
     """
 
     screen: Screen
-    ids: dict[str, str]
     top: int
     messages: list[Widget]
 
@@ -62,7 +60,7 @@ class World:
         here: the one that is shown.
     """
 
-    __slots__ = ("_rendered", "here", "states", "tabs", "task")
+    __slots__ = ("_ids", "_rendered", "here", "states", "tabs", "task")
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -70,6 +68,7 @@ class World:
         self.here = next(iter(task.apps))
         self.tabs = [self.here]
         self._rendered: Rendered | None = None
+        self._ids: dict[str, str] | None = None
 
     @property
     def app(self) -> App:
@@ -86,7 +85,7 @@ class World:
         twin = object.__new__(World)
         twin.task, twin.here, twin.tabs = self.task, self.here, self.tabs.copy()
         twin.states = {name: state.copy() for name, state in self.states.items()}
-        twin._rendered = self._rendered
+        twin._rendered, twin._ids = self._rendered, self._ids
         return twin
 
     def render(self) -> Rendered:
@@ -94,12 +93,26 @@ class World:
         if self._rendered is None:
             state = self.state
             screen = self.app.view(state)
-            self._rendered = Rendered(screen, self._identified(screen), _top(screen, state), _messages(state))
+            self._rendered = Rendered(screen, _top(screen, state), _messages(state))
         return self._rendered
+
+    def ids(self) -> dict[str, str]:
+        """The id of every key: also of what is behind a dialog, and of the rows outside a list's window.
+
+        It is found by a hash of the task and the key; where two meet on a screen, the later one has the next that is
+        free.
+        """
+        if self._ids is None:
+            self._ids = self._identified(self.render().screen)
+        return self._ids
+
+    def _changing(self) -> None:
+        """What was rendered holds no more."""
+        self._rendered = self._ids = None
 
     def act(self, key: str, value: str = "") -> None:
         """Act on the element with this key, which must be on the screen and enabled."""
-        self._rendered = None
+        self._changing()
         self.app.act(self.state, key, value)
 
     def scroll(self, direction: str) -> None:
@@ -110,16 +123,16 @@ class World:
         step = zone.window if direction == "down" else -zone.window
         state.note = state.problem = ""
         state.top = max(0, min(state.top + step, len(zone.widgets) - zone.window))
-        self._rendered = None
+        self._changing()
 
     def back(self) -> None:
         """Go to the page before, which there must be."""
-        self._rendered = None
+        self._changing()
         self.app.back(self.state)
 
     def show(self, name: str) -> None:
         """Show an application; it is opened where it is not yet."""
-        self._rendered = None
+        self._changing()
         if name not in self.tabs:
             self.tabs.append(name)
         self.here = name
@@ -142,7 +155,7 @@ class World:
     def expert(self) -> Command:
         """The expert's next command; its element is a key that is on the screen."""
         command = self.task.expert(self)
-        if not command.element or not self.app.window:
+        if not command.element.startswith(self.app.rows):
             return command
         rendered = self.render()
         zone = rendered.windowed()
@@ -172,7 +185,6 @@ class World:
         )
 
     def _identified(self, screen: Screen) -> dict[str, str]:
-        """An id for every key on the screen: by a hash of it, the next free one where two meet."""
         known, ids, taken = self.task.hints, dict[str, str](), set[int]()
         groups = [zone.widgets for zone in screen.zones]
         if screen.dialog is not None:

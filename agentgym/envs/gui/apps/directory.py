@@ -39,6 +39,7 @@ class Directory(App):
     name = "directory"
     home = "list"
     window = 6
+    rows = ("go:person:",)
     words = {
         "team": ("Team", "Department", "Works in"),
         "city": ("City", "Place", "Located in"),

@@ -41,6 +41,7 @@ class Files(App):
     name = "files"
     home = "folder:Home"
     window = 6
+    rows = ("tick:",)
     words = {
         "sort": ("Sort by", "Order by", "Arrange by"),
         "rename": ("Rename", "Change name", "Give new name"),

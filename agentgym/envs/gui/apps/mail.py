@@ -48,6 +48,7 @@ class Mail(App):
     name = "mail"
     home = "folder:Inbox"
     window = 5
+    rows = ("open:",)
     words = {
         "write": ("Write", "New mail", "Compose"),
         "reply": ("Reply", "Answer", "Write back"),

@@ -47,6 +47,7 @@ class Shop(App):
     name = "shop"
     home = "shop"
     window = 6
+    rows = ("go:article:",)
     words = {
         "kind": ("Kind", "Category", "Sort of article"),
         "size": ("Size", "Fit", "How big"),

@@ -35,6 +35,7 @@ class Wiki(App):
     name = "wiki"
     home = "list"
     window = 6
+    rows = ("go:page:",)
     words = {
         "history": ("History", "Older versions", "Past"),
         "restore": ("Restore version", "Bring back version", "Return to version"),
