@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import pkgutil
 import re
 import subprocess
@@ -15,6 +16,9 @@ import pytest
 
 import agentgym
 from agentgym.records import Episode, StopReason, Task, Turn
+from agentgym.tools.syntax import make_syntax, syntaxes
+from agentgym.tools.syntax.base import Call
+from agentgym.tools.tool import tool
 from agentgym.trainers.turns import TurnTable
 
 ROOT = Path(__file__).parent.parent
@@ -81,16 +85,64 @@ def test_the_own_environment_keeps_the_contract(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def environment_example(name: str, folder: Path) -> None:
+    """Write an example of the page on environments to the file that its first line names."""
+    (code,) = (b for b in blocks(page("docs/environments.md"), "python") if b.startswith(f"# {name}\n"))
+    (folder / name).write_text(code)
+
+
+def run_agentgym(folder: Path, *arguments: str) -> str:
+    run = [sys.executable, "-m", "agentgym", *arguments]
+    done = subprocess.run(run, capture_output=True, text=True, cwd=folder, env={**os.environ, "COLUMNS": "200"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def test_the_shop_keeps_the_contract_and_its_expert_buys(tmp_path: Path) -> None:
-    (code,) = (block for block in blocks(page("docs/environments.md"), "python") if block.startswith("# shop.py"))
-    (tmp_path / "shop.py").write_text(code)
-    run = [sys.executable, "-m", "agentgym"]
-    done = subprocess.run([*run, "check", "shop:me/Shop-v0"], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    play = [*run, "eval", "shop:me/Shop-v0", "--policy", "expert", "--budget", "2,3,inf"]
-    done = subprocess.run(play, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.findall(r"(?:tool_calls=\d|inf) +([\d.]+) %", done.stdout) == ["0.0", "100.0", "100.0"]
+    environment_example("shop.py", tmp_path)
+    run_agentgym(tmp_path, "check", "shop:me/Shop-v0")
+    told = run_agentgym(tmp_path, "eval", "shop:me/Shop-v0", "--policy", "expert", "--budget", "2,3,inf")
+    assert re.findall(r"(?:tool_calls=\d|inf) +([\d.]+) %", told) == ["0.0", "100.0", "100.0"]
+
+
+def test_prices_are_those_of_the_list(tmp_path: Path) -> None:
+    environment_example("shop.py", tmp_path)
+    (listed,) = (b for b in blocks(page("docs/environments.md"), "yaml") if b.startswith("tools:"))
+    (tmp_path / "prices.yaml").write_text(listed)
+    play = ["eval", "shop:me/Shop-v0", "--policy", "expert", "--prices", "prices.yaml", "--budget", "cost=0.11,0.12"]
+    told = run_agentgym(tmp_path, *play)  # two calls of add and one of checkout
+    assert re.findall(r"cost=0.1\d +([\d.]+) %", told) == ["0.0", "100.0"]
+
+
+def test_each_episode_has_a_server_of_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("mcp", reason="needs the extra mcp")
+    for name in ("notes_server.py", "notes.py"):
+        environment_example(name, tmp_path)
+    told = run_agentgym(tmp_path, "eval", "notes:me/Notes-v0", "--policy", "expert", "--episodes", "2")
+    assert re.search(r"inf +100.0 %", told)  # notes of another episode would be in the answer
+
+
+def test_syntaxes_are_written_as_shown(tmp_path: Path) -> None:
+    @tool
+    def add(item: str) -> str:
+        """Add.
+
+        Args:
+            item: what.
+        """
+        return item
+
+    section = page("docs/environments.md").partition("## Syntaxes")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)`[^|]* \|(.*)\|$", section, re.MULTILINE))
+    assert sorted(rows) == syntaxes()
+    for name, cells in rows.items():
+        syntax = make_syntax(name, [add])
+        call, answer = ("\n".join(re.findall(r"`([^`]+)`", cell)) for cell in cells.split(" | "))
+        if name == "native":
+            (call,) = re.findall(r"`(\{.role.*?\})`", section)
+            answer = "done"
+        assert set(map(str, syntax.parse(call).calls)) == {str(Call("add", {"item": "tea"}))}
+        assert syntax.parse(answer).answer == "done"
 
 
 def test_the_own_recipe_of_the_training_page_works() -> None:

@@ -4,44 +4,39 @@
 
     with mcp_tools(["python", "server.py"]) as tools:  # or mcp_tools("http://localhost:8000/mcp")
         env = ToolEnv(tools=tools, ...)
+
+All episodes share that server and its state. ``mcp_tools(..., per_episode=True)`` gives each episode one of its own.
 """
 
 from __future__ import annotations
 
-import asyncio
-import atexit
+import contextlib
+import copy
 import re
-import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import AsyncExitStack
-from dataclasses import replace
-from typing import IO, Any, Self, overload
+from dataclasses import dataclass, replace
+from typing import Any, Self, overload
 
-from agentgym.errors import AgentGymError, MissingExtra, ToolError, UnknownName, UsageError
+from agentgym.errors import AgentGymError, ForkError, ToolError, UnknownName, UsageError, WorldFault
 from agentgym.tools.loop import background
+from agentgym.tools.mcp_connection import Connection
 from agentgym.tools.plain import shorten
 from agentgym.tools.tool import MAX_CHARACTERS, Tool
 
-CONNECT_SECONDS = 30.0  #: for a server to start, shake hands and list its tools
-CLOSE_SECONDS = 10.0  #: for a server to end; the SDK kills a local one after 4
-_MAX_PAGES = 100  # of a server's list of tools
+FORK_SECONDS = 60.0  #: for one call that is made again in a branch's own server
 _MAX_ERRORS = 3
 
 
-#: makes the SDK's transport inside the connection's task; a local server's standard error goes to the file
-_MakeTransport = Callable[[AsyncExitStack, IO[str]], Any]
-
-
 class McpTools(Sequence[Tool]):
-    """The tools of one running MCP server; made by :func:`mcp_tools`. A context manager that ends the connection.
+    """The tools of an MCP server; made by :func:`mcp_tools`. A context manager that ends the connections.
 
-    The connection lives in a task of the background loop, so that any thread may call the tools. All episodes share it,
-    and whatever state the server keeps. When the server is gone, each call comes back with an error that says so.
+    A connection lives in a task of the background loop, so that any thread may call the tools. All episodes share one,
+    and whatever state the server keeps, unless each has its own. When the server is gone, each call comes back with an
+    error that says so.
     """
 
-    def __init__(self, connection: _Connection, tools: Sequence[Tool]) -> None:
-        self._connection, self._tools = connection, tuple(tools)
+    def __init__(self, owner: Connection | _Server, tools: Sequence[Tool]) -> None:
+        self._owner, self._tools = owner, tuple(tools)
 
     @overload
     def __getitem__(self, index: int) -> Tool: ...
@@ -60,8 +55,8 @@ class McpTools(Sequence[Tool]):
         self.close()
 
     def close(self) -> None:
-        """End the connection, and a local server with it. Calls afterwards come back with an error."""
-        self._connection.close()
+        """End the connections, and local servers with them. Calls afterwards come back with an error."""
+        self._owner.close()
 
 
 def mcp_tools(
@@ -71,6 +66,7 @@ def mcp_tools(
     headers: Mapping[str, str] | None = None,
     only: Collection[str] | None = None,
     prefix: str = "",
+    per_episode: bool = False,
     timeout: float = 30.0,
     price: float = 0.0,
     max_characters: int = MAX_CHARACTERS,
@@ -84,6 +80,8 @@ def mcp_tools(
         headers: HTTP headers for a URL, e.g. ``{"Authorization": ...}``.
         only: the server's names of the tools to take; None for all.
         prefix: put before each name, where two servers use the same ones.
+        per_episode: connect, or start the server, anew for each episode that calls a tool, so that episodes share no
+            state; a branch gets a server in which the episode's calls were made again.
         timeout: seconds that each call may take.
         price: cost of one call of each tool.
         max_characters: length to which results are cut.
@@ -95,149 +93,144 @@ def mcp_tools(
         UsageError: the server cannot be reached or started, an option does not belong to its kind, or ``only`` names a
             tool that it does not have.
     """
-    connection = _Connection(server, env, headers)
+    origin = _Server(server, env, headers)
+    connection = origin.connect()
     try:
-        listed = connection.listed
-        known = [t.name for t in listed]
+        known = [t.name for t in connection.listed]
         for name in only or ():
             if name not in known:
                 raise UnknownName("MCP tool", name, known)
-        tools = [_tool(connection, t, prefix) for t in listed if only is None or t.name in only]
-        options: dict[str, Any] = {"timeout": timeout, "price": price, "max_characters": max_characters}
-        options["parallel"] = parallel
-        return McpTools(connection, [replace(t, **options) for t in tools])
+        options: dict[str, Any] = {"timeout": timeout, "price": price, "parallel": parallel}
+        options |= {"max_characters": max_characters, "session": origin.session if per_episode else None}
+        tools = [
+            replace(_tool(connection, t, prefix, per_episode), **options)
+            for t in connection.listed
+            if only is None or t.name in only
+        ]
     except AgentGymError:
         connection.close()
         raise
+    if not per_episode:
+        return McpTools(connection, tools)
+    connection.close()
+    return McpTools(origin, tools)
 
 
-class _Connection:
-    """A client that lives in one task of the background loop, as the SDK's task groups demand."""
+class _Server:
+    """How a server is reached, and the sessions of the episodes that have one of their own."""
 
     def __init__(
         self, server: str | Sequence[str], env: Mapping[str, str] | None, headers: Mapping[str, str] | None
     ) -> None:
-        transport = _transport(server, env, headers)
-        self.name = "MCP server"
-        self.closed = False
-        self._log: IO[str] = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed with the connection)
-        self._ready: Future[tuple[Any, list[Any]]] = Future()
-        self._stop = asyncio.Event()
-        self._task = background().submit(self._live(transport))
+        self._where = server, env, headers
+        self._sessions: set[_Session] = set()  # that are open; also those that nobody holds any more
+        self._closed = False
+
+    def connect(self) -> Connection:
+        """A connection, which starts a local server."""
+        return Connection(*self._where)
+
+    def session(self) -> _Session:
+        """A connection for one episode.
+
+        Raises:
+            WorldFault: the server, which could be reached before, cannot be reached or started now.
+        """
+        if self._closed:
+            raise ToolError("the connections to the MCP server were closed")
         try:
-            self.client, self.listed = self._ready.result(CONNECT_SECONDS)
-        except Exception as error:
-            reason = f"no answer within {CONNECT_SECONDS:g} s" if isinstance(error, TimeoutError) else _reason(error)
-            told = self._tail()
-            self._task.cancel()
-            self._log.close()
-            raise UsageError(f"cannot connect to the MCP server {server!r}: {reason}{told}") from error
-        if self.client.server_info is not None:
-            self.name = f"MCP server {self.client.server_info.name!r}"
-        atexit.register(self.close)
-
-    async def _live(self, transport: _MakeTransport) -> None:
-        from mcp import Client
-
-        try:
-            async with AsyncExitStack() as stack:
-                client = await stack.enter_async_context(Client(transport(stack, self._log)))
-                self._ready.set_result((client, await _list(client)))
-                await self._stop.wait()
-        except BaseException as error:
-            if self._ready.done():
-                raise
-            self._ready.set_exception(error)
-
-    async def call(self, name: str, arguments: Mapping[str, Any]) -> str:
-        """Call a tool of the server."""
-        from mcp import MCPError
-        from mcp.types import CONNECTION_CLOSED
-
-        if self.closed:
-            raise ToolError(f"the connection to the {self.name} was closed")
-        if self._task.done():
-            raise ToolError(f"the {self.name} is gone")
-        try:
-            result = await self.client.call_tool(name, dict(arguments))
-        except MCPError as error:
-            if error.code == CONNECTION_CLOSED:
-                raise ToolError(f"the {self.name} is gone") from error
-            raise ToolError(f"the {self.name} refused: {shorten(error.message, 500)}") from error
-        text = _text(result)
-        if result.is_error:
-            raise ToolError(text)
-        return text
+            session = _Session(self)
+        except UsageError as error:
+            raise WorldFault(str(error)) from error
+        self._sessions.add(session)
+        return session
 
     def close(self) -> None:
-        """Let the task leave its contexts; a second call does nothing."""
-        if self.closed:
-            return
-        self.closed = True
-        atexit.unregister(self.close)
-        background().loop.call_soon_threadsafe(self._stop.set)
+        """End the connections of all episodes."""
+        self._closed = True
+        for session in tuple(self._sessions):
+            session.close()
+
+    def forget(self, session: _Session) -> None:
+        """The session was closed."""
+        self._sessions.discard(session)
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call of an episode with a server of its own."""
+
+    name: str
+    arguments: dict[str, Any]
+    outcome: str | None = None  #: its result or error; None while it runs
+
+
+class _Session:
+    """A connection of one episode, and the calls that were made through it: to branch, they are made again."""
+
+    def __init__(self, server: _Server) -> None:
+        self._server, self._connection = server, server.connect()
+        self._calls: list[_Call] = []
+
+    async def call(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """Call a tool of the server, and note what came of it."""
+        noted = _Call(name, copy.deepcopy(dict(arguments)))
+        self._calls.append(noted)
         try:
-            self._task.exception(CLOSE_SECONDS)
-        except TimeoutError:
-            self._task.cancel()
-        self._log.close()
+            result = noted.outcome = await self._connection.call(name, arguments)
+        except ToolError as error:
+            noted.outcome = f"error: {error}"
+            raise
+        return result
 
-    def _tail(self) -> str:
-        """The end of what a local server wrote to its standard error."""
-        self._log.seek(0)
-        text = self._log.read().strip()[-500:]
-        return f"; it wrote: {text}" if text else ""
+    def fork(self) -> _Session:
+        """A session with a server of its own in which all calls were made again.
 
+        Raises:
+            ForkError: a call had another result than the first time.
+        """
+        twin = self._server.session()
+        try:
+            for number, call in enumerate(self._calls, 1):
+                if (outcome := twin._again(call)) != call.outcome:
+                    raise ForkError(
+                        f"call {number} of {len(self._calls)}, {call.name!r}, had another result when it was made "
+                        f"again: {shorten(repr(call.outcome))} became {shorten(repr(outcome))}; the MCP server is not "
+                        "deterministic"
+                    )
+        except BaseException:
+            twin.close()
+            raise
+        return twin
 
-def _transport(
-    server: str | Sequence[str], env: Mapping[str, str] | None, headers: Mapping[str, str] | None
-) -> _MakeTransport:
-    try:
-        import httpx2
-        from mcp import Client, StdioServerParameters, stdio_client  # noqa: F401 (Client came with 2.0)
-        from mcp.client.streamable_http import streamable_http_client
-    except ImportError as error:
-        raise MissingExtra("mcp>=2", "mcp") from error
-    if isinstance(server, str):
-        if not re.match(r"https?://", server):
-            raise UsageError(f"{server!r} is no http(s) URL; give a command as a list, e.g. ['python', 'server.py']")
-        if env is not None:
-            raise UsageError("env= is for a server that is started; a URL takes headers=")
+    def _again(self, call: _Call) -> str | None:
+        with contextlib.suppress(ToolError, TimeoutError):  # it is noted what came of it
+            background().submit(self.call(call.name, call.arguments)).result(FORK_SECONDS)
+        return self._calls[-1].outcome
 
-        def http(stack: AsyncExitStack, log: IO[str]) -> Any:
-            client = httpx2.AsyncClient(headers=headers, timeout=httpx2.Timeout(CONNECT_SECONDS, read=None))
-            stack.push_async_callback(client.aclose)
-            return streamable_http_client(server, http_client=client)
-
-        return http
-    if headers is not None:
-        raise UsageError("headers= is for a URL; a server that is started takes env=")
-    if not server:
-        raise UsageError("an empty command cannot be started; give e.g. ['python', 'server.py']")
-    command = StdioServerParameters(command=server[0], args=list(server[1:]), env=dict(env) if env else None)
-    return lambda stack, log: stdio_client(command, errlog=log)
+    def close(self) -> None:
+        """End the connection, and a local server with it."""
+        self._server.forget(self)
+        self._connection.close()
 
 
-async def _list(client: Any) -> list[Any]:
-    listed: list[Any] = []
-    cursor = None
-    for _ in range(_MAX_PAGES):
-        page = await client.list_tools(cursor=cursor)
-        listed += page.tools
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return listed
-
-
-def _tool(connection: _Connection, listed: Any, prefix: str) -> Tool:
+def _tool(connection: Connection, listed: Any, prefix: str, per_episode: bool) -> Tool:
     name = prefix + re.sub(r"[^A-Za-z0-9_-]", "_", listed.name)
 
-    async def call(**arguments: Any) -> str:
+    async def shared(**arguments: Any) -> str:
         return await connection.call(listed.name, arguments)
 
+    async def own(session: _Session, /, **arguments: Any) -> str:
+        return await session.call(listed.name, arguments)
+
     check = _checker(listed.input_schema, f"{connection.name}, tool {listed.name!r}")
-    return Tool(name, listed.description or listed.title or listed.name, listed.input_schema, check, call)
+    return Tool(
+        name,
+        listed.description or listed.title or listed.name,
+        listed.input_schema,
+        check,
+        own if per_episode else shared,
+    )
 
 
 def _checker(schema: Mapping[str, Any], owner: str) -> Callable[[object], dict[str, Any]]:
@@ -268,24 +261,3 @@ def _explain(error: Any) -> str:
     where = ".".join(map(str, error.absolute_path))
     message = shorten(error.message, 200)
     return f"argument {where!r}: {message}" if where else f"arguments: {message}"
-
-
-def _text(result: Any) -> str:
-    """The text of a result; other content is named, not shown."""
-    parts = []
-    for item in result.content:
-        if item.type == "text":
-            parts.append(item.text)
-        elif item.type == "resource" and hasattr(item.resource, "text"):
-            parts.append(item.resource.text)
-        else:
-            kind = getattr(item, "mime_type", None) or getattr(item, "uri", "")
-            parts.append(f"[{item.type} {kind}]".replace(" ]", "]"))
-    return "\n".join(parts)
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost of grouped exceptions, by type and message."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}".removesuffix(": ")

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from agentgym.check import check_env
 from agentgym.envs.tool_env import Question, ToolEnv
-from agentgym.errors import UnknownName, UsageError
+from agentgym.errors import ForkError, UnknownName, UsageError, WorldFault
 from agentgym.tools.mcp import McpTools, _checker, mcp_tools
 from agentgym.tools.tool import Tool, Toolbox
 
@@ -195,6 +196,102 @@ def test_a_schema_never_fetches_and_never_breaks_a_call() -> None:
     error = box.call("x", {"a": 1}).error
     assert error is not None
     assert "Unresolvable" in error
+
+
+# --- a server per episode -----------------------------------------------------------------------------------------
+
+NOTES = [sys.executable, str(Path(__file__).with_name("notes_server.py"))]
+
+
+def note(box: Toolbox, *texts: str) -> list[str]:
+    return [call.error or call.result for call in box.call_all([("note", {"text": text}) for text in texts])]
+
+
+def process(box: Toolbox) -> int:
+    return int(box.call("pid", {"text": ""}).result)
+
+
+def runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_episodes_share_a_server_unless_each_has_its_own() -> None:
+    with mcp_tools(NOTES) as tools:
+        assert [note(Toolbox(tools).open(), "a", "b") for _ in range(2)] == [["a", "a,b"], ["a,b,a", "a,b,a,b"]]
+    with mcp_tools(NOTES, per_episode=True) as tools:
+        box = Toolbox(tools)
+        one, two = box.open(), box.open()
+        assert [note(one, "a", "b"), note(two, "c"), note(one, "d")] == [["a", "a,b"], ["c"], ["a,b,d"]]
+        pids = {process(b) for b in (one, two, one)}  # the tools of one episode share its server
+        assert len(pids) == 2
+        one.close()
+        two.close()
+        assert not any(map(runs, pids))
+        assert note(one, "e") == ["e"]
+
+
+def test_a_branch_has_a_server_in_which_the_calls_were_made_again() -> None:
+    with mcp_tools(NOTES, per_episode=True) as tools:
+        box = Toolbox(tools).open()
+        assert note(box, "a", "nothing") == ["a", "nothing to write down"]
+        branch = box.fork()
+        assert [note(branch, "b"), note(box, "c"), note(branch.fork(), "d")] == [["a,b"], ["a,c"], ["a,b,d"]]
+        note(box, "time")
+        message = r"call 4 of 4, 'note', had another result when it was made again: 'a,c,\d+' became 'a,c,\d+'; the MCP"
+        with pytest.raises(ForkError, match=message):
+            box.fork()
+        assert note(branch, "e") == ["a,b,e"]
+
+
+def test_closing_ends_the_servers_of_all_episodes() -> None:
+    tools = mcp_tools(NOTES, per_episode=True)
+    box = Toolbox(tools).open()
+    note(box, "a")
+    pids = {process(box.fork()), process(box)}  # nobody holds the branch any more
+    assert len(pids) == 2
+    tools.close()
+    assert not any(map(runs, pids))
+    assert note(box, "a") == ["the connection to the MCP server 'Notes' was closed"]
+    assert note(box.open(), "a") == ["the connections to the MCP server were closed"]
+
+
+def test_a_server_that_starts_no_more_is_the_worlds_fault(tmp_path: Path) -> None:
+    script = tmp_path / "server.py"
+    script.write_text(Path(NOTES[1]).read_text())
+    with mcp_tools([sys.executable, str(script)], per_episode=True) as tools:
+        box = Toolbox(tools)
+        assert note(box.open(), "a") == ["a"]
+        script.unlink()
+        with pytest.raises(WorldFault, match="cannot connect to the MCP server"):
+            note(box.open(), "a")
+
+
+def test_a_late_call_costs_the_episode_its_server() -> None:
+    with mcp_tools(NOTES, per_episode=True, timeout=5.0) as tools:
+        box = Toolbox(tools).open()
+        assert note(box, "a") == ["a"]
+        assert box.call("wait", {"text": ""}).error == (
+            "wait timed out after 5 s; its session was closed and the next call starts a new one"
+        )
+        assert note(box, "b") == ["b"]
+
+
+def test_an_environment_with_a_server_per_episode_keeps_the_contract() -> None:
+    with mcp_tools(NOTES, only=["note"], per_episode=True) as tools:
+
+        def notebook(split: str = "train") -> ToolEnv:
+            tasks = [Question(f"Write down {n} things.") for n in range(10)]
+            return ToolEnv(tools, tasks, lambda answer, question: 0.0, split=split)
+
+        report = check_env(notebook, seeds=(0,), turns=4)
+    assert report.ok, str(report)
+    assert {"determinism", "isolation", "forking"} <= set(report.held)
+    with mcp_tools(NOTES, only=["note"]) as tools:
+        assert "determinism" in {v.rule for v in check_env(notebook, seeds=(0,), turns=4).violations}
 
 
 def test_in_an_environment() -> None:
