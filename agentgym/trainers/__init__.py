@@ -22,9 +22,8 @@
                   information.py    credit from the policy's belief in the answer
                   weights.py        how much a turn or a token counts                    numpy [turns], torch [tokens]
                   surrogate.py      ratio x bound x shape -> loss per token              torch [tokens]
-                  penalties.py      KL, entropy, likelihood, value: more loss per token  torch [tokens]
+                  penalties.py      KL, entropy, value: more loss per token              torch [tokens]
                   aggregate.py      weights -> one coefficient per token                 torch [tokens]
-                  control.py        parameters over time
     the tables    turns.py          one row per turn, and the type of a part; evidence.py: columns of search
                   tokens.py         one entry per action token, and the type of a term
     the update    learner.py        episodes in, new weights out

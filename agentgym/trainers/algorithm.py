@@ -229,7 +229,7 @@ SLOTS: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
     "credit": (("credit", "information", "branches", "anchors"), lambda part: isinstance(part, Part)),
     "critic": (("credit",), lambda part: isinstance(part, Part)),
     "weights": (("weights", "branches"), lambda part: isinstance(part, Part | Term)),
-    "surrogate": (("surrogate",), lambda part: isinstance(part, Surrogate) or repr(part).startswith("by_source(")),
+    "surrogate": (("surrogate",), lambda part: isinstance(part, Surrogate)),
     "penalties": (("penalties",), lambda part: isinstance(part, Penalty)),
     "aggregate": (("aggregate",), callable),
 }

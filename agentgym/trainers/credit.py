@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from agentgym.errors import UsageError
-from agentgym.trainers.turns import Codes, Floats, Part, Sets, TurnTable, named, reverse_scan, sums_by
+from agentgym.trainers.turns import Codes, Floats, Part, Sets, TurnTable, named, sums_by
 
 Rule: TypeAlias = Callable[[TurnTable, Floats], Floats]
 By: TypeAlias = str | Callable[[TurnTable], Iterable[object]]
@@ -205,16 +205,6 @@ def length_baseline() -> Part:
 
 
 @named
-def baseline(column: str = "baseline") -> Part:
-    """Minus a column, e.g. the greedy episode's reward (ReMax, 2310.10505) or a running success rate.
-
-    Bias:
-        ``chain(outcome(), baseline())``: unbiased, as long as the column does not depend on the action
-    """
-    return Part(lambda turns, credit: credit - turns.column(column), frozenset({column}))
-
-
-@named
 def best_of_group(scale: bool = False, eps: float = 1e-6) -> Part:
     """GRPO-pass@k: the best episode of a group of k gets r₁ − r₂ (best minus second), all others 0; a tie gives 0.
 
@@ -262,62 +252,6 @@ def gae(discount: float = 1.0, trace: float = 1.0) -> Part:
         return turns.reverse_scan(credit + discount * after - turns.value, discount * trace)
 
     return Part(apply, frozenset({"value", "truncated"}))
-
-
-class TokenCredit(NamedTuple):
-    """Per action token: the advantage and what a critic should have said there."""
-
-    advantage: Floats
-    target: Floats
-
-
-def token_gae(
-    turns: TurnTable,
-    credit: Floats,
-    turn: Codes,
-    value: Floats,
-    *,
-    discount: float = 1.0,
-    trace: float = 1.0,
-    whitened: bool = True,
-) -> TokenCredit:
-    """Generalised advantage over the action tokens of whole episodes, observations skipped; PPO.
-
-    A turn's credit is paid on its last token; the value after a turn's last token is that before the next turn's first.
-    Ends are treated as in :func:`gae`. The target is A + V, before whitening.
-
-    Args:
-        credit: reward of each turn [turns].
-        turn: row of ``turns`` that each token belongs to [tokens]; tokens of one turn in the order they were written.
-        value: V before each token [tokens].
-        whitened: bring A to mean 0 and unbiased variance 1 over the tokens.
-
-    Raises:
-        UsageError: a turn has no token, or shapes differ.
-    """
-    _in_unit("discount", discount)
-    _in_unit("trace", trace)
-    length = np.bincount(turn, minlength=len(turns))
-    if turn.shape != value.shape or len(length) != len(turns) or not length.all():
-        raise UsageError(f"every one of the {len(turns)} turns needs a token with a value; tokens a turn: {length}")
-    rank = np.empty(len(turns), dtype=np.intp)
-    rank[turns.order] = np.arange(len(turns))
-    order = np.argsort(rank[turn], kind="stable")
-    ends = np.cumsum(length[turns.order]) - 1  # last token of each turn, in that order
-    paid = np.zeros(len(turn))
-    paid[ends] = credit[turns.order]
-    tokens = np.bincount(turns.episodes.code, weights=length, minlength=turns.episodes.total).astype(np.intp)
-    v = value[order]
-    after = np.append(v[1:], 0.0)
-    after[np.cumsum(tokens) - 1] = _value_after_last(turns)
-    remaining = np.repeat(np.cumsum(tokens), tokens) - 1 - np.arange(len(turn))
-    advantage = reverse_scan(paid + discount * after - v, np.asarray(remaining, dtype=np.intp), discount * trace)
-    target = advantage + v
-    if whitened:
-        advantage = _whitened(advantage, np.ones(len(turn)), True, 1e-8)
-    back = np.empty_like(order)
-    back[order] = np.arange(len(order))
-    return TokenCredit(advantage[back], target[back])
 
 
 @named

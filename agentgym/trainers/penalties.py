@@ -1,7 +1,4 @@
-"""Penalties: more loss per token, each a number times a term. ``needs`` names the tensors that must be computed for it.
-
-To change a coefficient over time: ``dataclasses.replace(penalty, coefficient=schedule(update))``.
-"""
+"""Penalties: more loss per token, each a number times a term. ``needs`` names what must be computed for it."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from agentgym.errors import UnknownName
-from agentgym.trainers.tokens import DEMONSTRATION, LOG_LIMIT, Tokens
+from agentgym.trainers.tokens import LOG_LIMIT, Tokens
 from agentgym.trainers.turns import named
 
 if TYPE_CHECKING:
@@ -73,16 +70,6 @@ ESTIMATORS: dict[str, Callable[[Tensor], Tensor]] = {
 def entropy(coefficient: float) -> Penalty:
     """−coefficient · H: a bonus on the entropy of the policy's next-token distribution (nats)."""
     return Penalty(coefficient, lambda tokens: -tokens.require("entropy"), frozenset({"entropy"}))
-
-
-@named
-def likelihood(coefficient: float = 1.0, source: int = DEMONSTRATION) -> Penalty:
-    """−log π on tokens of one source (default demonstrations), 0 on all others."""
-
-    def term(tokens: Tokens) -> Tensor:
-        return -tokens.logprob * (tokens.require("source") == source)
-
-    return Penalty(coefficient, term, frozenset({"source"}))
 
 
 @named

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from agentgym.errors import UsageError
-from agentgym.trainers.tokens import DEMONSTRATION, LOG_LIMIT, OFF_POLICY, ON_POLICY, Term, Tokens
+from agentgym.trainers.tokens import LOG_LIMIT, Term, Tokens
 from agentgym.trainers.turns import named
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ class Bounds(NamedTuple):
 Ratio: TypeAlias = "Callable[[Tokens], Tensor]"
 Bound: TypeAlias = "Callable[[Tokens], Bounds]"
 Shape: TypeAlias = "Callable[[Tokens, Tensor, Bounds], Tensor]"
-Loss: TypeAlias = "Callable[[Tokens], Tensor]"
 
 
 @dataclass(frozen=True)
@@ -74,25 +73,6 @@ class Surrogate:
 def surrogate(ratio: Ratio | None = None, bound: Bound | None = None, shape: Shape | None = None) -> Surrogate:
     """Join a ratio, a bound and a shape; where not given PPO's ``token_ratio()``, ``fixed()`` and ``min_clip()``."""
     return Surrogate(ratio or token_ratio(), bound or fixed(), shape or min_clip())
-
-
-@named
-def by_source(on: Loss, off: Loss | None = None, demonstration: Loss | None = None) -> Term[[Tokens], Tensor]:
-    """Another surrogate for each source of tokens; a source without one has loss 0 (``penalties.likelihood`` may act).
-
-    A sequence has one source. Off-policy tokens whose ``old`` is not how they were sampled take ``shaped()``.
-    """
-    rules = {ON_POLICY: on, OFF_POLICY: off, DEMONSTRATION: demonstration}
-
-    def apply(tokens: Tokens) -> Tensor:
-        loss = tokens.logprob * 0.0  # keeps a graph when nothing is added
-        for source, rule in rules.items():
-            index = (tokens.require("source") == source).nonzero().flatten()
-            if rule is not None and len(index):
-                loss = loss.index_add(0, index, rule(tokens.select(index)))
-        return loss
-
-    return Term(apply, _needs(on, off, demonstration) | {"source"})
 
 
 # --- ratios -----------------------------------------------------------------------------------------------------------

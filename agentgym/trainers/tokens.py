@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-ON_POLICY, OFF_POLICY, DEMONSTRATION = 0, 1, 2
 LOG_LIMIT = 20.0  # a log-ratio beyond this says that something is broken; e**20 still fits a float32
 
 
@@ -34,7 +33,6 @@ class Tokens:
         turn: int64, row of the turn table.
         reference: log π of the reference policy.
         entropy: entropy of the policy's distribution (nats); may carry the gradient.
-        source: int64, 0 on-policy, 1 off-policy, 2 demonstration; absent means all on-policy.
         value, old_value, target: the critic's value (carries the gradient), the one before the update, and its target.
     """
 
@@ -46,7 +44,6 @@ class Tokens:
     turn: Tensor
     reference: Tensor | None = None
     entropy: Tensor | None = None
-    source: Tensor | None = None
     value: Tensor | None = None
     old_value: Tensor | None = None
     target: Tensor | None = None
@@ -92,10 +89,6 @@ class Tokens:
         """Mean of ``values`` over the tokens of each sequence that are not masked; 0 where all are [sequences]."""
         number = self.sum_by_sequence(values.new_ones(len(self)))
         return self.sum_by_sequence(values) / number.clamp(min=1.0)
-
-    def select(self, index: Tensor) -> Tokens:
-        """Only the tokens at ``index`` (int64), in that order."""
-        return Tokens(**{name: tensor[index] for name, tensor in self._tensors().items()})
 
     def _tensors(self) -> dict[str, Tensor]:
         given = {field.name: getattr(self, field.name) for field in fields(self)}

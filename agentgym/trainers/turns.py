@@ -24,7 +24,7 @@ N = TypeVar("N")
 REQUIRED = ("group", "episode", "turn", "reward")
 IDS = ("group", "episode", "task", "anchor", "parent")  # any hashables; None means "not known"
 DTYPES: Mapping[str, type] = {
-    **dict.fromkeys(("reward", "entropy", "value", "bootstrap", "baseline", "kl"), np.float64),
+    **dict.fromkeys(("reward", "entropy", "value", "bootstrap", "kl"), np.float64),
     **dict.fromkeys(("answer_logprob", "answer_logprob_before", "evidence_recall", "evidence_cited"), np.float64),
     **dict.fromkeys(("turn", "tokens", "tool_calls", "refused_calls", "malformed_calls", "fork_turn"), np.int64),
     **dict.fromkeys(("success", "valid", "truncated", "terminated"), np.bool_),
@@ -72,7 +72,7 @@ class TurnTable:
                             not asked for
     answer_logprob_before   float, the same before the turn
     value, bootstrap        float, a critic's value before the turn; after the last turn of a truncated episode
-    baseline, kl            float, see ``credit.baseline`` and ``rewards.kl``
+    kl                      float, see ``rewards.kl``
     ======================= =============================================================================
     """
 

@@ -96,7 +96,6 @@ def tables(name, members):
             "reward": [p.rewards[t] for _, t, p in rows],
             "anchor": [p.states[t] for _, t, p in rows],
             "value": [VALUE[p.states[t]] for _, t, p in rows],
-            "baseline": [VALUE[p.states[t]] for _, t, p in rows],
             "tokens": [1] * len(rows),
             "valid": [not (p.states[t] == "q" and p.actions[t] == 1) for _, t, p in rows],
             "truncated": [False] * len(rows),
@@ -180,7 +179,7 @@ def check(update_of, unbiased, factor):
 
 
 def test_every_credit_rule_and_aggregator_makes_a_claim():
-    joins = {"chain", "total", "scaled", "token_gae"}  # combinators; the token form of gae
+    joins = {"chain", "total", "scaled"}
     for module in (credit, aggregate):
         silent = {
             name

@@ -11,7 +11,6 @@ from numpy.testing import assert_allclose
 from agentgym.errors import UsageError
 from agentgym.trainers.anchors import similar_anchors
 from agentgym.trainers.credit import (
-    baseline,
     best_of_group,
     chain,
     gae,
@@ -22,7 +21,6 @@ from agentgym.trainers.credit import (
     scaled,
     standardize,
     to_go,
-    token_gae,
     total,
     whiten,
 )
@@ -95,12 +93,6 @@ def test_length_baseline_of_a_group_without_tokens_is_zero():
     assert length_baseline()(turns, turns.reward).tolist() == [0.0, 0.0]
 
 
-def test_baseline_subtracts_a_column():
-    turns = one_turn_each([1.0, 0.0], baseline=[0.25, 0.25], greedy=[1.0, 1.0])
-    assert baseline()(turns, turns.reward).tolist() == [0.75, -0.25]
-    assert baseline("greedy")(turns, turns.reward).tolist() == [0.0, -1.0]
-
-
 def test_best_of_group_gives_the_lead_to_the_best():
     turns = one_turn_each([0.2, 1.0, 0.7, 0.7])
     assert_allclose(best_of_group()(turns, turns.reward), [0, 0.3, 0, 0])
@@ -157,31 +149,6 @@ def test_gae_of_a_truncated_episode_needs_the_value_after_it():
     turns = CHAIN.with_columns(value=[0.0] * 5, truncated=[False] * 3 + [True] * 2)
     with pytest.raises(ColumnError, match="no column 'bootstrap'"):
         gae()(turns, turns.reward)
-
-
-def test_token_gae_runs_over_the_tokens_of_an_episode():
-    turns = table(group="xxx", episode="aab", turn=[1, 0, 0], reward=[1.0, 0.5, 2.0], truncated=[False] * 3)
-    # rows: a's second turn, a's first turn, b; tokens: 2, 1 and 2
-    turn = np.array([1, 0, 0, 2, 2])
-    value = np.array([0.3, 0.1, 0.2, 0.4, 0.6])
-    found = token_gae(turns, turns.reward, turn, value, discount=0.9, trace=0.5, whitened=False)
-    expected = slow_gae([0.5, 0, 1], value[:3], 0.0, 0.9, 0.5) + slow_gae([0, 2], value[3:], 0.0, 0.9, 0.5)
-    assert_allclose(found.advantage, expected)
-    assert_allclose(found.target, np.array(expected) + value)
-    shuffled = np.array([3, 1, 4, 2, 0])  # tokens of one turn keep their order, turns do not
-    again = token_gae(turns, turns.reward, turn[shuffled], value[shuffled], discount=0.9, trace=0.5, whitened=False)
-    assert_allclose(again.advantage, found.advantage[shuffled])
-    white = token_gae(turns, turns.reward, turn, value, discount=0.9, trace=0.5)
-    assert_allclose([white.advantage.mean(), white.advantage.std(ddof=1)], [0, 1], atol=1e-6)
-    assert_allclose(white.target, found.target)
-
-
-def test_token_gae_bootstraps_a_truncated_episode_and_wants_a_token_in_each_turn():
-    turns = table(group="xx", episode="ab", turn=[0, 0], reward=[0.0, 0.0], truncated=[True, False], bootstrap=[3, 9])
-    found = token_gae(turns, turns.reward, np.array([0, 1]), np.zeros(2), whitened=False)
-    assert found.advantage.tolist() == [3.0, 0.0]
-    with pytest.raises(UsageError, match="every one of the 2 turns needs a token"):
-        token_gae(turns, turns.reward, np.array([0, 0]), np.zeros(2))
 
 
 # --- GiGPO, as released (vectors of 2505.10978's code: γ .95, ω 1, ε 1e-6) --------------------------------------------

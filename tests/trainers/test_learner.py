@@ -521,8 +521,8 @@ def test_state_is_all_that_an_exact_continuation_needs(world, name):
 
 def test_what_the_learner_cannot_compute_is_refused(small):
     model, _ = small()
-    with pytest.raises(UsageError, match="a part reads 'baseline', which training does not compute"):
-        Learner(model, with_part(Algorithm(), "credit", "baseline()"))
+    with pytest.raises(UsageError, match="a part reads 'greedy', which training does not compute"):
+        Learner(model, with_part(Algorithm(), "reward", "overlong(9, 9, column='greedy')"))
     with pytest.raises(UsageError, match="a part reads the policy's belief"):
         Learner(model, with_part(Algorithm(), "reward", "information_gain()"))
 

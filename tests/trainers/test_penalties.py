@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from agentgym.errors import UnknownName, UsageError
-from agentgym.trainers.penalties import entropy, kl, likelihood, value_loss
+from agentgym.trainers.penalties import entropy, kl, value_loss
 from agentgym.trainers.tokens import Tokens
 
 
@@ -109,14 +109,6 @@ def test_entropy_is_a_bonus():
     penalty = entropy(0.01)
     assert penalty(tokens([-1.0], entropy=torch.tensor([2.0]))).tolist() == pytest.approx([-0.02])
     assert penalty.needs == {"entropy"}
-
-
-def test_likelihood_acts_on_its_source_only():
-    batch = tokens([-1.0, -2.0, -3.0], source=torch.tensor([0, 2, 1]))
-    assert likelihood()(batch).tolist() == [0.0, 2.0, 0.0]
-    assert likelihood(0.5, source=1)(batch).tolist() == [0.0, 0.0, 1.5]
-    (gradient,) = torch.autograd.grad(likelihood()(batch).sum(), batch.logprob)
-    assert gradient.tolist() == [0.0, -1.0, 0.0]
 
 
 def test_value_loss_with_and_without_clip():

@@ -254,8 +254,8 @@ def test_a_part_of_another_kind_is_refused(slot, expression):
 
 
 def test_what_could_not_be_computed_is_refused_before_anything_is_played():
-    reading = with_part(Algorithm(), "credit", "chain(outcome(), baseline())")
-    with pytest.raises(UsageError, match="a part reads 'baseline', which training does not compute; it has anchor, "):
+    reading = with_part(Algorithm(), "reward", "overlong(9, 9, column='greedy')")
+    with pytest.raises(UsageError, match="a part reads 'greedy', which training does not compute; it has anchor, "):
         reading.check()
     with pytest.raises(UsageError, match="nothing trains a critic: start from the recipe ppo"):
         with_part(Algorithm(), "credit", "gae()").check()

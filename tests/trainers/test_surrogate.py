@@ -14,7 +14,6 @@ from agentgym.trainers.aggregate import seq_mean_token_mean, token_mean
 from agentgym.trainers.surrogate import (
     absolute,
     by_probability,
-    by_source,
     fixed,
     geometric_mean,
     gradient_preserving_clip,
@@ -236,23 +235,6 @@ def single_precision(logprob, old, advantages):
     return Tokens(logprob, old, advantage, torch.ones(n, dtype=torch.float32), torch.arange(n), torch.arange(n))
 
 
-def test_by_source_gives_each_token_its_rule():
-    off = surrogate(shaped(), absolute(), unclipped())
-    batch = tokens([1.5, 1.0, 2.0, 1.0], [1.0] * 4, source=torch.tensor([0, 1, 0, 2]))
-    rule = by_source(PPO, off)
-    loss, gradient = loss_and_gradient(rule, batch)
-    p = math.exp(-1.0)
-    close(loss, [-1.2, -p / (p + 0.1), -1.2, 0.0])
-    close(gradient, [0.0, -0.1 * p / (p + 0.1) ** 2, 0.0, 0.0])
-    assert rule.needs == {"source"}
-    assert repr(rule).startswith("by_source(surrogate(), surrogate(shaped(), absolute(), unclipped()))")
-
-
-def test_by_source_needs_the_source():
-    with pytest.raises(UsageError, match=r"Tokens\.source is needed here and was not computed"):
-        by_source(PPO)(tokens([1.0], [1.0]))
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -277,10 +259,6 @@ def test_tokens_sum_and_average_over_what_is_not_masked():
     close(batch.sum_by_sequence(x), [4.0, 0.0, 5.0])
     close(batch.mean_by_sequence(x), [2.0, 0.0, 5.0])
     assert batch.sequences == 3
-    part = batch.select(torch.tensor([2, 0]))
-    assert part.sequence.tolist() == [2, 0]
-    assert len(part) == 2
-    assert part.reference is None
 
 
 def test_tokens_of_different_lengths_are_refused():

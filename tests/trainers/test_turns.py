@@ -222,7 +222,7 @@ def test_a_part_says_what_it_is():
 
 
 def test_no_stage_file_imports_torch():
-    stages = "turns anchors credit rewards weights tokens surrogate penalties aggregate control"
+    stages = "turns anchors credit rewards weights tokens surrogate penalties aggregate"
     code = "import sys\n" + "\n".join(f"import agentgym.trainers.{name}" for name in stages.split())
     code += "\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

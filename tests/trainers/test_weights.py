@@ -1,4 +1,4 @@
-"""Weights, rewards and control: each value by hand."""
+"""Weights and rewards: each value by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from numpy.testing import assert_allclose
 
 from agentgym.errors import UsageError
 from agentgym.trainers.algorithm import get_recipe
-from agentgym.trainers.control import AdaptiveKL, Controller, constant, cosine, linear, warm_up
 from agentgym.trainers.credit import chain, outcome, to_go
 from agentgym.trainers.rewards import format_penalty, kl, overlong, paid
 from agentgym.trainers.tokens import Tokens
@@ -139,51 +138,3 @@ def test_penalties_in_the_reward_are_carried_back_by_credit():
     assert_allclose(rule(turns, turns.reward), [0.3, 0.3, 0.4])
     assert rule.needs == {"valid", "kl"}
     assert chain(paid(), outcome())(turns, turns.reward).tolist() == [1.0, 1.0, 0.5]
-
-
-# --- control ----------------------------------------------------------------------------------------------------------
-
-
-def test_schedules_by_hand():
-    assert constant(0.3)(1000) == 0.3
-    assert [linear(1.0, 0.0, 4)(u) for u in (0, 1, 4, 9)] == [1.0, 0.75, 0.0, 0.0]
-    assert [cosine(2.0, 0.0, 4)(u) for u in (0, 2, 4, 9)] == pytest.approx([2.0, 1.0, 0.0, 0.0])
-    assert cosine(2.0, 0.0, 4)(1) == pytest.approx(1 + math.cos(math.pi / 4))
-    rising = warm_up(3, linear(1.0, 0.0, 4))
-    assert [rising(u) for u in range(6)] == pytest.approx([0.25, 0.5, 0.75, 1.0, 0.75, 0.5])
-    assert repr(rising) == "warm_up(3, linear(1.0, 0.0, 4))"
-
-
-def test_schedules_are_controllers_without_a_state():
-    schedule = constant(1.0)
-    assert isinstance(schedule, Controller)
-    schedule.observe({"kl": 3.0})
-    assert schedule.state_dict() == {}
-    schedule.load_state_dict({})
-    with pytest.raises(UsageError, match=r"constant\(1.0\) has no state, got .*another controller"):
-        schedule.load_state_dict({"coefficient": 1.0})
-    with pytest.raises(UsageError, match="counted from 0, got -1"):
-        schedule(-1)
-    with pytest.raises(UsageError, match="updates must be at least 1, got 0"):
-        linear(0.0, 1.0, 0)
-
-
-def test_adaptive_kl_follows_its_target():
-    controller = AdaptiveKL(0.1, target=2.0, horizon=100.0)
-    assert isinstance(controller, Controller)
-    controller.observe({"kl": 2.2, "episodes": 10})  # error .1: times 1 + .1 * 10/100
-    assert controller(1) == pytest.approx(0.1 * 1.01)
-    controller.observe({"kl": 50.0, "episodes": 50})  # error cut at .2
-    assert controller(2) == pytest.approx(0.1 * 1.01 * 1.1)
-    again = AdaptiveKL(9.9, target=2.0, horizon=100.0)
-    again.load_state_dict(controller.state_dict())
-    controller.observe({"kl": 0.0, "episodes": 50})
-    again.observe({"kl": 0.0, "episodes": 50})
-    assert again(3) == controller(3) == pytest.approx(0.1 * 1.01 * 1.1 * 0.9)
-
-
-def test_adaptive_kl_wants_its_metrics_and_sane_options():
-    with pytest.raises(UsageError, match=r"reads the metric 'episodes'; this update has kl"):
-        AdaptiveKL(0.1, 1.0).observe({"kl": 1.0})
-    with pytest.raises(UsageError, match="target > 0"):
-        AdaptiveKL(0.1, 0.0)
