@@ -64,7 +64,7 @@ def start(monkeypatch):
     """Start an episode with a task made by hand."""
 
     def make(task, **arguments):
-        monkeypatch.setattr(tasks, "build", lambda split, number, family: task)
+        monkeypatch.setattr(tasks, "build", lambda split, number, families: task)
         env = GUIEnv(**arguments)
         observation, info = env.reset(seed=0)
         return Hands(env, observation), observation, info
@@ -89,7 +89,7 @@ def by_hand(app, sentence, wanted, answer="", texts=()):
 @pytest.fixture
 def settings():
     values = dict.fromkeys(_drawn(Dice("any")), False)
-    values |= {"Language": "English", "Lock after": "1 hour", "Quiet hours": "never", "Theme": "Sand"}
+    values |= {"Language": "English", "Lock after": "1 hour", "Quiet hours": "at no time", "Theme": "Sand"}
     values |= {"Automatic updates": True, "Spell checking": True, "Sounds": True}
     app = Settings(Look(0, 0), values, "Blue phone")
     wanted = app.data()
@@ -338,6 +338,7 @@ def test_plain_text_has_no_calls_to_limit():
         ({"observe": "dif"}, "unknown observe 'dif'; did you mean 'diff'?"),
         ({"syntax": "hermit"}, "unknown syntax 'hermit'; did you mean 'hermes'?"),
         ({"split": "dev"}, "unknown split 'dev'"),
+        ({"families": ["mial"]}, "unknown family 'mial'; did you mean 'mail'?"),
     ],
 )
 def test_arguments_that_are_refused(arguments, error):
@@ -359,3 +360,10 @@ def test_a_family_can_be_asked_for(family):
     for seed in range(3):
         _, info = env.reset(seed=seed, options={"family": family})
         assert info["family"] == info["task_id"].split("/")[2] == family
+
+
+def test_only_some_families_can_be_played():
+    env = GUIEnv(families=["wiki", "mail"])
+    assert [env.reset(seed=seed)[1]["family"] for seed in range(4)] == ["wiki", "mail", "wiki", "mail"]
+    assert env.reset(seed=0, options={"family": "shop"})[1]["family"] == "shop"
+    assert env.fingerprint != GUIEnv(families=["wiki"]).fingerprint

@@ -553,5 +553,5 @@ def test_two_keys_with_one_hash_have_two_ids(files, monkeypatch):
 def test_ids_differ_between_tasks():
     from agentgym.envs.gui import tasks
 
-    ids = [World(tasks.build("train", n, "settings")).ids()["tab:Privacy"] for n in range(20)]
+    ids = [World(tasks.build("train", n, ("settings",))).ids()["tab:Privacy"] for n in range(20)]
     assert len(set(ids)) > 10

@@ -90,6 +90,7 @@ class App(ABC):
         window: how many rows its lists show at a time; 0: it has none that can be scrolled.
         rows: how the keys of such rows begin.
         words: its own labels, each in three wordings.
+        alike: sets of names that can be exchanged for each other: what is right to do stays right.
         say: the labels of this task.
     """
 
@@ -98,6 +99,7 @@ class App(ABC):
     window: ClassVar[int] = 0
     rows: ClassVar[tuple[str, ...]] = ()
     words: ClassVar[Words] = {}
+    alike: ClassVar[tuple[tuple[str, ...], ...]] = ()
     _verbs: ClassVar[Mapping[str, Handler]] = {}
 
     def __init_subclass__(cls) -> None:

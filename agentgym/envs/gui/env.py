@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from gymnasium.error import ResetNeeded
@@ -52,6 +52,7 @@ class GUIEnv(TextEnv):
 
     Args:
         split: ``"train"``, ``"test"`` or ``"unseen"``.
+        families: only tasks of these; none named: of all.
         backend: ``"page"``, a model of the pages in process.
         observe: ``"diff"`` tells after an action what has changed, ``"full"`` always the whole screen.
         max_turns: an episode that does not end by ``done`` until then is truncated.
@@ -65,12 +66,12 @@ class GUIEnv(TextEnv):
     """
 
     splits: tuple[str, ...] = ("train", "test", "unseen")
-    interchangeable = (HINTS,)
 
     def __init__(
         self,
         *,
         split: str = "train",
+        families: Sequence[str] = (),
         backend: str = "page",
         observe: str = "diff",
         max_turns: int = 30,
@@ -88,6 +89,8 @@ class GUIEnv(TextEnv):
         ):
             if name not in known:
                 raise UnknownName(what, str(name), known)
+        self.families = tuple([self._family(name) for name in families])
+        self.interchangeable = (HINTS, *tasks.interchangeable())
         self.max_turns, self.max_calls = max_turns, max_calls
         self._make_backend, self._observe = _BACKENDS[backend], observe
         self.instructions = _PLAIN
@@ -104,9 +107,9 @@ class GUIEnv(TextEnv):
     def fingerprint(self) -> str:
         """Content hash of the instructions, of the first tasks of every family, and of their first screens."""
         screens = []
-        for family in tasks.templates(self.split):
+        for family in self.families or tasks.templates(self.split):
             for number in range(_SAMPLES):
-                task = tasks.build(self.split, number, family)
+                task = tasks.build(self.split, number, (family,))
                 screens.append((task.sentence, Driver(PageBackend(World(task)), "full").first()))
         return digest(super().fingerprint, tasks.VERSION, screens, self._observe, self.max_turns, self.max_calls)
 
@@ -118,10 +121,10 @@ class GUIEnv(TextEnv):
             UnknownName: no such family.
         """
         super().reset(seed=seed)
-        family = self._family(options)
+        families = self._asked(options)
         number = operator.index(seed) if seed is not None else int(self.np_random.integers(2**31))
         self.close()
-        task = tasks.build(self.split, number, family)
+        task = tasks.build(self.split, number, families)
         world = World(task)
         self._task, self._turns = task, 0
         self._driver = Driver(self._make_backend(world), self._observe)
@@ -230,13 +233,16 @@ class GUIEnv(TextEnv):
             raise ResetNeeded("no episode is running: call reset() first")
         return self._task, self._driver
 
-    def _family(self, options: dict[str, Any] | None) -> str | None:
-        """The family that the reset options ask for."""
+    def _asked(self, options: dict[str, Any] | None) -> tuple[str, ...]:
+        """The families that the reset options ask for."""
         options = options or {}
         if unknown := sorted(set(options) - {"family"}, key=str):
             raise UsageError(f"reset option {unknown[0]!r} is not known here; the only one is 'family'")
-        family = options.get("family")
+        return (self._family(options["family"]),) if options.get("family") is not None else self.families
+
+    def _family(self, name: object) -> str:
+        """The name of a family."""
         known = tasks.templates(self.split)
-        if family is not None and family not in known:
-            raise UnknownName("family", str(family), known)
-        return family
+        if not isinstance(name, str) or name not in known:
+            raise UnknownName("family", str(name), known)
+        return name

@@ -27,6 +27,7 @@ VERSION = 1  #: raise it whenever a seed would give another task
 MOST_STEPS = 200  #: an expert that needs more is broken
 _TEST_SHARE = 64  # of 256
 _DRAWS = 1000
+_APPS = "agentgym.envs.gui.apps"
 
 
 @dataclass(slots=True)
@@ -141,7 +142,7 @@ def template(family: str, *, unseen: bool = False) -> Callable[[Make], Make]:
 @cache
 def templates(split: str) -> Mapping[str, tuple[Template, ...]]:
     """The templates of a split by family, in the order of their names."""
-    package = import_module("agentgym.envs.gui.apps")
+    package = import_module(_APPS)
     for module in iter_modules(package.__path__):
         import_module(f"{package.__name__}.{module.name}")
     return {
@@ -150,17 +151,31 @@ def templates(split: str) -> Mapping[str, tuple[Template, ...]]:
     }
 
 
-def build(split: str, number: int, family: str | None = None) -> Task:
-    """The task of this number; numbers go through the templates in turn, one family after the other."""
-    known = templates(split)
-    kinds = known[family] if family is not None else _in_turn(split)
+@cache
+def interchangeable() -> tuple[tuple[str, ...], ...]:
+    """Sets of names that can be exchanged for each other in all applications; no name is in two of them."""
+    templates("train")  # which imports them
+    joined: list[tuple[str, ...]] = []
+    for names in (names for kind in App.__subclasses__() if kind.__module__.startswith(_APPS) for names in kind.alike):
+        common = [known for known in joined if not set(known).isdisjoint(names)]
+        joined = [known for known in joined if known not in common]
+        joined.append(tuple(dict.fromkeys(itertools.chain(*common, names))))
+    return tuple(joined)
+
+
+def build(split: str, number: int, families: tuple[str, ...] = ()) -> Task:
+    """The task of this number, of these families or of all.
+
+    Numbers go through the templates in turn: the first of every family, then the second.
+    """
+    kinds = _in_turn(split, families)
     return made(kinds[number % len(kinds)], split, number)
 
 
 @cache
-def _in_turn(split: str) -> tuple[Template, ...]:
-    """All templates of a split: the first of every family, then the second."""
-    rounds = itertools.zip_longest(*templates(split).values())
+def _in_turn(split: str, families: tuple[str, ...]) -> tuple[Template, ...]:
+    known = templates(split)
+    rounds = itertools.zip_longest(*(known[family] for family in families or known))
     return tuple(kind for one_round in rounds for kind in one_round if kind is not None)
 
 

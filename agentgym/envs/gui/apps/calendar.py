@@ -14,7 +14,7 @@ from agentgym.envs.gui.widgets import Dialog, Screen, Zone, button, checkbox, co
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")
 TIMES = tuple(f"{hour}:00" for hour in range(9, 18))
 TITLES = (
-    *("Standup", "Dentist", "Choir", "Review", "Interview", "Workshop", "Call", "Lunch", "Gym", "Planning"),
+    *("Standup", "Dentist", "Choir", "Review", "Interview", "Workshop", "Quiz", "Yoga", "Gym", "Planning"),
     *("Class", "Haircut", "Tour", "Rehearsal", "Checkup"),
 )
 Events = dict[str, tuple[str, bool]]  #: title, and whether it is every week, by "DAY TIME"
@@ -30,6 +30,7 @@ class Calendar(App):
 
     name = "calendar"
     home = "day:Monday"
+    alike = (DAYS, TITLES)
     words = {
         "new": ("New event", "Add event", "Enter something"),
         "title": ("Title", "Event", "What"),

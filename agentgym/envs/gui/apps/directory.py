@@ -38,6 +38,7 @@ class Directory(App):
 
     name = "directory"
     home = "list"
+    alike = (NAMES, TEAMS, CITIES)
     window = 6
     rows = ("go:person:",)
     words = {

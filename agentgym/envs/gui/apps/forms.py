@@ -70,7 +70,7 @@ FORMS: Mapping[str, tuple[Field, ...]] = {
 }
 _TWO_PAGES = ("trip",)
 _ONE_PAGE = tuple(form for form in FORMS if form not in _TWO_PAGES)
-DEVICES = ("tablet", "laptop", "phone", "radio", "camera", "printer")
+DEVICES = ("tablet", "laptop", "kettle", "radio", "camera", "printer")
 _VALID = {
     "email": (re.compile(r"[^@\s]+@[^@\s]+\.[a-z]+"), "must be like ada@post.example"),
     "phone": (re.compile(r"\d{5,}"), "must have at least 5 digits and nothing else"),
@@ -90,6 +90,7 @@ class Forms(App):
 
     name = "forms"
     home = "form"
+    alike = (NAMES,)
     words = {
         "sent": ("Sent entries", "What was sent", "Handed in"),
         "next": ("Next", "Continue", "Go on"),
@@ -300,11 +301,8 @@ def _other_value(dice: Dice, field: Field, value: str | bool) -> str | bool:
 def listed(app: Forms, entry: Entry) -> str:
     """An entry in words, as far as it is not as in an empty form: ``name Ada, phone 12345, with lunch``."""
     blank = app.blank()
-    said = []
-    for name in entry:
-        if entry[name] != blank[name]:
-            said.append(f"with {name}" if entry[name] is True else f"{name} {entry[name]}")
-    return ", ".join(said)
+    said = {name: value for name, value in entry.items() if value != blank[name]}
+    return ", ".join(f"with {name}" if value is True else f"{name} {value}" for name, value in said.items())
 
 
 def _sending(app: Forms, sentence: str, entries: Sequence[Entry]) -> Task:

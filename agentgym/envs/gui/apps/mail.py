@@ -15,8 +15,8 @@ from agentgym.envs.gui.widgets import Screen, Widget, Zone, button, checkbox, co
 
 FOLDERS = ("Inbox", "Work", "Private", "Later", "Bin")
 TOPICS = (
-    *("budget", "holidays", "invoice", "picnic", "concert", "report", "garden", "training", "printer", "lunch"),
-    *("contract", "visit", "survey", "keys", "parking", "newsletter"),
+    *("budget", "holidays", "invoice", "picnic", "concert", "report", "garden", "training", "printer", "breakfast"),
+    *("contract", "visit", "survey", "keys", "parking", "carpet"),
 )
 LINES = (
     *("Could you have a look at it?", "There is nothing to do for now.", "Please keep this for later."),
@@ -47,6 +47,7 @@ class Mail(App):
 
     name = "mail"
     home = "folder:Inbox"
+    alike = (NAMES, TOPICS, FOLDERS[1:4])
     window = 5
     rows = ("open:",)
     words = {

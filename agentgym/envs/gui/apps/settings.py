@@ -21,7 +21,7 @@ SWITCHES: Mapping[str, tuple[str, ...]] = {
 CHOICES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "General": ("Language", ("English", "French", "German", "Spanish")),
     "Privacy": ("Lock after", ("1 minute", "5 minutes", "15 minutes", "1 hour")),
-    "Notifications": ("Quiet hours", ("never", "at night", "at weekends", "always")),
+    "Notifications": ("Quiet hours", ("at no time", "at night", "at weekends", "always")),
     "Display": ("Theme", ("Forest", "Ocean", "Sand", "Slate")),
 }
 DEVICES = ("Kitchen tablet", "Office laptop", "Blue phone", "Studio desktop", "Old notebook", "Lab computer")
@@ -41,6 +41,7 @@ class Settings(App):
 
     name = "settings"
     home = "General"
+    alike = (*SWITCHES.values(), *(options for _, options in CHOICES.values()))
     words = {
         "reset": ("Reset this tab", "Restore defaults", "Back to factory values"),
         "rename": ("Rename device", "Change device name", "Give device another name"),

@@ -46,6 +46,7 @@ class Shop(App):
 
     name = "shop"
     home = "shop"
+    alike = (KINDS, BRANDS, COLOURS, COUPONS)
     window = 6
     rows = ("go:article:",)
     words = {

@@ -19,7 +19,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "Town": ("population", "mayor", "year"),
     "Bridge": ("length", "year", "town"),
 }
-WORDS = ("It is open on Sundays.", "There is a small museum.", "A path leads around it.", "It was painted last year.")
+WORDS = ("It is open on Sundays.", "There is a small museum.", "A path leads around it.", "It is painted blue.")
 Facts = dict[str, str]
 
 
@@ -34,6 +34,7 @@ class Wiki(App):
 
     name = "wiki"
     home = "list"
+    alike = (NAMES, FIRST)
     window = 6
     rows = ("go:page:",)
     words = {
@@ -209,10 +210,9 @@ class Wiki(App):
         if title in s.data:
             return None
         if s.route != "write:":
-            at_list = s.route.startswith(("list", "found"))
             if s.dialog:
                 return click("dismiss")
-            return click("go:write:") if at_list else self._to_list(s)
+            return click("go:write:") if s.route.startswith(("list", "found")) else self._to_list(s)
         return self._written(s, {"title": title, "text": words})
 
     def renamed(self, s: State, old: str, new: str) -> Command | None:
@@ -384,7 +384,7 @@ def erase(dice: Dice, look: Look) -> Task:
     """A page less."""
     app = Wiki(look, listed := pages(dice, dice.between(4, 7)))
     title = dice.choice(list(listed))
-    after = {t: facts for t, facts in app.data().items() if t != title}
+    after = {t: f for t, f in app.data().items() if t != title}
     return single(app, f"Delete the page {title}.", lambda s: app.erased(s, title), after)
 
 
