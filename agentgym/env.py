@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import gymnasium as gym
-import numpy as np
 
 from agentgym.errors import ForkError, UnknownName
 from agentgym.records import ToolCall
+from agentgym.space import Text
+
+__all__ = ["SPLITS", "Info", "Journal", "Text", "TextEnv", "digest", "fork"]
 
 SPLITS = ("train", "test", "unseen")
 MAX_OBSERVATION = 1_000_000  #: characters of an observation; more than any model reads
@@ -32,31 +34,6 @@ class Info(TypedDict, total=False):
     success: bool  #: on the last turn: whether the task was solved
     answers: Sequence[str]  #: accepted answers; for reward and credit only, never part of an observation
     evidence: Sequence[str]  #: ids of the documents that support the answer
-
-
-class Text(gym.Space[str]):
-    """The space of all Unicode texts (``gymnasium.spaces.Text`` refuses "é")."""
-
-    def __init__(self, seed: int | np.random.Generator | None = None) -> None:
-        super().__init__(shape=None, dtype=None, seed=seed)
-
-    def contains(self, x: Any) -> bool:
-        return isinstance(x, str)
-
-    def sample(self, mask: None = None, probability: None = None) -> str:
-        """A short random text, accents and control characters included."""
-        size = int(self.np_random.integers(0, 12))
-        return "".join(chr(int(c)) for c in self.np_random.integers(1, 0x250, size))
-
-    @property
-    def is_np_flattenable(self) -> bool:
-        return False
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Text)
-
-    def __repr__(self) -> str:
-        return "Text()"
 
 
 class TextEnv(gym.Env[str, str]):
