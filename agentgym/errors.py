@@ -85,6 +85,10 @@ class StoreError(AgentGymError, OSError):
     """A run folder or episode file that is missing, damaged, or belongs to something else."""
 
 
+class DiskFull(StoreError):
+    """There was no room to write something; what had been written before is whole."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an error message: `` - did you mean 'a' or 'b'?``, or all names where none is close."""
     names = list(known)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import math
-import os
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 import orjson
@@ -16,11 +18,12 @@ import zstandard
 
 from agentgym.errors import StoreError
 from agentgym.records import Episode, Sample, StopReason, Task, ToolCall, Turn, Usage
-from agentgym.store.files import StrPath, lock
+from agentgym.store.files import StrPath, atomic_write, lock, sync, writing
 
 PATTERN = "episodes-*.jsonl.zst"
 FLUSH_BYTES = 8 << 20  #: a writer flushes by itself when this much text waits
 _CHUNK = 1 << 16
+_MAGIC = b"\x28\xb5\x2f\xfd"  # how a zstd frame begins
 
 
 # One episode <-> one line ---------------------------------------------------------------------------------------------
@@ -125,11 +128,13 @@ class EpisodeWriter:
     """Appends episodes to a file; a context manager.
 
     Args:
-        path: the file; made if it is not there. A frame that a crash left half-written is cut off.
+        path: the file; made if it is not there. A frame that a crash left half-written is cut off. Anything else that
+            stands behind the last whole frame, zeros for example after a power cut, is moved to a file beside it.
         at: cut the file here first, at a :attr:`position` of before; None continues after the last whole frame.
 
     Raises:
-        StoreError: not an episode file, ``at`` is not one of its positions, or another writer has it open.
+        StoreError: not an episode file, one that is damaged before its last frame, ``at`` is not one of its positions,
+            or another writer has it open.
     """
 
     def __init__(self, path: StrPath, at: int | None = None) -> None:
@@ -137,18 +142,13 @@ class EpisodeWriter:
         self._waiting: list[bytes] = []
         self._size = 0
         self._compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
-        self._file: BinaryIO = self.path.open("a+b")
+        self._file = self.path.open("a+b", buffering=0)
         try:
             lock(self._file, self.path)
-            ends = [0, *(end for end, _ in _frames(self.path))]
-            if at is not None and at not in ends:
-                raise StoreError(
-                    f"{self.path} cannot be continued at byte {at}: its last whole frame ends at {ends[-1]}"
-                )
-        except StoreError:
+            self.position = self._begin(at)  #: bytes that are safely on disk
+        except BaseException:
             self._file.close()
             raise
-        self.position = ends[-1] if at is None else at  #: bytes that are safely on disk
         self._file.truncate(self.position)
 
     def append(self, episode: Episode) -> None:
@@ -160,21 +160,30 @@ class EpisodeWriter:
             self.flush()
 
     def flush(self) -> int:
-        """Write what waits as one frame and wait for the disk. Returns the new :attr:`position`."""
+        """Write what waits as one frame and wait for the disk. Returns the new :attr:`position`.
+
+        Raises:
+            DiskFull: no room; what waits goes on waiting.
+        """
         if self._waiting:
             frame = self._compressor.compress(b"".join(self._waiting))
-            self._waiting, self._size = [], 0
-            self._file.write(frame)
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            try:
+                with writing(self.path):
+                    self._write(frame)
+            except BaseException:
+                self._file.truncate(self.position)
+                raise
             self.position += len(frame)
+            self._waiting, self._size = [], 0
         return self.position
 
     def close(self) -> None:
         """Flush and close."""
         if not self._file.closed:
-            self.flush()
-            self._file.close()
+            try:
+                self.flush()
+            finally:
+                self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -182,14 +191,53 @@ class EpisodeWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _begin(self, at: int | None) -> int:
+        """Where the next frame belongs; puts aside what was never written by a writer."""
+        ends, damage = [0], None
+        try:
+            for end, _ in _frames(self.path):
+                ends.append(end)
+        except _Damage as found:
+            damage = found
+            if at is None and not found.last:
+                raise found.error(self.path) from found
+        if at is not None and at not in ends:
+            raise StoreError(
+                f"{self.path} cannot be continued at byte {at}: its last whole frame ends at {ends[-1]}; put the file "
+                "back as it was when the checkpoint was written"
+            )
+        if damage is not None:
+            self._put_aside(damage)
+        return ends[-1] if at is None else at
+
+    def _put_aside(self, damage: _Damage) -> None:
+        content = self.path.read_bytes()[damage.byte :]
+        names = (f"{self.path.name}.damaged-{number}" for number in itertools.count(1))
+        aside = next(path for path in map(self.path.with_name, names) if not path.exists())
+        atomic_write(aside, content)
+        warnings.warn(
+            f"{self.path}: behind its last whole frame stood {len(content)} bytes that are not episodes; "
+            f"they were moved to {aside.name}",
+            stacklevel=4,
+        )
+
+    def _write(self, frame: bytes) -> None:
+        left = memoryview(frame)
+        while left:
+            left = left[self._file.write(left) :]
+        sync(self.path)
+        if not self.position:
+            sync(self.path.parent)
+
 
 def read_episodes(path: StrPath) -> Iterator[Episode]:
     """The episodes of a file, or of every ``episodes-*.jsonl.zst`` of a run folder, in the order they were written.
 
-    A last frame that a crash left half-written is left out.
+    A last frame that a crash left half-written is left out; so is, with a warning, anything else behind the last whole
+    frame.
 
     Raises:
-        StoreError: nothing there, or it is not an episode file.
+        StoreError: nothing there, it is not an episode file, or it is damaged before its last frame.
     """
     path = Path(path)
     if path.is_dir():
@@ -201,16 +249,48 @@ def read_episodes(path: StrPath) -> Iterator[Episode]:
     else:
         raise StoreError(f"{path} does not exist; give a run folder or an {PATTERN} file")
     for file in files:
-        for _, content in _frames(file):
-            yield from map(decode, content.splitlines())
+        try:
+            for _, content in _frames(file):
+                yield from map(decode, content.splitlines())
+        except _Damage as damage:
+            if not damage.last:
+                raise damage.error(file) from damage
+            warnings.warn(
+                f"{file}: what stands behind byte {damage.byte} is not episodes and is left out", stacklevel=2
+            )
+
+
+# Frames ---------------------------------------------------------------------------------------------------------------
+
+
+class _Damage(Exception):
+    """Bytes that are neither a frame nor the beginning of one.
+
+    Attributes:
+        byte: where they begin, behind a whole frame or at the start of the file.
+        last: whether no whole frame follows them, so that nothing is lost without them.
+    """
+
+    def __init__(self, path: Path, byte: int, reason: str) -> None:
+        super().__init__(reason)
+        self.byte = byte
+        rest = path.read_bytes()[byte:]
+        self.last = not rest.strip(b"\0") or (byte > 0 and not _holds_a_frame(rest))
+
+    def error(self, path: Path) -> StoreError:
+        return StoreError(f"{path} is damaged after byte {self.byte} or no episode file: {self}")
 
 
 def _frames(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(byte where it ends, content) of each whole frame."""
+    """(byte where it ends, content) of each whole frame.
+
+    Raises:
+        _Damage: something else stands behind them.
+    """
     end, buffer = 0, b""
     with path.open("rb") as file:
         while True:
-            frame, parts = zstandard.ZstdDecompressor().decompressobj(), []
+            frame, parts, begin = zstandard.ZstdDecompressor().decompressobj(), [], end
             while not frame.eof:
                 buffer = buffer or file.read(_CHUNK)
                 if not buffer:
@@ -218,7 +298,20 @@ def _frames(path: Path) -> Iterator[tuple[int, bytes]]:
                 try:
                     parts.append(frame.decompress(buffer))
                 except zstandard.ZstdError as error:
-                    raise StoreError(f"{path} is damaged after byte {end} or no episode file: {error}") from error
+                    raise _Damage(path, begin, str(error)) from error
                 end += len(buffer) - len(frame.unused_data)
                 buffer = frame.unused_data
             yield end, b"".join(parts)
+
+
+def _holds_a_frame(content: bytes) -> bool:
+    """Whether a whole frame begins anywhere behind the first byte."""
+    at = content.find(_MAGIC, 1)
+    while at >= 0:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        with contextlib.suppress(zstandard.ZstdError):
+            frame.decompress(content[at:])
+        if frame.eof:
+            return True
+        at = content.find(_MAGIC, at + 1)
+    return False

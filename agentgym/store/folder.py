@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ import yaml
 
 from agentgym.errors import StoreError
 from agentgym.records import Episode
+from agentgym.store.checkpoints import Checkpoints
 from agentgym.store.episodes import EpisodeWriter, read_episodes
-from agentgym.store.files import JsonLines, StrPath, atomic_write, lock, sync_folder
+from agentgym.store.files import JsonLines, StrPath, atomic_write, lock, writing
 
 
 class RunFolder:
@@ -25,6 +25,7 @@ class RunFolder:
 
     Attributes:
         config: what ``run.yaml`` says.
+        saved: the checkpoints.
         metrics: ``metrics.jsonl``.
         credits: ``credits.jsonl``, the credit of each turn of the episodes that were trained on.
 
@@ -44,6 +45,7 @@ class RunFolder:
             raise StoreError(f"{self.path / 'run.yaml'} is damaged: {str(error).splitlines()[0]}") from error
         if not isinstance(self.config, dict):
             raise StoreError(f"{self.path / 'run.yaml'} is damaged: it is not a mapping")
+        self.saved = Checkpoints(self.path / "checkpoints")
         self.metrics = JsonLines(self.path / "metrics.jsonl")
         self.credits = JsonLines(self.path / "credits.jsonl")
 
@@ -59,9 +61,21 @@ class RunFolder:
             raise StoreError(f"{path} already holds a run; continue it with --resume, or choose another folder")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise StoreError(f"{path} exists and is not a run folder; choose another folder")
-        path.mkdir(parents=True, exist_ok=True)
-        atomic_write(path / "run.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        made = not path.exists()
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+        try:
+            atomic_write(path / "run.yaml", _as_yaml(config))
+        except BaseException:
+            if made:
+                path.rmdir()
+            raise
         return cls(path)
+
+    def rewrite(self, config: Mapping[str, Any]) -> None:
+        """Give the run another ``run.yaml``."""
+        atomic_write(self.path / "run.yaml", _as_yaml(config))
+        self.config = dict(config)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -70,7 +84,7 @@ class RunFolder:
         Raises:
             StoreError: one does already.
         """
-        with (self.path / "run.yaml").open("rb") as file:
+        with (self.path / ".lock").open("wb") as file:  # run.yaml itself may be replaced meanwhile
             lock(file, self.path)
             yield
 
@@ -88,42 +102,22 @@ class RunFolder:
         """Where the report page belongs."""
         return self.path / "report.html"
 
-    @contextlib.contextmanager
-    def checkpoint(self, update: int) -> Iterator[Path]:
-        """A folder to write a checkpoint into; it becomes ``checkpoints/update-{update}`` when the block ends well.
-
-        A checkpoint of that update which is there already is replaced.
-        """
-        final = self.path / "checkpoints" / f"update-{update:06d}"
-        temporary = final.with_name(f".{final.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
-        sync_folder(final.parent)
+    def checkpoint(self, update: int) -> AbstractContextManager[Path]:
+        """A folder to write a checkpoint into; see :meth:`Checkpoints.write`."""
+        return self.saved.write(update)
 
     def checkpoints(self) -> dict[int, Path]:
-        """The whole checkpoints, by update, oldest first."""
-        found = sorted((self.path / "checkpoints").glob("update-[0-9]*"))
-        return {int(path.name.removeprefix("update-")): path for path in found}
-
-    def prune(self, keep: int) -> None:
-        """Delete all but the newest ``keep`` checkpoints."""
-        for path in list(self.checkpoints().values())[:-keep]:
-            shutil.rmtree(path)
+        """The checkpoints, by update, oldest first; see :meth:`Checkpoints.found`."""
+        return self.saved.found()
 
     def latest_checkpoint(self) -> tuple[int, Path]:
-        """The newest whole checkpoint.
+        """The newest checkpoint and its update; see :meth:`Checkpoints.newest`.
 
         Raises:
-            StoreError: there is none yet.
+            StoreError: there is none, or it is damaged.
         """
-        found = self.checkpoints()
-        if not found:
-            raise StoreError(f"{self.path} has no checkpoint to continue from; start it again in another folder")
-        return list(found.items())[-1]
+        return self.saved.newest()
+
+
+def _as_yaml(config: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)

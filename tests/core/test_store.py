@@ -218,20 +218,29 @@ def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_json_lines_are_cut_to_an_update_and_survive_a_torn_line(tmp_path: Path) -> None:
+def test_json_lines_are_cut_to_what_was_saved_and_survive_a_torn_line(tmp_path: Path) -> None:
     lines = JsonLines(tmp_path / "metrics.jsonl")
     assert lines.read() == []
-    lines.cut(3)  # nothing there, nothing to do
-    for update in range(4):
+    assert lines.saved() == 0
+    lines.cut(0)  # nothing there, nothing to do
+    for update in range(2):
         lines.append({"update": update, "loss": np.float32(0.5), "bad": math.nan})
+    saved = lines.saved()
+    assert saved == lines.path.stat().st_size
+    lines.append({"update": 2})
     with lines.path.open("ab") as file:
         file.write(b'{"update": 4, "lo')
-    assert [r["update"] for r in lines.read()] == [0, 1, 2, 3]
+    assert [r["update"] for r in lines.read()] == [0, 1, 2]
     again = JsonLines(lines.path)
     again.append({"update": 5})
-    assert again.read()[-2:] == [{"update": 3, "loss": 0.5, "bad": None}, {"update": 5}]
-    again.cut(1)
-    assert [r["update"] for r in again.read()] == [0, 1]
+    assert again.read()[-2:] == [{"update": 2}, {"update": 5}]
+    with lines.path.open("ab") as file:
+        file.write(b"\0\0\n" + b"\0" * 100)  # a power cut
+    again.cut(saved)
+    assert again.read() == [{"update": update, "loss": 0.5, "bad": None} for update in range(2)]
+    with pytest.raises(StoreError, match=rf"metrics.jsonl has {saved} bytes, but had {saved + 1} when .*put the file"):
+        again.cut(saved + 1)
+    assert len(again.read()) == 2
 
 
 @pytest.mark.parametrize(("line", "said"), [("{", "line 2 is damaged"), ("[1]", "line 2 is not a JSON object")])
@@ -270,20 +279,3 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         (tmp_path / "run.yaml").write_text(content)
         with pytest.raises(StoreError, match=r"run\.yaml is damaged"):
             RunFolder(tmp_path)
-
-
-def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path) -> None:
-    run = RunFolder.create(tmp_path / "run", {})
-    with pytest.raises(StoreError, match="has no checkpoint to continue from"):
-        run.latest_checkpoint()
-    for update in (2, 10):
-        with run.checkpoint(update) as folder:
-            (folder / "state").write_text(str(update))
-            assert update not in run.checkpoints()
-    with pytest.raises(FileNotFoundError), run.checkpoint(11) as folder:
-        (folder / "state").write_text((folder / "nowhere").read_text())
-    assert list(run.checkpoints()) == [2, 10]
-    with run.checkpoint(10) as folder:
-        (folder / "state").write_text("again")
-    update, path = run.latest_checkpoint()
-    assert (update, (path / "state").read_text()) == (10, "again")
