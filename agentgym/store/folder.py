@@ -84,7 +84,9 @@ class RunFolder:
         Raises:
             StoreError: one does already.
         """
-        with (self.path / ".lock").open("wb") as file:  # run.yaml itself may be replaced meanwhile
+        with writing(self.path):
+            file = (self.path / ".lock").open("wb")  # run.yaml itself may be replaced meanwhile
+        with file:
             lock(file, self.path)
             yield
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from agentgym.errors import MissingExtra, StoreError
+from agentgym.store.checkpoints import SUMS
 
 BASE = "base"
 _CONFIG = "adapter_config.json"
@@ -38,15 +39,24 @@ def with_lora(model: Any, rank: int, *, seed: int = 0) -> Any:
         return peft.get_peft_model(model, config)
 
 
-def save_model(model: Any, path: Path) -> None:
-    """Write the weights: all of them, or the adapters alone where the rest can be loaded by name."""
+def save_model(model: Any, path: Path, home: Path | None = None) -> None:
+    """Write the weights: all of them, or the adapters alone where the rest can be loaded by name.
+
+    Args:
+        home: where the folder will lie when it is complete, if not there; adapters name the model beside them by it.
+    """
     without_bars()
     if not hasattr(model, "peft_config"):
         model.save_pretrained(path)
         return
-    model.save_pretrained(path, save_embedding_layers=False)
     base = model.get_base_model()
-    if not base.config.name_or_path:
+    name = _lasting(base.config.name_or_path)
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = name or str((home or path).resolve() / BASE)
+        if not isinstance(config.target_modules, str):
+            config.target_modules = sorted(config.target_modules)  # a set comes in another order in every process
+    model.save_pretrained(path, save_embedding_layers=False)
+    if name is None:
         # the layers inside adapters carry other names; saved under the plain ones
         plain = {
             name.replace(".base_layer.", "."): weight
@@ -54,6 +64,17 @@ def save_model(model: Any, path: Path) -> None:
             if ".lora_" not in name
         }
         base.save_pretrained(path / BASE, state_dict=plain)
+
+
+def _lasting(name: str) -> str | None:
+    """The name of a model as anybody can load it from anywhere, for as long as it is there; None: there is none.
+
+    The checkpoints of a run are pruned, and only we read a ``.gguf`` file by its name.
+    """
+    place = Path(name)
+    if not name or name.lower().endswith(".gguf") or any((p / SUMS).is_file() for p in (place, place.parent)):
+        return None
+    return str(place.resolve()) if place.is_dir() else name
 
 
 def without_bars() -> None:
@@ -67,7 +88,7 @@ def base_of(path: Path) -> str | None:
     """The model that the adapters in this folder belong to; None where it holds no adapters.
 
     Raises:
-        StoreError: the folder does not say which one.
+        StoreError: the folder does not say which one, or it is not where it was.
     """
     if not (path / _CONFIG).is_file():
         return None
@@ -76,6 +97,8 @@ def base_of(path: Path) -> str | None:
     name = json.loads((path / _CONFIG).read_text()).get("base_model_name_or_path")
     if not name:
         raise StoreError(f"{path / _CONFIG} does not name the model that its adapters belong to")
+    if Path(name).is_absolute() and not Path(name).exists():
+        raise StoreError(f"the adapters in {path} belong to the model {name}, which is not there any more; put it back")
     return str(name)
 
 

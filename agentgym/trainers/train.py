@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,31 +14,31 @@ import gymnasium as gym
 import torch
 
 from agentgym import draws
-from agentgym.errors import StoreError, UsageError, WorldFault
+from agentgym.errors import DiskFull, StoreError, UsageError, WorldFault
 from agentgym.failures import Failures
 from agentgym.policy import ExpertPolicy, Policy, RandomPolicy, ScriptedPolicy, check_playable
 from agentgym.records import Episode, Task
 from agentgym.registry import make, takes_split
 from agentgym.rollout import Group, Rollout
-from agentgym.store import EpisodeWriter, JsonLines, RunFolder
+from agentgym.store import PATTERN, EpisodeWriter, JsonLines, RunFolder
 from agentgym.trainers.algorithm import Algorithm, get_recipe, slots, with_part
 from agentgym.trainers.beliefs import Beliefs, answer_markup
 from agentgym.trainers.board import Board
 from agentgym.trainers.branching import decisions, tree_figures
 from agentgym.trainers.budgets import TrainingBudgets
+from agentgym.trainers.checkpoint import restore, save
 from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.contexts import Context, full_history
 from agentgym.trainers.defaults import WORDS, kind_of
 from agentgym.trainers.imitation import imitate
 from agentgym.trainers.learner import Learner, Optimisation
-from agentgym.trainers.lora import save_model, with_lora
-from agentgym.trainers.memory import realigned
+from agentgym.trainers.lora import with_lora
 from agentgym.trainers.model import ModelPolicy, check_model, load
+from agentgym.trainers.recorded import as_text, changed_options, check_unchanged, note_versions, options_of, versions
 from agentgym.trainers.requirements import check_environment
 from agentgym.trainers.summary import in_order, summary
 from agentgym.trainers.tiny import tiny
 
-_STATE = "trainer.pt"
 _NARRATED = 20  # turns of an episode that is played for its text alone
 
 
@@ -65,8 +63,7 @@ class Training:
 
     def __init__(self, folder: RunFolder, progress: Progress = silent) -> None:
         self.folder, self.progress = folder, progress
-        known = {name: value for name, value in folder.config.items() if name in TrainConfig.model_fields}
-        self.config = config = TrainConfig.checked(known)
+        self.config = config = options_of(folder)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -77,6 +74,7 @@ class Training:
         self.forks = JsonLines(folder.path / "branches.jsonl")
         self.update = 0
         self._recent: list[float] = []
+        self._resumed = False
 
     @classmethod
     def start(cls, config: TrainConfig, path: str | Path, progress: Progress = silent) -> Training:
@@ -95,29 +93,45 @@ class Training:
             raise UsageError(f"admissible=true: {config.env} gives no info['admissible']; leave it out")
         resolved = config.model_dump() | {
             "parameters": get_recipe(config.recipe).resolve(**config.parameters),
+            "threads": config.threads or torch.get_num_threads(),
             "algorithm": slots(algorithm),
             "fingerprint": str(getattr(env.unwrapped, "fingerprint", "")),
-            "versions": {p: version(p) for p in ("agentgym", "torch", "transformers", "gymnasium", "numpy")}
-            | {"python": platform.python_version()},
+            "versions": versions(),
         }
         env.close()
         return cls(RunFolder.create(path, resolved), progress)
 
     @classmethod
     def resume(cls, path: str | Path, progress: Progress = silent) -> Training:
-        """Continue a run from its newest checkpoint; what was written after that is cut off and made again."""
-        return cls(RunFolder(path), progress)
+        """Continue a run from its newest checkpoint; what was written after that is cut off and made again.
+
+        A run that was stopped before its first checkpoint, in the warm start, has recorded nothing: it begins anew.
+        """
+        training = cls(RunFolder(path), progress)
+        training._resumed = True
+        return training
 
     def run(self) -> None:
-        """Train to the end; returns at once if it is there already."""
+        """Train to the end; returns at once if it is there already.
+
+        Raises:
+            UsageError: ``run.yaml``, the algorithm or the environment is not what a resumed run was trained with.
+            StoreError: the newest checkpoint is damaged, or there is none while there is a history, which beginning
+                anew would delete.
+            DiskFull: there is no room for what it writes. Nothing is lost: resume it when there is.
+        """
         with self.folder.alone():
-            self._run()
+            try:
+                self._run()
+            except DiskFull as error:
+                raise DiskFull(f"{error}; then: agentgym train --resume {self.folder.path}") from error
 
     def _run(self) -> None:
-        written, learner, policy = self._restored()
+        begun = bool(self.folder.checkpoints())
+        written, learner, policy = self._restored() if begun else self._fresh()
         with (
             self.folder.writer(at=written) as writer,
-            self.board,
+            Board(self.folder.path / "tensorboard", self.update) as self.board,
             Rollout(
                 self.budgets.environment,
                 policy,
@@ -127,9 +141,12 @@ class Training:
                 run_key=self.key,
             ) as rollout,
         ):
-            if not self.folder.checkpoints():
+            if not self.board.available:
+                self.progress("tensorboard is not installed, metrics.jsonl has it all", {})
+            if not begun:
+                self._save(learner, policy, writer)  # before anything is recorded: the warm start is not lost
+            if self.update == 0:
                 self._evaluate(policy)
-                self._save(learner, policy, writer)
             while self.update < self.config.updates and not self._good_enough():
                 self._one(rollout, learner, policy, writer)
                 last = self.update == self.config.updates or self._good_enough()
@@ -242,12 +259,10 @@ class Training:
 
     def _restored(self) -> tuple[int, Learner, ModelPolicy]:
         """Everything as the newest checkpoint has it, and how many bytes of episodes it knows of."""
-        try:
-            update, path = self.folder.latest_checkpoint()
-        except StoreError:
-            return self._fresh()
-        model, tokenizer = load(str(path), device=self.config.device)
-        state = realigned(torch.load(path / _STATE, weights_only=True))
+        update, path = self.folder.latest_checkpoint()
+        model, tokenizer, state = restore(path, self.config.device)
+        notes = changed_options(self.config, state["run"], update)
+        self._check_unchanged()
         policy = self._policy(model, tokenizer)
         learner = self._learner(policy)
         learner.load_state_dict(state["learner"])
@@ -255,11 +270,25 @@ class Training:
         self.update, self._recent = update, list(state["recent"])
         if state["branching"]:
             self.branching.load_state_dict(state["branching"])
-        self._begin_after(update)
+        self._begin_after(update, state["lines"], notes)
         return state["episodes"], learner, policy
 
     def _fresh(self) -> tuple[int, Learner, ModelPolicy]:
-        self._begin_after(-1)
+        history = [lines.path for lines in self._lines] + sorted(self.folder.path.glob(PATTERN))
+        kept = [path.name for path in history if path.exists() and path.stat().st_size]
+        if kept:
+            odd = [
+                f"checkpoints/{path.name} is not named like one (update-000003); " for path in self.folder.saved.odd()
+            ]
+            raise StoreError(
+                f"{self.folder.path} has no checkpoint to continue from, and to begin anew would delete "
+                f"{', '.join(kept)}; {''.join(odd[:1])}put its checkpoints back, or start a run in another folder"
+            )
+        notes = []
+        if self._resumed:
+            self._check_unchanged()
+            notes = ["it was stopped before its first checkpoint, nothing is recorded: it begins anew"]
+        self._begin_after(0, {}, notes)
         self._tell_options()
         expert = ExpertPolicy(self.config.warm_start_noise)
         demonstrations, instructions = self._demonstrations(expert)
@@ -285,13 +314,22 @@ class Training:
         kind = kind_of(self.config.model, lora=self.config.lora is not None)
         self.progress(WORDS[kind], {name: getattr(self.config, name) for name in names})
 
-    def _begin_after(self, update: int) -> None:
-        """Drop what was written after an update."""
-        for lines in (self.folder.metrics, self.folder.credits, self.timings, self.forks):
-            lines.cut(update)
-        self.board = Board(self.folder.path / "tensorboard", update)
-        if not self.board.available:
-            self.progress("tensorboard is not installed, metrics.jsonl has it all", {})
+    def _check_unchanged(self) -> None:
+        env = environment(self.config, "train")()
+        env.close()
+        check_unchanged(self.folder, slots(self.algorithm), str(getattr(env.unwrapped, "fingerprint", "")))
+
+    def _begin_after(self, update: int, sizes: Mapping[str, int], notes: Iterable[str]) -> None:
+        """Drop what was written after an update, when the files of lines had these sizes."""
+        for lines in self._lines:
+            lines.cut(sizes.get(lines.path.name, 0))
+        odd = [f"{path} is not named like a checkpoint (update-000003): left alone" for path in self.folder.saved.odd()]
+        for note in (*notes, *note_versions(self.folder, update), *odd):
+            self.progress(note, {})
+
+    @property
+    def _lines(self) -> tuple[JsonLines, ...]:
+        return self.folder.metrics, self.folder.credits, self.timings, self.forks
 
     def _demonstrations(self, expert: ExpertPolicy) -> tuple[list[Episode], str]:
         """Expert episodes for the warm start, and the environment's instructions.
@@ -375,14 +413,16 @@ class Training:
         return self.algorithm.context or full_history(instructions=self.config.instructions, remind=self.config.remind)
 
     def _save(self, learner: Learner, policy: ModelPolicy, writer: EpisodeWriter) -> None:
-        self.board.flush()
-        with self.folder.checkpoint(self.update) as path:
-            save_model(policy.model, path)
-            policy.tokenizer.save_pretrained(path)
-            state = {"learner": learner.state_dict(), "episodes": writer.flush(), "recent": self._recent}
-            state["branching"] = self.branching.state_dict()
-            torch.save(state, path / _STATE)
-        self.folder.prune(self.config.keep_checkpoints)
+        state = {
+            "run": as_text(self.folder.config),
+            "learner": learner.state_dict(),
+            "branching": self.branching.state_dict(),
+            "recent": self._recent,
+            "episodes": writer.flush(),
+            "lines": {lines.path.name: lines.saved() for lines in self._lines},
+        }
+        save(self.folder, self.update, policy.model, policy.tokenizer, state)
+        self.folder.saved.prune(self.config.keep_checkpoints)
 
 
 def _share_solved(episodes: Sequence[Episode]) -> float:

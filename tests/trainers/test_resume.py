@@ -72,6 +72,30 @@ def test_loaded_weights_add_up_as_fresh_ones_do(hidden, options, tmp_path):
     assert products(tmp_path / "broken") == products(tmp_path / "whole")
 
 
+def test_everything_is_on_disk_before_a_checkpoint_has_its_name(tmp_path, monkeypatch):
+    """After a power cut a checkpoint never knows of lines or episodes that are not there."""
+    seen = []
+    ordinary = os.fsync
+
+    def fsync(handle):
+        seen.append(Path(f"/proc/self/fd/{handle}").readlink())
+        ordinary(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    path = tmp_path / "run"
+    start(path, updates=2, checkpoint_every=1, recipe="arpo")
+    folder = path / "checkpoints"
+    named = [number for number, place in enumerate(seen) if place == folder]  # it is synced behind the renaming
+    assert len(named) == 3
+    last = seen[named[1] + 1 : named[2]]
+    written = {f.relative_to(folder / "update-000002") for f in (folder / "update-000002").rglob("*")}
+    inside = {place.relative_to(folder / ".update-000002.tmp") for place in last if ".tmp" in str(place)}
+    assert inside >= written
+    beginning = next(number for number, place in enumerate(last) if ".tmp" in str(place))
+    lines = {path / f"{name}.jsonl" for name in ("metrics", "credits", "timings", "branches")}
+    assert {*lines, path / "episodes-train.jsonl.zst", path} <= set(last[:beginning])
+
+
 RESUME = (
     "import sys, letters\n"
     "from agentgym.trainers.train import Training\n"

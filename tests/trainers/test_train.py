@@ -145,7 +145,7 @@ def test_metrics_go_to_tensorboard_once(tmp_path):
 
 
 def test_training_goes_on_without_tensorboard(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     told = []
     start(tmp_path / "run", lambda stage, figures: told.append(stage), updates=1)
     assert "tensorboard is not installed, metrics.jsonl has it all" in told

@@ -1,0 +1,278 @@
+"""What a run is not resumed from, what is told when it is, and that refusing changes nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import letters
+import pytest
+import yaml
+from small_runs import BASE, Crash, products, start
+
+from agentgym.errors import StoreError, UsageError
+from agentgym.store import RunFolder
+from agentgym.trainers import recorded
+from agentgym.trainers.config import TrainConfig
+from agentgym.trainers.train import Training
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """A run of four updates with the checkpoints 2 and 4."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    start(path, updates=4)
+    return path
+
+
+@pytest.fixture
+def run(original, tmp_path):
+    """A copy to do harm to."""
+    return shutil.copytree(original, tmp_path / "run")
+
+
+def everything(path):
+    """Every file but the lock."""
+    return {f.relative_to(path): f.read_bytes() for f in path.rglob("*") if f.is_file() and f.name != ".lock"}
+
+
+def refused(path, error, match):
+    """It is refused in one line, twice, and every byte stays."""
+    before = everything(path)
+    for _ in range(2):
+        with pytest.raises(error, match=match) as caught:
+            Training.resume(path).run()
+        assert "\n" not in str(caught.value)
+        assert everything(path) == before
+
+
+def resumed(path):
+    """What is told when it is resumed to its end."""
+    told = []
+    Training.resume(path, lambda stage, figures: told.append(stage)).run()
+    return [line for line in told if line not in ("update", "evaluation", "warm start")]
+
+
+def edited(path, **changes):
+    file = path / "run.yaml"
+    config = yaml.safe_load(file.read_text())
+    for name, value in changes.items():
+        inside = config
+        *above, last = name.split("__")
+        for key in above:
+            inside = inside[key]
+        inside[last] = value
+    file.write_text(yaml.safe_dump(config))
+
+
+# --- without a checkpoint ---------------------------------------------------------------------------------------------
+
+
+def test_a_history_without_a_checkpoint_is_never_deleted(run):
+    shutil.rmtree(run / "checkpoints")
+    refused(
+        run,
+        StoreError,
+        r"run has no checkpoint to continue from, and to begin anew would delete metrics.jsonl, credits.jsonl, "
+        r"timings.jsonl, episodes-train.jsonl.zst; put its checkpoints back, or start a run in another folder$",
+    )
+
+
+def test_one_file_of_the_history_is_enough(run):
+    shutil.rmtree(run / "checkpoints")
+    for file in run.glob("*.jsonl"):
+        file.unlink()
+    refused(run, StoreError, r"would delete episodes-train.jsonl.zst; put")
+
+
+def test_a_checkpoint_under_another_name_is_pointed_at(run):
+    (run / "checkpoints" / "update-000002").rename(run / "checkpoints" / "update-2")
+    shutil.rmtree(run / "checkpoints" / "update-000004")
+    refused(run, StoreError, r"checkpoints/update-2 is not named like one \(update-000003\); put its checkpoints back")
+
+
+def test_a_run_that_was_stopped_in_the_warm_start_begins_anew_and_says_so(run, tmp_path):
+    def crash(stage, figures):
+        if stage == "warm start":
+            raise Crash
+
+    with pytest.raises(Crash):
+        start(tmp_path / "broken", crash, updates=4)
+    assert not (tmp_path / "broken" / "checkpoints").exists()
+    assert resumed(tmp_path / "broken") == [
+        "it was stopped before its first checkpoint, nothing is recorded: it begins anew"
+    ]
+    assert products(tmp_path / "broken") == products(run)
+
+
+def test_a_warm_start_that_is_through_is_not_lost(run, tmp_path):
+    """Stopped in the evaluation behind it: the checkpoint is there before the first line of history."""
+
+    def crash(stage, figures):
+        if stage == "evaluation":
+            raise Crash
+
+    with pytest.raises(Crash):
+        start(tmp_path / "broken", crash, updates=4)
+    assert list(RunFolder(tmp_path / "broken").checkpoints()) == [0]
+    stages = []
+    Training.resume(tmp_path / "broken", lambda stage, figures: stages.append(stage)).run()
+    assert "warm start" not in stages
+    assert products(tmp_path / "broken") == products(run)
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "harm", "said"),
+    [
+        ("trainer.pt", lambda f: f.write_bytes(b""), "trainer.pt is empty"),
+        ("trainer.pt", lambda f: os.truncate(f, f.stat().st_size - 100), "trainer.pt is not what was written"),
+        ("model.safetensors", lambda f: os.truncate(f, 4000), "model.safetensors is not what was written"),
+        ("model.safetensors", lambda f: f.write_bytes(f.read_bytes()[:-1] + b"!"), "is not what was written"),
+        ("tokenizer.json", lambda f: f.unlink(), "tokenizer.json is missing"),
+    ],
+    ids=["empty", "cut", "cut model", "another byte", "missing"],
+)
+def test_a_damaged_checkpoint_is_named_and_the_older_one_continues(original, run, file, harm, said):
+    newest = run / "checkpoints" / "update-000004"
+    harm(newest / file)
+    refused(
+        run,
+        StoreError,
+        rf"the checkpoint .*/update-000004 is damaged: .*{said}; delete that folder and update-000002, which is whole",
+    )
+    shutil.rmtree(newest)
+    assert resumed(run) == []
+    assert products(run) == products(original)
+
+
+def test_other_names_beside_the_checkpoints_are_told_and_left_alone(original, run):
+    copy = shutil.copytree(run / "checkpoints" / "update-000002", run / "checkpoints" / "update-000002.bak")
+    (run / "checkpoints" / "update-9").mkdir()
+    (first, second) = resumed(run)
+    assert first == f"{copy} is not named like a checkpoint (update-000003): left alone"
+    assert "update-9 is not named" in second
+    assert copy.exists()
+    assert products(run) == products(original)
+
+
+def test_rubbish_behind_the_episodes_is_kept_aside(original, run):
+    shutil.rmtree(run / "checkpoints" / "update-000004")
+    episodes = run / "episodes-train.jsonl.zst"
+    episodes.write_bytes(episodes.read_bytes() + b"\0" * 700)
+    (run / "metrics.jsonl").write_bytes((run / "metrics.jsonl").read_bytes() + b"\0\n\0" * 9)
+    with pytest.warns(UserWarning, match=r"700 bytes that are not episodes; they were moved to .*damaged-1"):
+        resumed(run)
+    assert (run / "episodes-train.jsonl.zst.damaged-1").read_bytes() == b"\0" * 700
+    assert products(run) == products(original)
+
+
+def test_lines_that_went_missing_are_not_passed_over(run):
+    os.truncate(run / "metrics.jsonl", 300)
+    refused(
+        run, StoreError, r"metrics.jsonl has 300 bytes, but had \d+ when the checkpoint was written: lines are miss"
+    )
+
+
+# --- run.yaml ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"updtes": 9}, r"run.yaml: unknown option 'updtes'; did you mean 'updates'"),
+        ({"tiny__hiden": 9}, r"run.yaml: unknown option 'tiny.hiden'; did you mean 'hidden'"),
+        ({"lr": "fast"}, r"run.yaml: lr: input should be a valid number"),
+        ({"seed": 7}, r"run.yaml says seed=7, but the run was trained with seed=0 up to update 4; put that back"),
+        ({"tiny__hidden": 32}, r"run.yaml says tiny.hidden=32, but the run was trained with tiny.hidden=16 up to"),
+        ({"parameters__discount": 0.5}, r"run.yaml says parameters.discount=0.5, but .*parameters.discount=0.95"),
+        ({"env_options__turns": 9}, r"run.yaml says env_options.turns=9, but .*env_options.turns=None"),
+        ({"lora": 2}, r"run.yaml says lora=2, but the run was trained with lora=None"),
+        ({"fingerprint": "abc"}, r"has the fingerprint '\w*' now, but .*run.yaml says 'abc': it is not the same world"),
+        ({"algorithm__aggregate": "x"}, r"run.yaml says that aggregate is x, but recipe gigpo makes it token_mean now"),
+        ({"kind": "sweep"}, r"holds results of `agentgym eval`, not a training run"),
+    ],
+    ids=str,
+)
+def test_a_changed_run_file_is_refused(run, changes, said):
+    edited(run, **changes)
+    refused(run, UsageError, said)
+
+
+def test_a_recipe_that_changed_its_parts_is_refused(run, monkeypatch):
+    monkeypatch.setattr("agentgym.trainers.train.slots", lambda algorithm: {"aggregate": "seq_mean_token_sum"})
+    refused(
+        run, UsageError, r"run.yaml says that aggregate is token_mean, but recipe gigpo makes it seq_mean_token_sum"
+    )
+
+
+def test_another_world_under_the_same_name_is_refused(run, monkeypatch):
+    monkeypatch.setattr(letters.Letters, "fingerprint", "new words", raising=False)
+    refused(
+        run, UsageError, r"tests/Letters-v0 has the fingerprint 'new words' now, but .*it is not the same world; put"
+    )
+
+
+def test_parts_that_show_where_they_lie_in_memory_are_no_others():
+    class Folder:
+        path = recorded.version.__class__  # never read
+        config = {"algorithm": {"context": "<Own object at 0x7f01>"}, "fingerprint": ""}
+
+    recorded.check_unchanged(Folder, {"context": "<Own object at 0x55aa>"}, "")
+
+
+def test_what_may_change_changes_without_a_word(run):
+    edited(run, updates=5, eval_every=1, stop_at=2.0, checkpoint_every=1, keep_checkpoints=4)
+    assert resumed(run) == []
+    folder = RunFolder(run)
+    assert list(folder.checkpoints()) == [2, 4, 5]
+    assert [m["update"] for m in folder.metrics.read() if "event" not in m] == [1, 2, 3, 4, 5]
+
+
+def test_what_costs_the_last_digits_is_told(run):
+    edited(run, slots=3, max_tokens=64)
+    assert resumed(run) == [
+        "slots was 128 up to update 4 and is 3 now: sums may be rounded otherwise",
+        "max_tokens was 8192 up to update 4 and is 64 now: sums may be rounded otherwise",
+    ]
+
+
+def test_other_versions_are_told_once_and_recorded(run, monkeypatch):
+    now = recorded.versions()
+    monkeypatch.setattr(recorded, "versions", lambda: now | {"torch": "9.9", "cpu": "ABACUS"})
+    assert resumed(run) == [
+        f"torch was {now['torch']} up to update 4 and is 9.9 now: the last digits may differ",
+        f"cpu was {now['cpu']} up to update 4 and is ABACUS now: the last digits may differ",
+    ]
+    config = RunFolder(run).config
+    assert config["versions"] == now | {"torch": "9.9", "cpu": "ABACUS"}
+    assert config["earlier_versions"] == [{"until_update": 4, **now}]
+    assert resumed(run) == []
+
+
+def test_threads_are_resolved_and_recorded(tmp_path):
+    import torch
+
+    before = torch.get_num_threads()
+    training = Training.start(TrainConfig.checked(BASE | {"threads": None}), tmp_path / "run")
+    assert RunFolder(tmp_path / "run").config["threads"] == training.config.threads == before
+    try:
+        torch.set_num_threads(before + 1)  # another machine's choice
+        Training.resume(tmp_path / "run")
+        assert torch.get_num_threads() == before
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_versions_say_what_the_digits_depend_on():
+    import platform
+
+    import torch
+
+    now = recorded.versions()
+    assert now["torch"] == torch.__version__
+    assert now["python"] == platform.python_version()
+    assert now["cpu"] == torch.backends.cpu.get_cpu_capability()
+    assert all(isinstance(v, str) for v in now.values())
