@@ -50,7 +50,7 @@ def resumed(path):
     """What is told when it is resumed to its end."""
     told = []
     Training.resume(path, lambda stage, figures: told.append(stage)).run()
-    return [line for line in told if line not in ("update", "evaluation", "warm start")]
+    return [line for line in told if line not in ("update", "evaluation", "warm start", "tiny model")]
 
 
 def edited(path, **changes):
