@@ -58,9 +58,7 @@ def find(env_id: str) -> EnvSpec:
         UnknownName: no such id; the nearest ones are offered.
         UsageError: the module cannot be imported.
     """
-    module, _, name = env_id.rpartition(":")
-    if module:
-        import_named(module)
+    name = import_of(env_id)
     if name not in gym.registry:
         register_plugins()
     if name not in gym.registry:
@@ -97,6 +95,18 @@ def takes_split(env_id: str) -> bool:
     entry = find(env_id).entry_point
     creator = load_env_creator(entry) if isinstance(entry, str) else entry
     return creator is not None and "split" in inspect.signature(creator).parameters
+
+
+def import_of(env_id: str) -> str:
+    """Import the module of ``module:id``, if it names one, and return the id.
+
+    Raises:
+        UsageError: there is no such module.
+    """
+    module, _, name = env_id.rpartition(":")
+    if module:
+        import_named(module)
+    return name
 
 
 def import_named(module: str) -> None:

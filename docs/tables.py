@@ -20,9 +20,10 @@ from gymnasium.envs.registration import load_env_creator
 from agentgym import cli, registry
 from agentgym.contract import RULES
 from agentgym.envs.gui import tasks as gui_tasks
-from agentgym.trainers.algorithm import SLOTS, _parts, get_recipe, recipe_names
+from agentgym.trainers.algorithm import get_recipe, recipe_names
 from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.defaults import DEFAULTS
+from agentgym.trainers.parts import RETURNS, SLOTS, stage_parts
 
 ROOT = Path(__file__).parent.parent
 END = "<!-- end -->"
@@ -99,29 +100,13 @@ def contract() -> str:
     return table(("rule", "what holds"), ((f"`{rule.name}`", rule.promise) for rule in RULES.values()))
 
 
-#: what the functions that fill a slot return; the surrogate takes a ratio, bounds and a shape
-MADE = {
-    "sampling": ("TaskSampling",),
-    "select": ("Selection",),
-    "branching": ("Maker",),
-    "context": ("Context",),
-    "reward": ("Part",),
-    "credit": ("Part",),
-    "critic": ("Part",),
-    "weights": ("Part", "Term"),
-    "surrogate": ("Surrogate", "Term"),
-    "penalties": ("Penalty",),
-    "aggregate": ("Tensor",),
-}
-
-
 def parts() -> str:
     """What can stand in each slot of an algorithm."""
     rows = []
     for slot, (stages, _) in SLOTS.items():
-        named = {name: part for stage in stages for name, part in _parts(stage)}
+        named = {name: part for stage in stages for name, part in stage_parts(stage)}
         made = {name: str(inspect.signature(part).return_annotation) for name, part in named.items()}
-        names = sorted(name for name, what in made.items() if what.split("[")[0] in MADE[slot])
+        names = sorted(name for name, what in made.items() if what.split("[")[0] in RETURNS[slot])
         files = ", ".join(f"`{stage}.py`" for stage in stages)
         rows.append((f"`{slot}`", ", ".join(f"`{name}`" for name in names), files))
     return table(("slot", "parts", "file"), rows)

@@ -34,7 +34,7 @@ def command(
         metavar="[KEY=VALUE]...",
         help="options (updates=50), recipe parameters (discount=0.9), env.NAME=, tiny.NAME=",
     ),
-    recipe: str | None = typer.Option(None, help="the algorithm; see `agentgym recipes`"),
+    recipe: str | None = typer.Option(None, help="the algorithm; see `agentgym recipes`, or MODULE:NAME"),
     replaced: list[str] = typer.Option(
         [], "--with", metavar="SLOT=PART", help="replace a slot, e.g. aggregate=token_mean"
     ),
@@ -52,6 +52,8 @@ def command(
         from agentgym.trainers.train import Training
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train") from error
+    from agentgym.registry import import_of
+
     show = _Console()
     where = [f"env.{setting}" for setting in sandbox_settings(sandbox, unsafe_local_python)]
     if resume is not None:
@@ -66,6 +68,7 @@ def command(
         values = _file(config) | {k: v for k, v in given.items() if v is not None}
         if "env" not in values:
             raise UsageError("which environment? e.g. agentgym train agentgym/Household-v0 --recipe gigpo")
+        import_of(str(values["env"]))  # it may define the recipe
         values |= _settings(pairs, values.get("recipe", "grpo"), values)
         values["replaced"] = values.get("replaced", {}) | dict(_pair(text) for text in replaced)
         checked = TrainConfig.checked(values)
@@ -122,7 +125,7 @@ def _file(path: Path | None) -> dict[str, Any]:
 
 
 def _free_folder(env: str, recipe: str) -> Path:
-    name = f"{env.rpartition(':')[2].rpartition('/')[2].lower()}-{recipe}"
+    name = f"{env.rpartition(':')[2].rpartition('/')[2].lower()}-{recipe.rpartition(':')[2]}"
     for number in range(1, 10000):
         path = Path("runs") / f"{name}-{number}"
         if not path.exists():

@@ -10,7 +10,7 @@
                   imitation.py      the warm start; demonstrations.py: episodes that nobody sampled as training data
                   summary.py        episodes in figures; board.py: these for TensorBoard
     algorithms    recipes/          named algorithms, one short file a paper
-                  algorithm.py      one value per stage; slots filled by name
+                  algorithm.py      one value per stage; parts.py: slots filled by name
     the stages    sampling.py       which tasks; which groups are learned from
                   branching.py      how the episodes of a group come about; branching_rules.py: how they decide
                   contexts.py       what the policy sees                                 tokens

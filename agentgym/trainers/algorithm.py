@@ -6,11 +6,10 @@ default in every slot, so a recipe names only what its paper changes.
 
 from __future__ import annotations
 
-import ast
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from functools import partial
 from importlib import import_module
 from typing import Any, Literal, TypeVar, get_type_hints
@@ -18,17 +17,16 @@ from typing import Any, Literal, TypeVar, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from agentgym.errors import UnknownName, UsageError, nearest
+from agentgym.registry import import_named
 from agentgym.rollout import Branching
 from agentgym.trainers.aggregate import seq_mean_token_mean
 from agentgym.trainers.beliefs import Belief
-from agentgym.trainers.branching import Maker, independent
+from agentgym.trainers.branching import independent
 from agentgym.trainers.contexts import Context
 from agentgym.trainers.credit import chain, outcome, standardize
-from agentgym.trainers.penalties import Penalty
 from agentgym.trainers.rewards import paid
 from agentgym.trainers.sampling import Selection, TaskSampling, everything, uniform
 from agentgym.trainers.surrogate import Surrogate, surrogate
-from agentgym.trainers.tokens import Term
 from agentgym.trainers.turns import Part
 
 Aggregate = Callable[[Any, Any], Any]
@@ -195,7 +193,8 @@ def recipe(function: F) -> F:
             raise UsageError(f"recipe {name!r}: parameter {parameter.name!r} needs a type and a default")
     known = _recipes.get(name)
     if known is not None and known.build.__module__ != function.__module__:
-        raise UsageError(f"recipe {name!r} is already registered by {known.build.__module__}")
+        both = f"{known.build.__module__} and {function.__module__}"
+        raise UsageError(f"recipe {name!r} is registered by {both}; give one of them another name")
     _recipes[name] = Recipe(name, function)
     return function
 
@@ -209,128 +208,23 @@ def recipe_names() -> list[str]:
 
 
 def get_recipe(name: str) -> Recipe:
-    """A recipe by name.
+    """A recipe by name; ``module:name`` imports a module first, which registers it.
 
     Raises:
         UnknownName: not registered.
+        UsageError: the module cannot be imported.
     """
-    if name not in recipe_names():
+    module, _, own = name.rpartition(":")
+    if module:
+        import_named(module)
+    if own not in recipe_names():
         raise UnknownName("recipe", name, _recipes)
-    return _recipes[name]
-
-
-#: slot -> the stage files whose parts fill it, and how such a part is recognised
-SLOTS: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
-    "sampling": (("sampling",), lambda part: callable(part) and not isinstance(part, Selection)),
-    "select": (("sampling",), lambda part: isinstance(part, Selection)),
-    "branching": (("branching",), lambda part: isinstance(part, Maker)),
-    "context": (("contexts",), callable),
-    "reward": (("rewards", "information"), lambda part: isinstance(part, Part)),
-    "credit": (("credit", "information", "branches", "anchors"), lambda part: isinstance(part, Part)),
-    "critic": (("credit",), lambda part: isinstance(part, Part)),
-    "weights": (("weights", "branches"), lambda part: isinstance(part, Part | Term)),
-    "surrogate": (("surrogate",), lambda part: isinstance(part, Surrogate)),
-    "penalties": (("penalties",), lambda part: isinstance(part, Penalty)),
-    "aggregate": (("aggregate",), callable),
-}
-
-
-def with_part(algorithm: Algorithm, slot: str, expression: str) -> Algorithm:
-    """The algorithm with one slot replaced by name: ``aggregate=token_mean``, ``penalties=kl(0.01)``.
-
-    The expression is a name of the stage's file, or a call of one, possibly nested, with literal arguments; ``weights``
-    and ``penalties`` also take several, ``(kl(0.01), entropy(0.001))``, or none, ``()``. It is parsed, never evaluated.
-
-    Raises:
-        UsageError: unknown slot or part, wrong arguments, or anything but names, calls and literals.
-    """
-    if slot not in SLOTS:
-        raise UnknownName("slot", slot, SLOTS)
-    stages, fits = SLOTS[slot]
-    known = {name: part for stage in reversed(stages) for name, part in _parts(stage)}
-    try:
-        value = _built(ast.parse(expression.strip(), mode="eval").body, known, slot)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"--with {slot}={expression[:80]!r} is not a part like name(argument=1)") from error
-    several = slot in ("weights", "penalties")
-    if several and not isinstance(value, tuple):
-        value = (value,)
-    if not all(map(fits, value if several else (value,))):
-        raise UsageError(f"--with {slot}={expression[:80]!r}: that part does not go into this slot")
-    return replace(algorithm, **{slot: value})
+    return _recipes[own]
 
 
 def slots(algorithm: Algorithm) -> dict[str, str]:
     """Each slot as text, for run.yaml."""
     return {f.name: _shown(getattr(algorithm, f.name)) for f in fields(algorithm)}
-
-
-def _built(node: ast.expr, known: Mapping[str, Any], slot: str) -> Any:
-    if isinstance(node, ast.Tuple):
-        return tuple(_built(e, known, slot) for e in node.elts)
-    if isinstance(node, ast.Name):
-        part = _part(node.id, known, slot)
-        return part if slot == "aggregate" or not _makes(part) else part()
-    if not isinstance(node, ast.Call):
-        return _literal(node, slot)
-    if not isinstance(node.func, ast.Name) or len({k.arg for k in node.keywords} - {None}) < len(node.keywords):
-        raise UsageError(f"--with {slot}: {ast.unparse(node)} is not a call of a part by name")
-    part = _part(node.func.id, known, slot)
-    values = [_built(a, known, slot) for a in node.args]
-    named = {str(k.arg): _built(k.value, known, slot) for k in node.keywords}
-    try:
-        if slot == "aggregate":  # it is called later, with the tokens
-            inspect.signature(part).bind(None, None, *values, **named)
-            return partial(part, **named)
-        _check_types(inspect.signature(part).bind(*values, **named))
-        return part(*values, **named)
-    except TypeError as error:
-        raise UsageError(f"--with {slot}: {node.func.id}: {error}") from error
-
-
-def _literal(node: ast.expr, slot: str) -> Any:
-    try:
-        return ast.literal_eval(node)
-    except ValueError as error:
-        raise UsageError(f"--with {slot}: {ast.unparse(node)[:80]} is neither a part nor a literal") from error
-
-
-def _parts(stage: str) -> Iterator[tuple[str, Any]]:
-    """The public functions of a stage file."""
-    module = import_module(f"agentgym.trainers.{stage}")
-    for name, value in vars(module).items():
-        if inspect.isfunction(value) and not name.startswith("_") and value.__module__ == module.__name__:
-            yield name, value
-
-
-def _part(name: str, known: Mapping[str, Any], slot: str) -> Any:
-    if name not in known:
-        raise UnknownName(f"{slot} part", name, known)
-    return known[name]
-
-
-_PLAIN = {"float": (int, float), "int": (int,), "bool": (bool,), "str": (str,)}
-
-
-def _check_types(bound: inspect.BoundArguments) -> None:
-    """Numbers, switches and words are what the part's annotations say; anything else is the part's own business."""
-    for name, value in bound.arguments.items():
-        kind, *optional = str(bound.signature.parameters[name].annotation).split(" | ")
-        wanted = _PLAIN.get(kind)
-        if wanted is None or (value is None and optional == ["None"]):
-            continue
-        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-            raise TypeError(f"{name} is a {kind}, got {value!r}")
-
-
-def _makes(part: Any) -> bool:
-    """Whether a part is made by calling it without arguments."""
-    return all(
-        p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        for p in inspect.signature(part).parameters.values()
-    )
 
 
 def _checked(where: str, hint: Any, value: Any) -> Any:

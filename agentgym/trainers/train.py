@@ -18,10 +18,10 @@ from agentgym.errors import DiskFull, StoreError, UsageError, WorldFault
 from agentgym.failures import Failures
 from agentgym.policy import ExpertPolicy, Policy, RandomPolicy, ScriptedPolicy, check_playable
 from agentgym.records import Episode, Task
-from agentgym.registry import make, takes_split
+from agentgym.registry import import_of, make, takes_split
 from agentgym.rollout import Group, Rollout
 from agentgym.store import PATTERN, EpisodeWriter, JsonLines, RunFolder
-from agentgym.trainers.algorithm import Algorithm, get_recipe, slots, with_part
+from agentgym.trainers.algorithm import Algorithm, get_recipe, slots
 from agentgym.trainers.beliefs import Beliefs, answer_markup
 from agentgym.trainers.board import Board
 from agentgym.trainers.branching import decisions, tree_figures
@@ -34,6 +34,7 @@ from agentgym.trainers.imitation import imitate
 from agentgym.trainers.learner import Learner, Optimisation
 from agentgym.trainers.lora import with_lora
 from agentgym.trainers.model import ModelPolicy, check_model, load
+from agentgym.trainers.parts import with_part
 from agentgym.trainers.recorded import as_text, changed_options, check_unchanged, note_versions, options_of, versions
 from agentgym.trainers.requirements import check_environment
 from agentgym.trainers.summary import in_order, summary
@@ -431,7 +432,8 @@ def _share_solved(episodes: Sequence[Episode]) -> float:
 
 
 def build_algorithm(config: TrainConfig) -> Algorithm:
-    """The recipe with its parameters and replaced slots."""
+    """The recipe with its parameters and replaced slots; the environment's module, which may define it, comes first."""
+    import_of(config.env)
     algorithm = get_recipe(config.recipe)(**config.parameters)
     for slot, part in config.replaced.items():
         algorithm = with_part(algorithm, slot, part)

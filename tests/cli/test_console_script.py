@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 SCRIPT = Path(sys.executable).with_name("agentgym")
 TINY = ["--model", "tiny", "tiny.layers=1", "tiny.hidden=16", "tiny.heads=2", "tiny.kv_heads=1", "tiny.vocabulary=300"]
@@ -41,12 +42,41 @@ def world(**options):
 
 
 gymnasium.register("own/Double-v0", entry_point=world, disable_env_checker=True)
+
+
+from agentgym.trainers.algorithm import Algorithm, recipe
+from agentgym.trainers.credit import outcome
+
+
+@recipe
+def beside(unused: float = 1.0) -> Algorithm:
+    """Stands beside its environment."""
+    return Algorithm(credit=outcome())
+'''
+
+PARTS = '''
+from agentgym.trainers.algorithm import Algorithm, recipe
+from agentgym.trainers.credit import outcome
+from agentgym.trainers.turns import Part, named
+
+
+@named
+def times(factor: float = 0.5) -> Part:
+    """The credit, times a factor."""
+    return Part(lambda turns, credit: factor * credit)
+
+
+@recipe
+def apart(more: bool = True) -> Algorithm:
+    """In a module of its own."""
+    return Algorithm(credit=outcome())
 '''
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "own_double.py").write_text(WORLD)
+    (tmp_path / "own_parts.py").write_text(PARTS)
     return tmp_path
 
 
@@ -69,6 +99,21 @@ def test_every_command_finds_a_module_of_the_current_folder(folder: Path) -> Non
     assert "done: 1 updates" in agentgym(folder, "train", own, "--out", "run", *SMALL)
     assert "done: 1 updates" in agentgym(folder, "train", "--resume", "run")
     assert "run@update-1" in agentgym(folder, "eval", own, "--policy", "run", "--episodes", "3")
+
+
+def test_own_recipes_and_parts_are_found_by_name(folder: Path) -> None:
+    own = "own_double:own/Double-v0"
+    said = agentgym(
+        folder, "train", own, "--recipe", "beside", "unused=2", "--with", "credit=own_parts:times(3)", *SMALL
+    )
+    assert said.startswith("run folder: runs/double-v0-beside-1\n")
+    config = yaml.safe_load((folder / "runs/double-v0-beside-1/run.yaml").read_text())
+    assert (config["recipe"], config["parameters"]) == ("beside", {"unused": 2.0})
+    assert config["algorithm"]["credit"] == "times(3)"
+    assert "done: 1 updates" in agentgym(folder, "train", "--resume", "runs/double-v0-beside-1")
+    said = agentgym(folder, "train", own, "--recipe", "own_parts:apart", "more=false", *SMALL, "updates=0")
+    assert said.startswith("run folder: runs/double-v0-apart-1\n")
+    assert "In a module of its own." in agentgym(folder, "recipes", "own_parts:apart")
 
 
 def test_a_module_that_is_not_there_says_where_to_run_it(tmp_path: Path) -> None:

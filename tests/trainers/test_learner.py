@@ -12,12 +12,13 @@ from numpy.testing import assert_allclose
 
 from agentgym.errors import UsageError
 from agentgym.records import Sample, StopReason
-from agentgym.trainers.algorithm import Algorithm, get_recipe, with_part
+from agentgym.trainers.algorithm import Algorithm, get_recipe
 from agentgym.trainers.batch import minibatches
 from agentgym.trainers.contexts import window
 from agentgym.trainers.learner import Learner, Optimisation
 from agentgym.trainers.model import ModelPolicy
 from agentgym.trainers.optim import Optimizer
+from agentgym.trainers.parts import with_part
 from agentgym.trainers.penalties import Penalty
 from agentgym.trainers.rows import sampled_ids
 from agentgym.trainers.scoring import without_dropout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +13,11 @@ import torch
 from numpy.testing import assert_allclose
 
 from agentgym.errors import UnknownName, UsageError
-from agentgym.trainers.algorithm import Algorithm, get_recipe, recipe, recipe_names, slots, with_part
+from agentgym.trainers.algorithm import Algorithm, get_recipe, recipe, recipe_names, slots
 from agentgym.trainers.credit import chain, outcome, scaled, standardize, to_go, total
 from agentgym.trainers.learner import Learner, Optimisation
 from agentgym.trainers.model import ModelPolicy
+from agentgym.trainers.parts import with_part
 from agentgym.trainers.requirements import KEYS
 from agentgym.trainers.turns import TurnTable
 
@@ -158,7 +160,7 @@ def test_a_recipe_needs_a_page_and_typed_parameters():
         """Something."""
         return Algorithm()
 
-    with pytest.raises(UsageError, match=r"recipe 'grpo' is already registered by agentgym\.trainers\.recipes\.grpo"):
+    with pytest.raises(UsageError, match=r"recipe 'grpo' is registered by agentgym\.trainers\.recipes\.grpo and "):
         recipe(grpo)
 
 
@@ -251,6 +253,103 @@ def test_hostile_or_broken_parts_are_refused(expression):
 def test_a_part_of_another_kind_is_refused(slot, expression):
     with pytest.raises(UsageError, match="does not go into this slot"):
         with_part(Algorithm(), slot, expression)
+
+
+OWN = '''
+import subprocess
+from subprocess import run
+
+from agentgym.trainers.aggregate import token_mean
+from agentgym.trainers.turns import Part, named
+
+happened = []
+
+@named
+def times(factor: float = 0.5) -> Part:
+    """The credit, times a factor."""
+    return Part(lambda turns, credit: factor * credit)
+
+@named
+def typed(factor: float = 0.5) -> "Part":
+    return times(factor)
+
+def silent(factor=0.5):
+    happened.append(factor)
+
+class Part2:
+    pass
+
+def other() -> Part2:
+    happened.append(1)
+
+def flat(weight, sequence) -> "torch.Tensor":
+    return weight
+'''
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    folder = tmp_path / "own_stage"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "deep.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    for name in ("own_stage", "own_stage.deep"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    ("slot", "expression", "shown"),
+    [
+        ("credit", "own_stage.deep:times", "times()"),
+        ("credit", "own_stage.deep:typed(factor=-2)", "typed(factor=-2)"),
+        (
+            "credit",
+            "chain(outcome(), own_stage.deep:times(0.25), own_stage.deep:times())",
+            "chain(outcome(), times(0.25), times())",
+        ),
+        ("weights", "(own_stage.deep:times(2), mask_truncated())", "(times(2), mask_truncated())"),
+        ("aggregate", "own_stage.deep:flat", "flat"),
+    ],
+)
+def test_parts_of_any_module(own, slot, expression, shown):
+    assert slots(with_part(Algorithm(), slot, expression))[slot] == shown
+
+
+def test_an_own_part_computes(own):
+    made = with_part(Algorithm(), "credit", "chain(outcome(), own_stage.deep:times(0.25))")
+    turns = TurnTable.from_columns(group=[0, 0], episode=[0, 1], turn=[0, 0], reward=[1.0, 2.0])
+    assert made.credit(turns, turns.reward).tolist() == [0.25, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ("nowhere:times()", "cannot import 'nowhere'"),
+        ("own_stage.deep:tims(1)", "unknown part of own_stage.deep 'tims'; did you mean 'times'"),
+        ("own_stage.deep:happened", "unknown part of own_stage.deep 'happened'"),
+        ("own_stage.deep:silent(1)", "own_stage.deep:silent does not say that it makes a part; annotate it: -> Part"),
+        ("own_stage.deep:other()", "own_stage.deep:other does not say that it makes a part"),
+        ("own_stage.deep:run('true')", "own_stage.deep:run does not say that it makes a part"),
+        ("subprocess:run('true')", "subprocess:run does not say that it makes a part"),
+        ("os:system('true')", "unknown part of os 'system'"),
+        ("own_stage.deep:times(1, 2)", "own_stage.deep:times: too many positional arguments"),
+        ("own_stage.deep:times('1')", "own_stage.deep:times: factor is a float, got '1'"),
+        ("own_stage.deep:flat", "does not go into this slot"),
+        ("own_stage.deep :times()", "is not a part like name"),
+        ("own_stage.deep:times().apply", "own_stage.deep:times().apply is neither a part nor a literal"),
+        ("own_stage.deep.times()", "is not a call of a part by name"),
+        ("lambda own_stage:times", "is not a part like name"),
+        ("own_stage.deep:subprocess.run('true')", "is not a part like name"),
+    ],
+)
+def test_what_is_no_part_of_a_module_is_refused_and_never_called(own, expression, said):
+    with pytest.raises(UsageError) as caught:
+        with_part(Algorithm(), "credit", expression)
+    assert said in str(caught.value)
+    deep = sys.modules.get("own_stage.deep")
+    assert deep is None or deep.happened == []
 
 
 def test_what_could_not_be_computed_is_refused_before_anything_is_played():
