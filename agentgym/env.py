@@ -58,6 +58,9 @@ class TextEnv(gym.Env[str, str]):
             stays good, e.g. kinds of objects. A warm start may exchange them, so that they can only be copied.
         waits: True where ``step`` waits on something outside the process (sockets, subprocesses, a browser); a rollout
             then steps it in a thread instead of inline.
+        lockstep: with ``waits``, True where every wait is short and its result does not depend on when it comes, as in
+            a sandbox on this machine. A rollout then handles the steps of all episodes in rounds and in a fixed order,
+            so that training is reproducible to the byte; with False a fast step never waits for a slow one.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}
@@ -65,6 +68,7 @@ class TextEnv(gym.Env[str, str]):
     instructions: str = ""
     interchangeable: tuple[tuple[str, ...], ...] = ()
     waits: bool = False
+    lockstep: bool = False
     num_tasks: int | None = None
 
     def __init__(self, *, split: str = "train") -> None:

@@ -65,7 +65,11 @@ class Reply:
 
 
 class Policy(Protocol):
-    """Maps requests to actions."""
+    """Maps requests to actions.
+
+    A policy whose answers come from elsewhere at times of their own has an attribute ``remote`` = True; a rollout then
+    never makes it wait for a round of steps to be complete.
+    """
 
     def submit(self, request: Request) -> Reply | Future[Reply]:
         """Answer at once, or with a future. An exception, raised or in the future, ends that one episode."""

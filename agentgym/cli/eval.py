@@ -65,6 +65,9 @@ def command(
     ] = "refuse",
     prices: Annotated[Path | None, typer.Option(help="Price list (YAML) of tools and models.")] = None,
     max_turns: Annotated[int | None, typer.Option(min=1, help="Cut episodes here, beside the budget.")] = None,
+    step_seconds: Annotated[
+        float | None, typer.Option(help="A step of the environment that takes longer fails its episode.")
+    ] = None,
     slots: Annotated[int, typer.Option(min=1, help="Episodes, and requests to a server, at the same time.")] = 64,
     temperature: Annotated[float | None, typer.Option(min=0, help="Of a model's sampling; 0 is greedy.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Length limit of a model's action.")] = None,
@@ -104,6 +107,7 @@ def command(
         "on_exhausted": on_exhausted,
         "prices": _plain(price_list),
         "max_turns": max_turns,
+        "step_seconds": step_seconds,
         "temperature": temperature,
         "max_tokens": max_tokens,
     }
@@ -129,6 +133,7 @@ def command(
                     folder=folder,
                     slots=slots,
                     max_turns=max_turns,
+                    step_seconds=step_seconds,
                     run_key=seed,
                     progress=screen.progress,
                 )

@@ -65,6 +65,8 @@ class EndpointPolicy:
         UsageError: arguments that do not go together.
     """
 
+    remote = True
+
     def __init__(
         self,
         url: str,

@@ -81,6 +81,7 @@ def evaluate(
     folder: SweepFolder | None = None,
     slots: int = 64,
     max_turns: int | None = None,
+    step_seconds: float | None = None,
     run_key: int = 0,
     progress: Progress | None = None,
 ) -> Curve:
@@ -97,7 +98,7 @@ def evaluate(
         name: of the policy, in records and results.
         announce, on_exhausted, prices: as in :class:`~agentgym.budget.BudgetedEnv`.
         folder: where episodes are kept as they finish; one that holds some of them already is continued.
-        slots, max_turns, run_key: as in :class:`~agentgym.rollout.Rollout`.
+        slots, max_turns, step_seconds, run_key: as in :class:`~agentgym.rollout.Rollout`.
         progress: called with the budget and its episodes so far, at the start of a row and after each episode.
 
     Raises:
@@ -111,7 +112,7 @@ def evaluate(
         return BudgetedEnv(make_env(), budgets, announce=announce, on_exhausted=on_exhausted, prices=prices)  # type: ignore[arg-type]
 
     played: list[tuple[Episode, ...]] = []
-    with Rollout(make, policy, slots=slots, max_turns=max_turns, run_key=run_key) as rollout:
+    with Rollout(make, policy, slots=slots, max_turns=max_turns, step_seconds=step_seconds, run_key=run_key) as rollout:
         for budget in budgets:
             done = folder.kept(name, budget) if folder is not None else {}
             missing = [g for g in groups if f"{g.id}/0" not in done or done[f"{g.id}/0"].failed]

@@ -42,7 +42,8 @@ class Tiny(BaseModel):
 class TrainConfig(BaseModel):
     """The options of ``agentgym train``; ``key=value`` on the command line sets them, ``run.yaml`` records them.
 
-    What is drawn at random hangs off ``seed``; two runs with equal configurations give equal files on one machine.
+    What is drawn at random hangs off ``seed``; two runs with equal configurations give equal files on one machine,
+    unless the environment waits for something outside the process and does not go in ``lockstep``.
     Options in :data:`~agentgym.trainers.defaults.DEFAULTS` have a default for each kind of model.
     """
 
@@ -82,6 +83,14 @@ class TrainConfig(BaseModel):
         default="refuse", description="refuse calls beyond the budget, or truncate the episode"
     )
     slots: PositiveInt = Field(default=128, description="episodes running at the same time")
+    step_seconds: PositiveFloat | None = Field(
+        default=None, description="a step of the environment that takes longer than so many seconds fails its episode"
+    )
+    lockstep: bool | None = Field(
+        default=None,
+        description="where the environment waits: handle its steps in rounds and in a fixed order, so that a run is "
+        "reproducible; default: where only a sandbox is waited for",
+    )
     temperature: PositiveFloat = Field(default=1.0, description="of sampling, and of the log-probabilities")
     admissible: bool = Field(
         default=False,

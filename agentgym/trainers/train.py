@@ -140,6 +140,7 @@ class Training:
                 max_turns=self.config.max_turns,
                 branching=self.branching,
                 run_key=self.key,
+                **self._stepping,
             ) as rollout,
         ):
             if not self.board.available:
@@ -243,6 +244,7 @@ class Training:
             slots=self.config.slots,
             max_turns=self.config.max_turns,
             run_key=draws.key(self.key, "eval", self.update),
+            **self._stepping,
         ) as rollout:
             count = rollout.num_tasks or self.config.eval_episodes
             chosen = range(min(count, self.config.eval_episodes))
@@ -343,7 +345,7 @@ class Training:
         key = draws.key(self.key, "warm start")
         player = expert if self.config.warm_start else self._narrator(expert)
         limit = None if player is expert else self.config.max_turns or _NARRATED
-        with Rollout(self.budgets.environment, player, max_turns=limit) as rollout:
+        with Rollout(self.budgets.environment, player, max_turns=limit, **self._stepping) as rollout:
             tasks = self.budgets.drawn(self.algorithm.sampling(key, 0, wanted, rollout.num_tasks), key)
             episodes = in_order(rollout.play(Group(f"warm.{i}", task) for i, task in enumerate(tasks)))
         played = [e for e in episodes if e.failure is None]
@@ -407,6 +409,11 @@ class Training:
     def budgets(self) -> TrainingBudgets:
         """Of training episodes and demonstrations; evaluations have none."""
         return TrainingBudgets(self.config, environment(self.config, "train"))
+
+    @property
+    def _stepping(self) -> dict[str, Any]:
+        """How environments are stepped, in training, evaluations and demonstrations."""
+        return {"step_seconds": self.config.step_seconds, "lockstep": self.config.lockstep}
 
     @property
     def context(self) -> Context:

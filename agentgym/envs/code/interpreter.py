@@ -87,6 +87,7 @@ class PythonEnv(ToolEnv):
             split=split,
         )
         self.waits = True
+        self.lockstep = not any(other.waits for other in self._others)  # a sandbox's answers do not hang on time
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         observation, info = super().reset(seed=seed, options=options)

@@ -1,0 +1,96 @@
+"""Training in worlds that are stepped in threads, twice: equal bytes where they go in lockstep."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+
+from agentgym.errors import SandboxUnavailable
+from agentgym.store import RunFolder
+from agentgym.trainers.config import TrainConfig
+from agentgym.trainers.train import Training
+
+SMALL = {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "vocabulary": 400, "max_context": 256}
+BASE = {
+    "tiny": SMALL,
+    "updates": 3,
+    "groups": 3,
+    "group_size": 4,
+    "slots": 5,
+    "warm_start": 8,
+    "warm_start_batch": 4,
+    "eval_every": 2,
+    "eval_episodes": 4,
+    "checkpoint_every": 2,
+    "lr": 1e-3,
+    "threads": 1,
+}
+
+
+def trained(path: Path, **options: Any) -> tuple[dict[str, bytes], list[Any]]:
+    """The bytes that two equal runs have in common, and the episodes."""
+    Training.start(TrainConfig.checked(BASE | options), path).run()
+    folder = RunFolder(path)
+    _, checkpoint = folder.latest_checkpoint()
+    names = ["metrics.jsonl", "credits.jsonl", *(["forks.jsonl"] if (path / "forks.jsonl").exists() else [])]
+    files = {name: (path / name).read_bytes() for name in names}
+    return files | {"weights": (checkpoint / "model.safetensors").read_bytes()}, list(folder.episodes())
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> str:
+    """Tasks with one program of a few characters."""
+    try:
+        from agentgym.tools.python.tool import shared_sandbox
+
+        shared_sandbox()
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    same = {"answer": "7", "program": "print(7)"}
+    lines = [{"question": f"number {n}", "split": "train" if n < 6 else "test", **same} for n in range(9)]
+    path = tmp_path / "tasks.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+@pytest.mark.timeout(600)
+def test_the_code_world_twice(tasks: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "env": "agentgym/Code-v0",
+        "env_options": {"tasks": tasks, "max_turns": 3},
+        "tiny": {"layers": 1, "hidden": 32, "heads": 2, "kv_heads": 2, "vocabulary": 300, "max_context": 512},
+        "max_new_tokens": 40,
+        "updates": 2,
+        "eval_every": 0,
+        "warm_start": 20,
+        "warm_start_epochs": 10,
+        "warm_start_lr": 0.02,
+        "warm_start_optimizer": "muon",
+    }
+    first, second = (trained(tmp_path / name, **options) for name in "ab")
+    assert first == second
+    calls = [call for e in first[1] for t in e.turns for call in t.tool_calls if call.status == "ran"]
+    assert len(calls) >= 3  # the sandbox was waited for
+    assert json.loads((tmp_path / "a" / "metrics.jsonl").read_text().splitlines()[-1])["update"] == 2
+
+
+@pytest.mark.parametrize("recipe", ["gigpo", "arpo"])
+def test_a_world_that_takes_its_time_twice(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import letters
+
+    class Slow(letters.Letters):  # type: ignore[misc]
+        waits = True
+
+        def step(self, action: str) -> Any:
+            time.sleep(random.SystemRandom().random() / 200)
+            return super().step(action)
+
+    monkeypatch.setitem(gym.registry, "tests/Slow-v0", gym.envs.registration.EnvSpec("tests/Slow-v0", Slow))
+    options = {"env": "tests/Slow-v0", "recipe": recipe, "max_new_tokens": 4, "warm_start_epochs": 1, "lockstep": True}
+    assert trained(tmp_path / "a", **options) == trained(tmp_path / "b", **options)
