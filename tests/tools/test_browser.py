@@ -165,8 +165,7 @@ def test_the_proxy_forwards_to_listed_origins_only(site: Site) -> None:
     )
     assert answers[0].startswith(b"HTTP/1.0 200")
     assert b"the second page" in answers[0]
-    assert all(answer.startswith(b"HTTP/1.1 403") for answer in answers[1:6]), answers
-    assert answers[6] == b""
+    assert answers[1:] == [b""] * 6
 
 
 def test_the_proxy_tunnels_to_listed_origins(site: Site) -> None:

@@ -19,6 +19,7 @@ from agentgym.envs.gui.tasks import Task
 from agentgym.envs.gui.tools import TOOLS, acting, as_call
 from agentgym.envs.gui.world import HINTS, World
 from agentgym.errors import UnknownName, UsageError
+from agentgym.tools.browser import find_chromium, shared_chromium
 from agentgym.tools.syntax import make_syntax, syntaxes
 from agentgym.tools.syntax.base import Parsed
 from agentgym.tools.tool import Gate, Toolbox
@@ -33,7 +34,7 @@ After an action you see what has changed, or the whole of another page. Do what 
 say that you are done; where the task asks a question, with the answer."""
 _PLAIN = f"{INSTRUCTIONS}\nWrite one action a turn: {', '.join(commands.FORMS.values())}."
 
-_BACKENDS: dict[str, Callable[[World], Backend]] = {"page": PageBackend}
+BACKENDS = ("page", "chromium")
 
 
 class GUIEnv(TextEnv):
@@ -53,16 +54,19 @@ class GUIEnv(TextEnv):
     Args:
         split: ``"train"``, ``"test"`` or ``"unseen"``.
         families: only tasks of these; none named: of all.
-        backend: ``"page"``, a model of the pages in process.
+        backend: ``"page"``, a model of the pages in process; ``"chromium"``, the same pages in a real browser, which
+            needs the extra ``browser`` and a Chromium.
         observe: ``"diff"`` tells after an action what has changed, ``"full"`` always the whole screen.
         max_turns: an episode that does not end by ``done`` until then is truncated.
         syntax: how tool calls are written (:func:`agentgym.tools.syntax.syntaxes`); then the syntax's answer is
             ``done``, and budgets count and refuse calls. ``"plain"``: an action is a text such as ``click(kd)``.
         max_calls: calls that one action may hold, in a tool syntax.
+        headless: whether Chromium runs without a window.
 
     Raises:
-        UsageError: ``max_turns`` or ``max_calls`` is not a positive integer.
+        UsageError: ``max_turns`` or ``max_calls`` is not a positive integer, or a window is asked of the page model.
         UnknownName: no such backend, syntax or way to observe.
+        MissingExtra, SandboxUnavailable: Playwright or Chromium is not installed.
     """
 
     splits: tuple[str, ...] = ("train", "test", "unseen")
@@ -77,13 +81,14 @@ class GUIEnv(TextEnv):
         max_turns: int = 30,
         syntax: str = "plain",
         max_calls: int = 8,
+        headless: bool = True,
     ) -> None:
         super().__init__(split=split)
         for name, number in (("max_turns", max_turns), ("max_calls", max_calls)):
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                 raise UsageError(f"{name}={number!r}: give a positive integer, e.g. 30")
         for what, name, known in (
-            ("backend", backend, list(_BACKENDS)),
+            ("backend", backend, list(BACKENDS)),
             ("observe", observe, list(OBSERVE)),
             ("syntax", syntax, ["plain", *syntaxes()]),
         ):
@@ -92,7 +97,8 @@ class GUIEnv(TextEnv):
         self.families = tuple([self._family(name) for name in families])
         self.interchangeable = (HINTS, *tasks.interchangeable())
         self.max_turns, self.max_calls = max_turns, max_calls
-        self._make_backend, self._observe = _BACKENDS[backend], observe
+        self._make_backend, self._observe = _maker(backend, headless), observe
+        self.waits = backend == "chromium"
         self.instructions = _PLAIN
         self.syntax = None if syntax == "plain" else make_syntax(syntax, TOOLS)
         if self.syntax is not None:
@@ -246,3 +252,16 @@ class GUIEnv(TextEnv):
         if not isinstance(name, str) or name not in known:
             raise UnknownName("family", str(name), known)
         return name
+
+
+def _maker(backend: str, headless: bool) -> Callable[[World], Backend]:
+    """What makes the backend of an episode; a browser that is not there is missed now."""
+    if backend == "page":
+        if not headless:
+            raise UsageError("headless=False: only a browser has a window; give backend='chromium' too")
+        return PageBackend
+    from agentgym.envs.gui.browser import ChromiumBackend
+
+    find_chromium(headless=headless)
+    chromium = shared_chromium(headless)
+    return lambda world: ChromiumBackend(world, chromium)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
 import shutil
@@ -16,6 +17,7 @@ from agentgym.tools.loop import LoopThread
 R = TypeVar("R")
 
 EXECUTABLES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+HEADLESS = ("chromium-headless-shell", "chrome-headless-shell")  #: without a window these take half the processor time
 _START_SECONDS = 60.0
 _FLAGS = (
     "--disable-gpu",
@@ -130,7 +132,7 @@ class Chromium:
             return self._browser
 
     async def _start(self) -> Any:
-        playwright, path = _playwright(), find_chromium(self._executable)
+        playwright, path = _playwright(), find_chromium(self._executable, headless=self._headless)
         if self._driver is None:
             self._driver = await playwright.async_playwright().start()
         root = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -159,35 +161,33 @@ class Chromium:
         self._browser = self._driver = None
 
 
-def find_chromium(executable: str | None = None) -> str:
-    """Path of the browser: the one given, or the first of :data:`EXECUTABLES` on the path.
+def find_chromium(executable: str | None = None, *, headless: bool = True) -> str:
+    """Path of the browser: the one given, or the first of :data:`HEADLESS` and :data:`EXECUTABLES` on the path.
 
     Raises:
         MissingExtra: Playwright, which drives it, is not installed.
         SandboxUnavailable: there is none.
     """
     _playwright()
-    path = next(filter(None, map(shutil.which, [executable] if executable else EXECUTABLES)), None)
+    known = (*HEADLESS, *EXECUTABLES) if headless else EXECUTABLES
+    path = next(filter(None, map(shutil.which, [executable] if executable else known)), None)
     if path is None:
         sought = repr(executable) if executable else "Chromium"
         raise SandboxUnavailable(f"no {sought} on this machine; run: apt-get install chromium, or pass executable=PATH")
     return path
 
 
-_shared: Chromium | None = None
+_shared: dict[bool, Chromium] = {}
 _shared_guard = threading.Lock()
 
 
-def shared_chromium() -> Chromium:
-    """The process's headless Chromium, started at first use; ends with the process."""
-    global _shared
+def shared_chromium(headless: bool = True) -> Chromium:
+    """The process's Chromium, without or with a window: started at first use, ends with the process."""
     with _shared_guard:
-        if _shared is None:
-            import atexit
-
-            _shared = Chromium()
-            atexit.register(_shared.close)
-        return _shared
+        if headless not in _shared:
+            _shared[headless] = Chromium(headless=headless)
+            atexit.register(_shared[headless].close)
+        return _shared[headless]
 
 
 def _playwright() -> Any:

@@ -72,8 +72,7 @@ class OriginProxy:
         # A tunnel carries https, or a socket: which of the two cannot be seen.
         address = self._allowed.address(None if tunnel else parts.scheme, host, port)
         if address is None:
-            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            await writer.drain()
+            # No answer at all: one from here would be shown as if the refused origin had sent it.
             return
         try:
             server_reader, server_writer = await asyncio.wait_for(asyncio.open_connection(address, port), _HEAD_SECONDS)
