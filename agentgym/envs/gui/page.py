@@ -7,8 +7,8 @@ from agentgym.envs.gui.snapshot import Snapshot, snapshot
 from agentgym.envs.gui.world import World
 
 
-class PageBackend:
-    """``backend="page"``.
+class WorldBackend:
+    """What every backend asks the world itself.
 
     Args:
         world: what it drives.
@@ -18,6 +18,22 @@ class PageBackend:
 
     def __init__(self, world: World) -> None:
         self._world = world
+
+    def expert(self) -> Command:
+        command = self._world.expert()
+        return command._replace(element=self._world.ids()[command.element]) if command.element else command
+
+    def anchor(self) -> str:
+        return self._world.code()
+
+    def solved(self, answer: str) -> bool:
+        return self._world.solved(answer)
+
+
+class PageBackend(WorldBackend):
+    """``backend="page"``."""
+
+    __slots__ = ()
 
     def snapshot(self) -> Snapshot:
         world = self._world
@@ -41,16 +57,6 @@ class PageBackend:
             key = next(key for key, element in self._world.ids().items() if element == command.element)
             command = Command(command.name, key, command.text)
         self._world.perform(command)
-
-    def expert(self) -> Command:
-        command = self._world.expert()
-        return command._replace(element=self._world.ids()[command.element]) if command.element else command
-
-    def anchor(self) -> str:
-        return self._world.code()
-
-    def solved(self, answer: str) -> bool:
-        return self._world.solved(answer)
 
     def screenshot(self) -> None:
         return None

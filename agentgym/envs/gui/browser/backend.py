@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 from agentgym.envs.gui.browser.site import shared_site
 from agentgym.envs.gui.commands import Command
+from agentgym.envs.gui.page import WorldBackend
 from agentgym.envs.gui.snapshot import Snapshot, snapshot
 from agentgym.envs.gui.widgets import Widget
 from agentgym.envs.gui.world import World
@@ -25,7 +26,7 @@ _VIEW = {"width": 1100, "height": 900}
 _free: WeakKeyDictionary[Chromium, list[Any]] = WeakKeyDictionary()
 
 
-class ChromiumBackend:
+class ChromiumBackend(WorldBackend):
     """``backend="chromium"``: one page in a context of its own.
 
     The world stays in this process, and the page asks the server for it, so a fork is a copy of the world with a page
@@ -37,7 +38,8 @@ class ChromiumBackend:
     """
 
     def __init__(self, world: World, browser: Chromium) -> None:
-        self._world, self._browser = world, browser
+        super().__init__(world)
+        self._browser = browser
         self._page: Any = None
         self._address = shared_site().publish(world)
         self._run(self._open)
@@ -65,16 +67,6 @@ class ChromiumBackend:
 
     def perform(self, command: Command) -> None:
         self._run(lambda _: self._performed(command))
-
-    def expert(self) -> Command:
-        command = self._world.expert()
-        return command._replace(element=self._world.render().ids[command.element]) if command.element else command
-
-    def anchor(self) -> str:
-        return self._world.code()
-
-    def solved(self, answer: str) -> bool:
-        return self._world.solved(answer)
 
     def screenshot(self) -> bytes:
         async def work(_: Any) -> bytes:

@@ -28,7 +28,7 @@ _MAX_BODY = 20_000
 def described(world: World) -> dict[str, Any]:
     """The screen as the page draws it."""
     rendered, state = world.render(), world.state
-    screen, ids = rendered.screen, rendered.ids
+    screen, ids = rendered.screen, world.ids()
     zone = rendered.windowed()
 
     def widgets(listed: list[Widget]) -> list[dict[str, Any]]:
