@@ -15,11 +15,29 @@ from typing import Any
 
 import torch
 
-from agentgym.errors import MissingExtra, StoreError
+from agentgym.errors import MissingExtra, StoreError, UsageError
 from agentgym.store.checkpoints import SUMS
 
 BASE = "base"
 _CONFIG = "adapter_config.json"
+
+
+def check_lora(rank: int | None, model: str) -> None:
+    """Refuse adapters that could not be made, without loading anything.
+
+    Args:
+        rank: of the adapters; None: there will be none.
+        model: a name as :func:`agentgym.trainers.model.load` takes it.
+
+    Raises:
+        UsageError: the model has adapters already.
+        MissingExtra: peft is not installed.
+    """
+    if rank is None:
+        return
+    _peft()
+    if base_of(Path(model)) is not None:
+        raise UsageError(f"lora={rank}: {model} has adapters already, and they go on learning; leave lora out")
 
 
 def with_lora(model: Any, rank: int, *, seed: int = 0) -> Any:

@@ -32,7 +32,7 @@ from agentgym.trainers.contexts import Context, full_history
 from agentgym.trainers.defaults import WORDS, kind_of
 from agentgym.trainers.imitation import imitate
 from agentgym.trainers.learner import Learner, Optimisation
-from agentgym.trainers.lora import with_lora
+from agentgym.trainers.lora import check_lora, with_lora
 from agentgym.trainers.model import ModelPolicy, check_model, load
 from agentgym.trainers.parts import with_part
 from agentgym.trainers.recorded import as_text, changed_options, check_unchanged, note_versions, options_of, versions
@@ -82,6 +82,7 @@ class Training:
         """Make the run folder; everything that can be refused is refused before it exists."""
         algorithm = build_algorithm(config)
         check_model(config.model, config.device)
+        check_lora(config.lora, config.model)
         environment(config, config.eval_split)().close()
         env = environment(config, "train")()
         check_environment(env, algorithm.needs)
