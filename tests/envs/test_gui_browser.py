@@ -104,7 +104,7 @@ def test_roles_and_names_are_those_of_the_browsers_own_accessibility_tree() -> N
     """What the driver reads from the document is what Chromium tells a screen reader."""
     with Chromium() as chromium:
         for family in ("forms", "settings", "mail", "shop"):
-            backend = ChromiumBackend(World(tasks.build("train", 0, family)), chromium)
+            backend = ChromiumBackend(World(tasks.build("train", 0, (family,))), chromium)
             widgets = list(backend.snapshot().elements.values())
 
             async def work(_: Any, backend: ChromiumBackend = backend) -> str:
@@ -171,7 +171,7 @@ def test_chromium_killed_in_a_run_loses_nothing_and_the_run_goes_on() -> None:
 @needs_chromium
 def test_a_page_that_hangs_is_the_worlds_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentgym.envs.gui.browser.backend._SECONDS", 3.0)
-    backend = ChromiumBackend(World(tasks.build("train", 0, "settings")), shared_chromium())
+    backend = ChromiumBackend(World(tasks.build("train", 0, ("settings",))), shared_chromium())
 
     async def hang(_: Any) -> None:
         await backend._page.evaluate("() => { setTimeout(() => { while (true); }, 0); }")
@@ -184,7 +184,7 @@ def test_a_page_that_hangs_is_the_worlds_fault(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_server_does_what_a_screen_allows_and_nothing_else() -> None:
-    world = World(tasks.build("train", 0, "settings"))
+    world = World(tasks.build("train", 0, ("settings",)))
     before = world.code()
     for done in (
         {"name": "click", "key": "nothing"},
@@ -206,7 +206,7 @@ def test_the_server_does_what_a_screen_allows_and_nothing_else() -> None:
 
 def test_the_server_answers_to_its_own_name_and_secret_addresses_only() -> None:
     site = shared_site()
-    world = World(tasks.build("train", 0, "settings"))
+    world = World(tasks.build("train", 0, ("settings",)))
     address = site.publish(world)
     assert httpx.get(address).text.startswith("<!doctype html>")
     assert httpx.post(f"{address}act", content=b"{}").json() == orjson.loads(orjson.dumps(described(world)))
@@ -231,7 +231,7 @@ def test_without_chromium_one_line_says_how(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_the_page_model_and_the_server_show_the_same_widgets() -> None:
-    world = World(tasks.build("train", 3, "mail"))
+    world = World(tasks.build("train", 3, ("mail",)))
     sent = described(world)
     shown = [w for zone in sent["zones"] for w in zone["widgets"]]
     assert [w["id"] for w in shown if w["id"]] == list(PageBackend(world).snapshot().elements)
