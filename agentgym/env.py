@@ -29,6 +29,7 @@ class Info(TypedDict, total=False):
     task_id: str  #: name of the problem instance, the same on every turn of an episode
     anchor: str  #: digest of the true state that the *next* action meets; equal anchors are the same state
     admissible: Sequence[str]  #: every valid action, where they can be enumerated
+    screenshot: bytes  #: a picture of the state, PNG; kept with the turn and shown in the report
     tool_calls: Sequence[ToolCall]  #: the calls run in this turn
     error: str  #: why the action was not understood; absent when it was
     success: bool  #: on the last turn: whether the task was solved

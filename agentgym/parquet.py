@@ -94,6 +94,7 @@ def _schema(pa: Any) -> Any:
             "tool_calls": pa.list_(call),
             "sample": sample,
             "usage": usage,
+            "screenshot": pa.binary(),
         }.items()
     )
     task = pa.struct({"seed": text, "options": text, "task_id": text}.items())

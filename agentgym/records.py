@@ -141,6 +141,7 @@ class Turn:
     tool_calls: tuple[ToolCall, ...] = ()
     sample: Sample | None = None
     usage: Usage = Usage()
+    screenshot: bytes | None = field(default=None, compare=False)  #: PNG of what the action met, where there is one
 
     @property
     def call_counts(self) -> CallCounts:

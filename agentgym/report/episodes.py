@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -45,6 +46,7 @@ def view(episode: Episode, credit: Sequence[float] | None) -> dict[str, Any]:
             "action": _shorten(turn.action),
             "reward": turn.reward,
             "error": turn.error is not None,
+            "screenshot": base64.b64encode(turn.screenshot).decode() if turn.screenshot is not None else None,
             "calls": [_call(call) for call in turn.tool_calls],
             "credit": value,
             "strength": round(abs(value) / largest, 3) if value is not None and largest else 0,

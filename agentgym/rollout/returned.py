@@ -153,6 +153,8 @@ def _info(given: Any) -> dict[str, Any]:
     for name in ("answers", "evidence", "admissible"):
         if (value := info.get(name)) is not None:
             _texts(name, value)
+    if (value := info.get("screenshot")) is not None and not isinstance(value, bytes):
+        raise Unusable(f"info['screenshot'] must be the bytes of a PNG, got {shown(value)}")
     calls = info.get("tool_calls")
     if calls is not None:
         if isinstance(calls, str | bytes) or not isinstance(calls, Sequence):

@@ -105,7 +105,17 @@ class Running:
         usage = Usage(used.prompt_tokens, used.completion_tokens, used.cost, self.model_seconds, ended - began, waiting)
         calls = tuple(info.get("tool_calls") or ())
         self.turns.append(
-            Turn(self.observation, reply.action, reward, self.anchor, info.get("error"), calls, reply.sample, usage)
+            Turn(
+                self.observation,
+                reply.action,
+                reward,
+                self.anchor,
+                info.get("error"),
+                calls,
+                reply.sample,
+                usage,
+                self.info.get("screenshot"),
+            )
         )
 
     def broke(self, failure: str, began: float, ended: float) -> None:

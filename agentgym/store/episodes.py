@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import itertools
@@ -74,7 +75,12 @@ def _turn(record: dict[str, Any]) -> Turn:
             sample[name] = tuple(sample.get(name, ()))
         sample["choices"] = tuple(map(tuple, sample.get("choices", ())))
         sample = Sample(**sample)
-    return Turn(tool_calls=calls, sample=sample, usage=Usage(**record.pop("usage", {})), **record)
+    screenshot = record.pop("screenshot", None)
+    if screenshot is not None:
+        screenshot = base64.b64decode(screenshot, validate=True)
+    return Turn(
+        tool_calls=calls, sample=sample, usage=Usage(**record.pop("usage", {})), screenshot=screenshot, **record
+    )
 
 
 def _plain(value: object) -> object:
@@ -85,6 +91,8 @@ def _plain(value: object) -> object:
         return dict(value)
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     raise TypeError(f"{value!r} of type {type(value).__name__} is not a JSON value")
 
 

@@ -21,7 +21,9 @@ from agentgym.envs.gui.world import World
 from agentgym.errors import MissingExtra, SandboxUnavailable, UsageError, WorldFault
 from agentgym.policy import ExpertPolicy
 from agentgym.records import StopReason, Task
+from agentgym.report.episodes import view
 from agentgym.rollout import Group, Rollout
+from agentgym.store.episodes import decode, encode
 from agentgym.tools.browser import Chromium, find_chromium, shared_chromium
 
 try:
@@ -135,14 +137,21 @@ def test_a_fork_goes_its_own_way() -> None:
 
 
 @needs_chromium
-def test_a_screenshot_is_a_picture_and_no_part_of_the_record() -> None:
+@pytest.mark.parametrize("wanted", [False, True])
+def test_screenshots_are_kept_and_shown_where_they_are_asked_for(wanted: bool, tmp_path: Path) -> None:
+    groups = [Group("0", Task(seed=1, options={"family": "settings"}))]
+    with Rollout(lambda: GUIEnv(backend="chromium", screenshots=wanted), ExpertPolicy(), slots=1) as rollout:
+        (episode,) = rollout.play(groups)
+    again = decode(encode(episode))
+    for turn in again.turns:
+        assert (turn.screenshot or b"").startswith(b"\x89PNG" if wanted else b"")
+        assert (turn.screenshot is None) is not wanted
+    pictures = [turn["screenshot"] for turn in view(again, None)["turns"]]
+    assert len(set(pictures)) == (len(again.turns) if wanted else 1)
     env = GUIEnv(backend="chromium")
-    try:
-        _, info = env.reset(seed=0)
-        assert "screenshot" not in info
-        assert (env.screenshot() or b"").startswith(b"\x89PNG")
-    finally:
-        env.close()
+    env.reset(seed=0)
+    assert (env.screenshot() or b"").startswith(b"\x89PNG")
+    env.close()
 
 
 @needs_chromium
@@ -218,7 +227,9 @@ def test_the_server_answers_to_its_own_name_and_secret_addresses_only() -> None:
     assert httpx.get(address).status_code == 404
 
 
-def test_a_window_needs_a_browser() -> None:
+def test_a_window_and_pictures_need_a_browser() -> None:
+    with pytest.raises(UsageError, match="only a browser has pictures; give backend='chromium' too"):
+        GUIEnv(screenshots=True)
     with pytest.raises(UsageError, match="only a browser has a window; give backend='chromium' too"):
         GUIEnv(headless=False)
 

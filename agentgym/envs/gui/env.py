@@ -62,9 +62,11 @@ class GUIEnv(TextEnv):
             ``done``, and budgets count and refuse calls. ``"plain"``: an action is a text such as ``click(kd)``.
         max_calls: calls that one action may hold, in a tool syntax.
         headless: whether Chromium runs without a window.
+        screenshots: whether ``info["screenshot"]`` has a picture of every screen, which records then keep.
 
     Raises:
-        UsageError: ``max_turns`` or ``max_calls`` is not a positive integer, or a window is asked of the page model.
+        UsageError: ``max_turns`` or ``max_calls`` is not a positive integer, or a window or a picture is asked of the
+            page model.
         UnknownName: no such backend, syntax or way to observe.
         MissingExtra, SandboxUnavailable: Playwright or Chromium is not installed.
     """
@@ -82,6 +84,7 @@ class GUIEnv(TextEnv):
         syntax: str = "plain",
         max_calls: int = 8,
         headless: bool = True,
+        screenshots: bool = False,
     ) -> None:
         super().__init__(split=split)
         for name, number in (("max_turns", max_turns), ("max_calls", max_calls)):
@@ -99,6 +102,9 @@ class GUIEnv(TextEnv):
         self.max_turns, self.max_calls = max_turns, max_calls
         self._make_backend, self._observe = _maker(backend, headless), observe
         self.waits = backend == "chromium"
+        if screenshots and backend != "chromium":
+            raise UsageError("screenshots=True: only a browser has pictures; give backend='chromium' too")
+        self._screenshots = screenshots
         self.instructions = _PLAIN
         self.syntax = None if syntax == "plain" else make_syntax(syntax, TOOLS)
         if self.syntax is not None:
@@ -226,7 +232,8 @@ class GUIEnv(TextEnv):
         actions = possible(driver.now, task.texts) + ends
         if self.syntax is not None:
             actions = [self._written(commands.parse(action)) for action in actions]
-        return {
+        info: dict[str, Any] = {"screenshot": driver.backend.screenshot()} if self._screenshots else {}
+        return info | {
             "task_id": task.task_id,
             "anchor": driver.backend.anchor(),
             "admissible": actions,
