@@ -11,7 +11,6 @@ All episodes share that server and its state. ``mcp_tools(..., per_episode=True)
 from __future__ import annotations
 
 import contextlib
-import copy
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -174,7 +173,7 @@ class _Session:
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> str:
         """Call a tool of the server, and note what came of it."""
-        noted = _Call(name, copy.deepcopy(dict(arguments)))
+        noted = _Call(name, dict(arguments))
         self._calls.append(noted)
         try:
             result = noted.outcome = await self._connection.call(name, arguments)

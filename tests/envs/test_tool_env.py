@@ -193,6 +193,13 @@ def test_random_actions_are_understood_and_use_words_of_the_question(syntax: str
     assert one.sample_action(np.random.default_rng(7)) == two.sample_action(np.random.default_rng(7))
 
 
+def test_random_actions_use_words_of_the_last_result() -> None:
+    env, rng = capitals(syntax="tags", max_turns=100), np.random.default_rng(0)
+    env.reset(options={"task": 0})
+    env.step("<almanac>Kenya</almanac>")
+    assert any("Nairobi" in env.sample_action(rng) for _ in range(100))
+
+
 def test_a_tool_that_cannot_be_drawn_is_not_called_at_random() -> None:
     def check(arguments: object) -> dict[str, Any]:
         raise ToolError("never")

@@ -179,7 +179,9 @@ def test_beside_an_interpreter() -> None:
     class Both(PythonEnv):
         def __init__(self, *, split: str = "train", **options: Any) -> None:
             chosen: Any = {"sandbox": "unsafe-local", "unsafe_local_python": True}
-            super().__init__([add, checkout], TASKS, bought, session=Cart, split=split, **chosen, **options)
+            super().__init__(
+                [add, count_coins, checkout], TASKS, bought, session=Cart, split=split, **chosen, **options
+            )
 
     env = Both()
     try:
@@ -187,6 +189,7 @@ def test_beside_an_interpreter() -> None:
         wanted = env.question.data["wanted"]
         env.max_turns = 20
         play(env, *[BUY] * wanted, PAY)
+        assert f"\n{wanted}\n" in env.step("<count_coins></count_coins>")[0]
         assert "\n42\n" in env.step("<python>6 * 7</python>")[0]
         assert env.step(DONE)[1] == 1.0
     finally:

@@ -16,6 +16,8 @@ notes: list[str] = []
 def call(name: str, text: str) -> dict[str, Any]:
     if name == "pid":
         return {"content": [{"type": "text", "text": str(os.getpid())}]}
+    if text == "who":
+        return {"content": [{"type": "text", "text": f"{os.getpid()} does not say"}], "isError": True}
     if text == "nothing":
         return {"content": [{"type": "text", "text": "nothing to write down"}], "isError": True}
     notes.append(str(time.monotonic_ns()) if text == "time" else text)

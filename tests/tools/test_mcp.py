@@ -244,6 +244,11 @@ def test_a_branch_has_a_server_in_which_the_calls_were_made_again() -> None:
         message = r"call 4 of 4, 'note', had another result when it was made again: 'a,c,\d+' became 'a,c,\d+'; the MCP"
         with pytest.raises(ForkError, match=message):
             box.fork()
+        note(branch, "who")
+        with pytest.raises(
+            ForkError, match=r"call 4 of 4, 'note', .*: 'error: \d+ does not say' became 'error: \d+ does"
+        ):
+            branch.fork()
         assert note(branch, "e") == ["a,b,e"]
 
 

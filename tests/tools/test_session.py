@@ -126,6 +126,7 @@ def test_the_task_is_given_where_it_is_asked_for_and_never_changed() -> None:
     assert results(one, ("put", "a")) == ["x,a"]
     assert results(one.fork(), ("put", "b")) == ["x,a,b"]
     assert results(box.open(task), ("put", "c")) == ["x,c"]
+    assert results(box.open(task).fork(), ("put", "d")) == ["x,d"]  # made in the branch
     assert task == {"items": ["x"]}
     assert (takes_task(Stock), takes_task(Cart), takes_task(dict), takes_task(lambda n=1: n)) == (True, *[False] * 3)
 
@@ -177,3 +178,13 @@ def test_a_maker_must_be_one() -> None:
 
     with pytest.raises(UsageError, match="session must be a class or function that makes one"):
         put(Maker())
+
+
+def test_opening_a_session_is_part_of_the_call_that_needs_it() -> None:
+    def slow() -> Cart:
+        threading.Event().wait(0.05)
+        return Cart()
+
+    box = Toolbox([put(slow)])
+    assert box.call("put", {"item": "a"}).seconds >= 0.05
+    assert box.tally["put"].seconds >= 0.05
