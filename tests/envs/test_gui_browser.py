@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -263,3 +265,29 @@ def browsers() -> list[int]:
         if b"--remote-debugging" in arguments and b"--type=" not in arguments and ours in environment:
             found.append(int(entry.name))
     return found
+
+
+@needs_chromium
+def test_pictures_of_a_report_are_seen_in_a_browser(tmp_path: Path) -> None:
+    """The page forbids itself everything from outside; its own pictures are drawn, and nothing is complained of."""
+    runner = [sys.executable, "-m", "agentgym"]
+    options = ["backend=chromium", "screenshots=true", "--policy", "expert", "--episodes", "1", "--out", "run"]
+    for command in (["eval", "agentgym/GUI-v0", *options], ["report", "run"]):
+        subprocess.run([*runner, *command], cwd=tmp_path, check=True, capture_output=True)
+    complaints: list[str] = []
+
+    async def look(browser: Any) -> list[int]:
+        page = await browser.new_page()
+        page.on("console", lambda message: complaints.append(message.text[:200]))
+        await page.goto(f"file://{tmp_path}/run/report.html")
+        widths: list[int] = await page.evaluate(
+            "() => [...document.querySelectorAll('article:not([hidden]) img')].map((picture) => picture.naturalWidth)"
+        )
+        await page.close()
+        return widths
+
+    with Chromium() as chromium:
+        widths = chromium.run(look, 60)
+    assert not complaints
+    assert widths
+    assert set(widths) == {960}

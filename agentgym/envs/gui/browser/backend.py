@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 _SECONDS = 60.0  #: an action takes milliseconds; whoever waits longer has a browser that hangs
 _NOTCH = 300  #: as in page.js
-_VIEW = {"width": 1100, "height": 900}
+_VIEW = {"width": 960, "height": 640}
 
 #: Pages that no episode uses: an episode ends by giving its page back, and the next one shows its own world in it.
 #: Nothing of the one before is left: the page keeps no cookies, no storage and no elements.
