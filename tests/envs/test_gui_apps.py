@@ -555,3 +555,11 @@ def test_ids_differ_between_tasks():
 
     ids = [World(tasks.build("train", n, ("settings",))).ids()["tab:Privacy"] for n in range(20)]
     assert len(set(ids)) > 10
+
+
+def test_two_ways_to_a_page_are_two_states_where_back_leads_to_two_pages(mail):
+    other = mail.copy()
+    act(mail, "open:0")
+    act(other, "field:query=ada", "search", "open:0")
+    assert screen(mail) == screen(other)
+    assert mail.code() != other.code()

@@ -120,9 +120,8 @@ class World:
         zone = self.render().windowed()
         assert zone is not None
         state = self.state
-        step = zone.window if direction == "down" else -zone.window
         state.note = state.problem = ""
-        state.top = max(0, min(state.top + step, len(zone.widgets) - zone.window))
+        state.top += zone.window if direction == "down" else -zone.window  # put right when it is rendered
         self._changing()
 
     def back(self) -> None:
@@ -208,7 +207,7 @@ def _messages(state: State) -> list[Widget]:
 
 
 def _top(screen: Screen, state: State) -> int:
-    """The first row shown; the state is put right where the list has become shorter."""
+    """The first row shown; the state is put right where it is beyond the list's ends."""
     for zone in screen.zones:
         if zone.window:
             state.top = max(0, min(state.top, len(zone.widgets) - zone.window))
