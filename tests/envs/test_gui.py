@@ -367,3 +367,15 @@ def test_only_some_families_can_be_played():
     assert [env.reset(seed=seed)[1]["family"] for seed in range(4)] == ["wiki", "mail", "wiki", "mail"]
     assert env.reset(seed=0, options={"family": "shop"})[1]["family"] == "shop"
     assert env.fingerprint != GUIEnv(families=["wiki"]).fingerprint
+
+
+def test_a_fork_counts_its_own_calls():
+    env = GUIEnv(syntax="tags")
+    env.reset(seed=3)
+    env.step(env.expert())
+    env.gate = lambda call: "no more"
+    twin = env.fork()
+    assert twin.gate is None
+    before = env.tools.ran
+    twin.step(twin.expert())
+    assert (env.tools.ran, twin.tools.ran) == (before, before + 1)

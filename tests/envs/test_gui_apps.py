@@ -563,3 +563,13 @@ def test_two_ways_to_a_page_are_two_states_where_back_leads_to_two_pages(mail):
     act(other, "field:query=ada", "search", "open:0")
     assert screen(mail) == screen(other)
     assert mail.code() != other.code()
+
+
+def test_a_page_is_shown_from_its_top(directory):
+    directory.scroll("down")
+    act(directory, "go:person:Karl", "go:list")
+    assert "[go:person:Ada] link Ada" in screen(directory)
+    directory.scroll("down")
+    act(directory, "go:person:Karl")
+    directory.back()
+    assert "[go:person:Ada] link Ada" in screen(directory)
