@@ -13,6 +13,7 @@ import httpx
 
 from agentgym import draws
 from agentgym.errors import PolicyError, UsageError
+from agentgym.http import Answer, AnswerTooLarge, HttpClient, NoAnswer
 
 _T = TypeVar("_T")
 _TRY_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
@@ -32,15 +33,15 @@ class ContextFull(Exception):
 class Server:
     """Asks a server until it answers.
 
-    A request that fails for a reason that may pass (no connection, timeout, 429, 5xx, an unreadable answer) is repeated
-    after ``backoff * 2**n`` seconds, at most a minute, with up to half of it randomly taken off so that many clients do
-    not come back together; or after the time that the server asks for (``Retry-After``).
+    A request that fails for a reason that may pass (no connection, timeout, 429, 5xx, an unreadable answer or one
+    without end) is repeated after ``backoff * 2**n`` seconds, at most a minute, with up to half of it randomly taken
+    off so that many clients do not come back together; or after the time that the server asks for (``Retry-After``).
 
     Args:
         url: base address.
         key_variable: environment variable with the API key; the key is sent to the server and never shown.
         connections: open at the same time.
-        timeout: seconds without a sign of the answer.
+        timeout: seconds for one answer, to its last byte.
         retries: how often a request is repeated.
         backoff: see above, seconds.
 
@@ -76,11 +77,11 @@ class Server:
         self._key = os.environ.get(key_variable, "").strip()
         if not self._key.isascii() or not self._key.isprintable():
             raise UsageError(f"the API key in {key_variable} holds characters that cannot be sent; set it again")
-        self._client = httpx.Client(
+        self._timeout = timeout
+        self._client = HttpClient(
             headers={"Content-Type": "application/json"}
             | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
-            timeout=httpx.Timeout(timeout, connect=min(10.0, timeout), pool=None),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            connections=connections,
         )
 
     def close(self) -> None:
@@ -117,42 +118,44 @@ class Server:
             wait = min(_LONGEST_WAIT, self._backoff * 2**tries) * (1 - draws.uniform(key, "back-off", tries) / 2)
             tries += 1
             try:
-                response = self._client.request(method, address, content=content)
+                answer = self._client.request(method, address, content, seconds=self._timeout)
                 self.reached = True
-                if response.is_success:
-                    return read(_decoded(response))
-                problem = f"answered {response.status_code}: {self._words(response)}"
-                if response.status_code not in _TRY_AGAIN:
+                if 200 <= answer.status < 300:
+                    return read(_decoded(answer))
+                problem = f"answered {answer.status}: {self._words(answer)}"
+                if answer.status not in _TRY_AGAIN:
                     break
-                wait = _asked_to_wait(response, wait)
+                wait = _asked_to_wait(answer, wait)
             except UnreadableAnswer as error:
                 problem = f"sent an answer that cannot be read: {error}"
-            except httpx.TimeoutException as error:
-                problem = f"did not answer in time ({type(error).__name__})"
-            except (httpx.TransportError, httpx.DecodingError) as error:
-                problem = f"cannot be reached ({type(error).__name__}: {self._shortened(str(error))})"
+            except TimeoutError:
+                problem = f"did not answer within {self._timeout:g} s"
+            except AnswerTooLarge as error:
+                problem = f"sent an answer without end: {error}"
+            except NoAnswer as error:
+                problem = f"cannot be reached ({self._shortened(str(error))})"
             if tries <= retries:
                 self._closed.wait(wait)
         raise PolicyError(f"{self.url} {problem or 'was closed'}" + (f" ({tries} tries)" if tries > 1 else ""))
 
-    def _words(self, response: httpx.Response) -> str:
+    def _words(self, answer: Answer) -> str:
         """What the server says went wrong.
 
         Raises:
             ContextFull: it says that the request was too long.
         """
+        whole = answer.body.decode("utf-8", "replace")
         try:
-            told: Any = response.json()
-        except ValueError:
-            told = response.text
+            told: Any = json.loads(answer.body)
+        except (ValueError, RecursionError):
+            told = whole
         for name in ("error", "message", "detail"):
             if isinstance(told, dict) and told.get(name):
                 told = told[name]
         text = told if isinstance(told, str) else json.dumps(told)
-        whole = response.text.lower()
-        if response.status_code in (400, 413, 422) and any(sign in whole for sign in _TOO_LONG):
+        if answer.status in (400, 413, 422) and any(sign in whole.lower() for sign in _TOO_LONG):
             raise ContextFull(self._shortened(text))
-        return self._shortened(text) or response.reason_phrase
+        return self._shortened(text) or httpx.codes.get_reason_phrase(answer.status)
 
     def _shortened(self, text: str) -> str:
         """In one line, not too long, without the key."""
@@ -162,16 +165,16 @@ class Server:
         return line if len(line) <= _SHOWN else line[:_SHOWN] + "..."
 
 
-def _decoded(response: httpx.Response) -> Any:
+def _decoded(answer: Answer) -> Any:
     try:
-        return response.json()
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise UnreadableAnswer(f"not JSON, it begins with {response.content[:40]!r}") from error
+        return json.loads(answer.body)
+    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
+        raise UnreadableAnswer(f"not JSON, it begins with {answer.body[:40]!r}") from error
 
 
-def _asked_to_wait(response: httpx.Response, otherwise: float) -> float:
+def _asked_to_wait(answer: Answer, otherwise: float) -> float:
     try:
-        seconds = float(response.headers.get("Retry-After", ""))
+        seconds = float(answer.headers.get("retry-after", ""))
     except ValueError:  # absent, or a date
         return otherwise
     return min(max(seconds, 0.0), _LONGEST_WAIT) if math.isfinite(seconds) else otherwise

@@ -349,7 +349,7 @@ def test_what_passes_is_tried_again(url: str, fault: str) -> None:
     [
         ("500x9 f", {}, r"answered 500: out of luck \(3 tries\)$"),
         ("always g", {}, r"answered 503: never today \(3 tries\)$"),
-        ("slow 20", {"timeout": 0.2}, r"did not answer in time \(ReadTimeout\) \(3 tries\)$"),
+        ("slow 20", {"timeout": 0.2}, r"did not answer within 0\.2 s \(3 tries\)$"),
         ("hi", {"model": "ehco"}, r"answered 404: The model `ehco` does not exist\.$"),
     ],
 )

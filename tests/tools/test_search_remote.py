@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from agentgym.errors import ToolError, UsageError
+from agentgym.errors import ToolError, UsageError, WorldFault
 from agentgym.tools.search import ElasticClient, Passage, SearchR1Client, build_index, search_tool
 from agentgym.tools.tool import Toolbox
 
@@ -96,18 +96,44 @@ def test_server_killed_between_two_searches(tmp_path: Path) -> None:
         assert "[a/1] Fox: The quick brown" in tools.call("search", {"query": "fox"}).result
         process.kill()
         process.wait()
-        call = tools.call("search", {"query": "fox"})
-    assert call.result == ""
-    assert call.error is not None
-    assert call.error.startswith("the search server cannot be reached (")
-    assert call.error.endswith("; search again later or answer without it")
+        with pytest.raises(WorldFault, match=rf"^the search server {url} cannot be reached \("):
+            tools.call("search", {"query": "fox"})
+
+
+def test_a_server_that_comes_back_is_asked_again() -> None:
+    port = None
+    for _ in range(2):
+        with misbehaving(reply(200, b'{"result": [[{"id": "1", "title": "T", "text": "x"}]]}'), port) as (url, _):
+            if port is None:
+                client = SearchR1Client(url, pause=0.001)
+            port = int(url.rpartition(":")[2])
+            assert client.search("x")[0].id == "1"
+        with pytest.raises(WorldFault, match="cannot be reached"):
+            client.search("x")
+
+
+@pytest.mark.parametrize("status", [400, 404, 500])
+@pytest.mark.parametrize("method", ["search", "fetch"])
+def test_what_only_fails_for_one_query_is_told_to_the_model(status: int, method: str) -> None:
+    """A query that makes a server stumble must not remove its episode."""
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        if "odd" in str(asked[-1]):
+            reply(status, b"oops")(request)
+        else:
+            reply(200, b'{"result": [[]]}')(request)
+
+    with misbehaving(answer) as (url, asked):
+        client = SearchR1Client(url, pause=0.001)
+        with pytest.raises(WorldFault if (status, method) == (404, "search") else ToolError):
+            getattr(client, method)("odd")
 
 
 Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
 
 
 @contextmanager
-def misbehaving(answer: Answer) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+def misbehaving(answer: Answer, port: int | None = None) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
     """A server that treats every request by ``answer``; also what it was asked."""
     asked: list[tuple[str, Any]] = []
 
@@ -123,7 +149,7 @@ def misbehaving(answer: Answer) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             """Silence."""
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port or 0), Handler)
     server.daemon_threads = True
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
@@ -156,25 +182,32 @@ def squeezed(request: http.server.BaseHTTPRequestHandler) -> None:
 @pytest.mark.parametrize(
     ("answer", "message", "times"),
     [
-        (reply(500, b"oops"), "the search server answered with status 500; search again later", 3),
-        (reply(503, b""), "the search server answered with status 503", 3),
+        (reply(500, b"oops"), "answered with status 500$", 3),
+        (reply(503, b""), "answered with status 503$", 3),
         (reply(400, b"no such field"), "refused the request with status 400: 'no such field'", 1),
-        (reply(404, b""), "the search server has no /retrieve", 1),
         (reply(200, b"<html>"), "sent something that is not JSON: '<html>'", 1),
         (reply(200, b"\xff\xfe\x00"), "sent something that is not JSON", 1),
-        (reply(200, b'{"hits": []}'), r'sent JSON without \{"result"', 1),
-        (reply(200, b'{"result": [[{"document": 3}]]}'), r'sent JSON without \{"result"', 1),
-        (reply(200, b'{"result": [[{"document": {"id": 1, "contents": "x"}, "score": "?"}]]}'), "sent JSON without", 1),
-        (reply(200, b'{"result": []}'), "sent JSON without", 1),
-        (squeezed, "the search server sent a broken answer", 3),
+        (reply(200, b'{"hits": []}'), "sent JSON that is not what was asked for: ", 1),
+        (reply(200, b'{"result": [[{"document": 3}]]}'), "sent JSON that is not", 1),
+        (reply(200, b'{"result": [[{"document": {"id": 1, "contents": "x"}, "score": "?"}]]}'), "sent JSON that is", 1),
+        (reply(200, b'{"result": []}'), "sent JSON that is not", 1),
+        (squeezed, r"cannot be reached \(a compressed answer, which was not asked for\)", 3),
         (reply(200, b"[" * 100_000), "sent something that is not JSON", 1),
-        (lambda request: request.connection.close(), "the search server cannot be reached", 3),
+        (lambda request: request.connection.close(), "cannot be reached", 3),
     ],
 )
-def test_a_broken_server_is_one_plain_sentence(answer: Answer, message: str, times: int) -> None:
-    with misbehaving(answer) as (url, asked), pytest.raises(ToolError, match=message):
+def test_a_broken_server_is_the_worlds_fault_in_one_sentence(answer: Answer, message: str, times: int) -> None:
+    with misbehaving(answer) as (url, asked), pytest.raises(WorldFault, match=f"^the search server {url} {message}"):
         SearchR1Client(url, pause=0.001).search("x")
-    assert len(asked) == times
+    assert len(asked) == times + 1  # a plain query fails too
+
+
+def test_a_server_of_another_kind_is_named_with_what_to_do() -> None:
+    with (
+        misbehaving(reply(404, b"")) as (url, _),
+        pytest.raises(WorldFault, match=f"^{url} has no /retrieve; give the URL of a Search-R1 server"),
+    ):
+        SearchR1Client(url).search("x")
 
 
 def test_what_passes_is_retried_until_it_works() -> None:
@@ -204,7 +237,7 @@ def test_a_slow_server_is_given_up_at_the_deadline() -> None:
     for answer in (never, drip):
         released.clear()
         with misbehaving(answer) as (url, _):
-            with pytest.raises(ToolError, match=r"the search server did not answer within 0\.3 s"):
+            with pytest.raises(WorldFault, match=rf"the search server {url} did not answer within 0\.3 s"):
                 SearchR1Client(url, timeout=0.3, pause=0.001).search("x")
             released.set()
 
@@ -216,7 +249,7 @@ def test_an_endless_answer_is_cut() -> None:
         while True:
             request.wfile.write(b" " * 1_000_000)
 
-    with misbehaving(flood) as (url, _), pytest.raises(ToolError, match="sent more than 16 MB"):
+    with misbehaving(flood) as (url, _), pytest.raises(WorldFault, match="sent more than 16 MB"):
         SearchR1Client(url).search("x")
 
 
@@ -261,7 +294,7 @@ def test_elastic_asks_without_query_syntax() -> None:
         assert client.fetch("1") == Passage("1", "Fox", "A quick fox.", 0.0)
         with pytest.raises(ToolError, match=r"no document has the id '2/\.\.'"):
             client.fetch("2/..")
-        with pytest.raises(ToolError, match="the search cluster has no such index"):
+        with pytest.raises(WorldFault, match=f"^{url} has no index 'other'; check its name"):
             ElasticClient(url, "other").search("x")
         client.close()
     assert asked[0] == (
@@ -277,8 +310,8 @@ def test_elastic_asks_without_query_syntax() -> None:
 
 @pytest.mark.parametrize(
     ("body", "message"),
-    [(b"{}", "sent JSON without hits.hits"), (b"[]", "sent JSON without hits.hits"), (b"x", "is not JSON")],
+    [(b"{}", "sent JSON that is not"), (b"[]", "sent JSON that is not"), (b"x", "is not JSON")],
 )
 def test_garbage_from_a_cluster(body: bytes, message: str) -> None:
-    with misbehaving(reply(200, body)) as (url, _), pytest.raises(ToolError, match=message):
+    with misbehaving(reply(200, body)) as (url, _), pytest.raises(WorldFault, match=message):
         ElasticClient(url, "docs").search("x")

@@ -22,7 +22,8 @@ class Retriever(Protocol):
         """The ``k`` best passages for a query in natural language, best first; any text is a valid query.
 
         Raises:
-            ToolError: the corpus could not be asked (remote retrievers only).
+            ToolError: the query could not be answered (remote retrievers only).
+            WorldFault: the corpus could not be asked (remote retrievers only).
         """
         ...
 

@@ -1,7 +1,8 @@
 """Retrievers behind HTTP: servers that speak Search-R1's ``/retrieve``, and Elasticsearch or OpenSearch.
 
-Both keep their connections open, repeat what may be repeated with growing pauses, and give up at a deadline. What the
-model reads then is one plain sentence (:class:`agentgym.errors.ToolError`); it never waits for ever.
+Both keep their connections open, repeat what may be repeated with growing pauses, and give up at a deadline. Where a
+query fails and a plain one is answered, the model reads one sentence about it (:class:`agentgym.errors.ToolError`);
+where the plain one fails too, the server is at fault and not the query (:class:`agentgym.errors.WorldFault`).
 """
 
 from __future__ import annotations
@@ -11,18 +12,24 @@ import random
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 from urllib.parse import quote
 
-import httpx
-
-from agentgym.errors import ToolError, UsageError
+from agentgym.errors import ToolError, UsageError, WorldFault
+from agentgym.http import AnswerTooLarge, HttpClient, NoAnswer
 from agentgym.tools.search.passage import Passage, from_contents
 
 RETRIED = frozenset({429, 500, 502, 503, 504})
 MAX_ANSWER_BYTES = 16_000_000
 REMEMBERED = 10_000
+
+_T = TypeVar("_T")
+_Body = Mapping[str, Any] | None
+
+
+class _NoUsableAnswer(Exception):
+    """What the server did instead of answering, in words that follow its name."""
 
 
 class JsonClient:
@@ -30,7 +37,10 @@ class JsonClient:
 
     Args:
         url: where the server is, ``http://host:port`` with any path.
-        timeout: seconds one call may take, all retries included.
+        plain: method, path, body and ``read`` (as for :meth:`call`) of a request that a working server answers,
+            whatever it holds.
+        timeout: seconds one call may take, all retries included; a server that drips is given up too. The plain request
+            that may follow has as long.
         tries: how often a call is made before it fails: connection refused or lost, or status 429, 500, 502, 503, 504.
         pause: seconds before the second try; doubled before each further one, with up to half of it added at random.
         connections: how many may be open at once.
@@ -39,6 +49,7 @@ class JsonClient:
     def __init__(
         self,
         url: str,
+        plain: tuple[str, str, _Body, Callable[[Any], object]],
         *,
         timeout: float = 10.0,
         tries: int = 3,
@@ -52,72 +63,77 @@ class JsonClient:
         if timeout <= 0 or tries < 1:
             raise UsageError(f"timeout must be positive and tries at least 1, got {timeout!r} and {tries!r}")
         self.url = url.rstrip("/")
-        self._timeout, self._tries, self._pause = timeout, tries, pause
-        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        self._http = httpx.Client(limits=limits, headers=headers, auth=auth, timeout=timeout)
+        self._plain, self._timeout, self._tries, self._pause = plain, timeout, tries, pause
+        headers = {"Content-Type": "application/json", **(headers or {})}
+        self._http = HttpClient(headers=headers, auth=auth, connections=connections, most=MAX_ANSWER_BYTES)
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
 
-    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The decoded answer; None for status 404.
+    def call(self, method: str, path: str, body: _Body, read: Callable[[Any], _T]) -> _T | None:
+        """What ``read`` makes of the decoded answer; None for status 404.
+
+        Args:
+            read: raises KeyError, IndexError, TypeError, ValueError or AttributeError where it is something else.
 
         Raises:
-            ToolError: no usable answer before the deadline or within the tries.
+            ToolError: no usable answer before the deadline or within the tries, though a plain request gets one.
+            WorldFault: a plain request gets none either.
         """
+        try:
+            return self._answered(method, path, body, read, self._tries)
+        except _NoUsableAnswer as problem:
+            if not self._works():
+                raise WorldFault(f"the search server {self.url} {problem}") from problem
+            raise ToolError(f"the search server {problem}; ask something else or answer without it") from problem
+
+    def _works(self) -> bool:
+        """Whether the server answers a plain request; the query that failed is at fault then."""
+        try:
+            return self._answered(*self._plain, 1) is not None
+        except _NoUsableAnswer:
+            return False
+
+    def _answered(self, method: str, path: str, body: _Body, read: Callable[[Any], _T], tries: int) -> _T | None:
         deadline = time.monotonic() + self._timeout
+        content = None if body is None else json.dumps(body).encode()
         problem = ""
-        for attempt in range(self._tries):
+        for attempt in range(tries):
             if attempt:
                 wait = self._pause * 2 ** (attempt - 1) * (1.0 + random.random() / 2)
                 if time.monotonic() + wait >= deadline:
                     break
                 time.sleep(wait)
             try:
-                status, raw = self._once(method, self.url + path, body, deadline)
-            except (httpx.TimeoutException, TimeoutError):
+                left = deadline - time.monotonic()
+                status, _, raw = self._http.request(method, self.url + path, content, seconds=left)
+            except TimeoutError:
                 problem = f"did not answer within {self._timeout:g} s"
                 continue
-            except httpx.TransportError as error:
+            except AnswerTooLarge as error:
+                raise _NoUsableAnswer(f"sent {error}") from error
+            except NoAnswer as error:
                 problem = f"cannot be reached ({error})"
-                continue
-            except httpx.DecodingError as error:
-                problem = f"sent a broken answer ({error})"
                 continue
             if status in RETRIED:
                 problem = f"answered with status {status}"
                 continue
-            return self._decoded(status, raw)
-        raise ToolError(f"the search server {problem}; search again later or answer without it")
+            return None if status == 404 else _read(status, raw, read)
+        raise _NoUsableAnswer(problem)
 
-    def _once(self, method: str, url: str, body: Mapping[str, Any] | None, deadline: float) -> tuple[int, bytes]:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        chunks, size = [], 0
-        with self._http.stream(method, url, json=body, timeout=left) as response:
-            # httpx limits the wait for each piece; a server that drips has to be stopped here.
-            for chunk in response.iter_bytes():
-                size += len(chunk)
-                if time.monotonic() > deadline:
-                    raise TimeoutError
-                if size > MAX_ANSWER_BYTES:
-                    raise ToolError(
-                        f"the search server sent more than {MAX_ANSWER_BYTES // 1_000_000} MB; ask for less"
-                    )
-                chunks.append(chunk)
-            return response.status_code, b"".join(chunks)
 
-    def _decoded(self, status: int, raw: bytes) -> Any:
-        if status == 404:
-            return None
-        if status >= 400:
-            raise ToolError(f"the search server refused the request with status {status}: {_start_of(raw)}")
-        try:
-            return json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            raise ToolError(f"the search server sent something that is not JSON: {_start_of(raw)}") from error
+def _read(status: int, raw: bytes, read: Callable[[Any], _T]) -> _T:
+    if status >= 400:
+        raise _NoUsableAnswer(f"refused the request with status {status}: {_start_of(raw)}")
+    try:
+        answer = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise _NoUsableAnswer(f"sent something that is not JSON: {_start_of(raw)}") from error
+    try:
+        return read(answer)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise _NoUsableAnswer(f"sent JSON that is not what was asked for: {_start_of(raw)}") from error
 
 
 class SearchR1Client:
@@ -132,19 +148,18 @@ class SearchR1Client:
     """
 
     def __init__(self, url: str, **options: Any) -> None:
-        self._client = JsonClient(url.rstrip("/").removesuffix("/retrieve"), **options)
+        plain = {"queries": ["a"], "topk": 1, "return_scores": True}
+        asked = ("POST", "/retrieve", plain, lambda answer: _search_r1_passages(answer, 1))
+        self._client = JsonClient(url.rstrip("/").removesuffix("/retrieve"), asked, **options)
         self._seen: OrderedDict[str, Passage] = OrderedDict()
         self._lock = threading.Lock()
 
     def search(self, query: str, k: int = 3) -> list[Passage]:
         """The ``k`` best passages, as the server ranks them."""
-        answer = self._client.call("POST", "/retrieve", {"queries": [_clean(query)], "topk": k, "return_scores": True})
-        if answer is None:
-            raise ToolError("the search server has no /retrieve; give the URL of a Search-R1 server")
-        try:
-            passages = [_search_r1_passage(item) for item in answer["result"][0][:k]]
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise ToolError('the search server sent JSON without {"result": [[{"document": ...}]]}') from error
+        body = {"queries": [_clean(query)], "topk": k, "return_scores": True}
+        passages = self._client.call("POST", "/retrieve", body, lambda answer: _search_r1_passages(answer, k))
+        if passages is None:
+            raise WorldFault(f"{self._client.url} has no /retrieve; give the URL of a Search-R1 server")
         with self._lock:
             for passage in passages:
                 self._seen[passage.id] = passage
@@ -155,17 +170,15 @@ class SearchR1Client:
 
     def fetch(self, document_id: str) -> Passage:
         """The document of that id."""
-        answer = self._client.call("GET", f"/document/{quote(_clean(document_id), safe='')}")
-        if answer is None:
-            with self._lock:
-                seen = self._seen.get(document_id)
-            if seen is None:
-                raise ToolError(f"no document has the id {document_id[:80]!r}; use an id that a search returned")
-            return seen._replace(score=0.0)
-        try:
-            return _search_r1_passage(answer)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ToolError("the search server sent JSON that is not a document") from error
+        path = f"/document/{quote(_clean(document_id), safe='')}"
+        found = self._client.call("GET", path, None, _search_r1_passage)
+        if found is not None:
+            return found
+        with self._lock:
+            seen = self._seen.get(document_id)
+        if seen is None:
+            raise ToolError(f"no document has the id {document_id[:80]!r}; use an id that a search returned")
+        return seen._replace(score=0.0)
 
     def close(self) -> None:
         """Close the connections."""
@@ -195,38 +208,47 @@ class ElasticClient:
     ) -> None:
         if api_key is not None:
             options["headers"] = {**(options.get("headers") or {}), "Authorization": f"ApiKey {api_key}"}
-        self._client = JsonClient(url, **options)
         self._index, self._title, self._text = quote(index, safe=""), title_field, text_field
+        asked = ("POST", f"/{self._index}/_search", self._query("a", 1), lambda answer: self._passages(answer, 1))
+        self._client = JsonClient(url, asked, **options)
 
     def search(self, query: str, k: int = 3) -> list[Passage]:
         """The ``k`` best passages by the cluster's own score."""
-        match = {"query": _clean(query), "fields": [f"{self._title}^2", self._text]}
-        body = {"size": k, "query": {"multi_match": match}, "_source": [self._title, self._text]}
-        answer = self._client.call("POST", f"/{self._index}/_search", body)
-        if answer is None:
-            raise ToolError("the search cluster has no such index; check its name")
-        try:
-            return [self._passage(hit, float(hit["_score"])) for hit in answer["hits"]["hits"][:k]]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ToolError("the search cluster sent JSON without hits.hits") from error
+        path, body = f"/{self._index}/_search", self._query(query, k)
+        found = self._client.call("POST", path, body, lambda answer: self._passages(answer, k))
+        if found is None:
+            raise WorldFault(f"{self._client.url} has no index {self._index!r}; check its name")
+        return found
 
     def fetch(self, document_id: str) -> Passage:
         """The document of that id."""
-        answer = self._client.call("GET", f"/{self._index}/_doc/{quote(_clean(document_id), safe='')}")
-        if answer is None or (isinstance(answer, dict) and answer.get("found") is False):
+        path = f"/{self._index}/_doc/{quote(_clean(document_id), safe='')}"
+        found = self._client.call(
+            "GET", path, None, lambda answer: None if answer.get("found") is False else self._passage(answer, 0.0)
+        )
+        if found is None:
             raise ToolError(f"no document has the id {document_id[:80]!r}; use an id that a search returned")
-        try:
-            return self._passage(answer, 0.0)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ToolError("the search cluster sent JSON that is not a document") from error
+        return found
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
+    def _query(self, query: str, k: int) -> dict[str, Any]:
+        match = {"query": _clean(query), "fields": [f"{self._title}^2", self._text]}
+        return {"size": k, "query": {"multi_match": match}, "_source": [self._title, self._text]}
+
+    def _passages(self, answer: Any, k: int) -> list[Passage]:
+        return [self._passage(hit, float(hit["_score"])) for hit in answer["hits"]["hits"][:k]]
+
     def _passage(self, hit: Mapping[str, Any], score: float) -> Passage:
         source = hit["_source"]
         return Passage(str(hit["_id"]), str(source.get(self._title) or ""), str(source[self._text]), score)
+
+
+def _search_r1_passages(answer: Any, k: int) -> list[Passage]:
+    """Of ``{"result": [[{"document": ...}]]}``."""
+    return [_search_r1_passage(item) for item in answer["result"][0][:k]]
 
 
 def _search_r1_passage(item: Mapping[str, Any]) -> Passage:
