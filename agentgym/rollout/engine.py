@@ -16,6 +16,7 @@ from typing import Any, Self
 import gymnasium as gym
 
 from agentgym import draws
+from agentgym.budget import BudgetedEnv
 from agentgym.env import can_fork
 from agentgym.errors import ContractError, PolicyError, UsageError, WorldFault
 from agentgym.policy import Policy, Reply
@@ -219,7 +220,8 @@ class Rollout:
 
     def _step(self, episode: Running) -> None:
         usage = replace(episode.reply.usage, model_seconds=episode.model_seconds)
-        self._call("step", episode, playing(episode.reply.action, usage))
+        left = episode.meter.seconds_left(usage) if isinstance(episode.meter, BudgetedEnv) else None
+        self._call("step", episode, playing(episode.reply.action, usage), left)
 
     def _decide(self, episode: Running, reply: Reply) -> None:
         """Ask about branching, once a turn: when the policy shows the first tokens, else on the reply."""
@@ -244,7 +246,7 @@ class Rollout:
             if call.error is not None:
                 self._failed(call, f"fork: {returned.explain(call.error)}")
             else:
-                twin.env, twin.charge = call.env, call.charge
+                twin.env, twin.meter = call.env, call.meter
                 self._ready.append(twin)
 
     def _after_step(self, episode: Running, came: Stepped, began: float, ended: float) -> None:
@@ -263,8 +265,6 @@ class Rollout:
     def _failed(self, call: Call, failure: str) -> None:
         """The environment raised. An action's own error is the agent's failure; the world gets a second try."""
         episode = call.episode
-        if call.left:
-            episode.env = None  # the call may still be using it
         if call.kind == "step" and not isinstance(call.error, WorldFault):
             episode.broke(failure, call.began, call.ended)
             self._finish(episode, StopReason.ACTION_ERROR, success=False, failure=failure)
@@ -335,9 +335,16 @@ class Rollout:
 
     # Waiting ----------------------------------------------------------------------------------------------------------
 
-    def _call(self, kind: Kind, episode: Running, function: Callable[[Call], Any]) -> None:
-        """Have a method of the environment called, and handle what it returned as soon as that is there."""
-        call = Call(kind, episode, function, episode.order, self.step_seconds, episode.env, episode.charge)
+    def _call(self, kind: Kind, episode: Running, function: Callable[[Call], Any], left: float | None = None) -> None:
+        """Have a method of the environment called, and handle what it returned as soon as that is there.
+
+        Args:
+            left: seconds that are left of the episode's budget.
+        """
+        call = Call(kind, episode, function, episode.order, self.step_seconds, episode.env, episode.meter)
+        if left is not None and (call.limit is None or left < call.limit):
+            assert isinstance(call.meter, BudgetedEnv)
+            call.limit, call.instead = left, call.meter.out_of_time
         if self._steps.start(call):
             self._returned(call)
 
@@ -345,7 +352,9 @@ class Rollout:
         """A call is done: go on with its episode, or end it."""
         episode, came = call.episode, call.read()
         if call.kind == "reset":
-            episode.env, episode.charge = call.env, call.charge
+            episode.env, episode.meter = call.env, call.meter
+        if call.left:
+            episode.env = None  # the call may still be using it
         if isinstance(came, str):
             self._failed(call, came)
         elif not isinstance(came, Stepped):

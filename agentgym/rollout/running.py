@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, cast
 
 import gymnasium as gym
 
@@ -15,6 +14,23 @@ from agentgym.records import Episode, StopReason, Task, Turn, Usage
 
 _PRIVATE = ("answers", "evidence")
 _NO_REPLY = Reply("")
+
+
+class Meter(Protocol):
+    """What wants to know what a reply used."""
+
+    def charge(self, usage: Usage) -> None:
+        """Count it; called before the action is played."""
+
+
+def meter_of(env: gym.Env[str, str]) -> Meter | None:
+    """The outermost wrapper that has a method ``charge`` (:class:`agentgym.budget.BudgetedEnv`), or the environment."""
+    while True:
+        if getattr(env, "charge", None) is not None:
+            return cast("Meter", env)
+        if not isinstance(env, gym.Wrapper):
+            return None
+        env = env.env
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +90,7 @@ class Running:
     decided: bool = False  #: whether branching was asked about this turn, or this is the turn it was forked at
     max_turns: int | None = None  #: the rollout's limit
     copied_from: str | None = None  #: a policy may copy what it keeps for this episode, until the first own reply
-    charge: Callable[[Usage], None] | None = None  #: where the environment wants to know what a reply used
+    meter: Meter | None = None  #: what in the environment wants to know what a reply used
     order: int = 0  #: place of its next call among those of its round
     reply: Reply = _NO_REPLY
     asked: float = 0.0  #: when the request of this turn was submitted

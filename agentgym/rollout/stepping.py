@@ -15,12 +15,13 @@ import gymnasium as gym
 from agentgym.env import fork
 from agentgym.records import Task, Usage
 from agentgym.rollout.returned import Stepped, after_reset, after_step, environment, explain, shown
-from agentgym.rollout.running import Running
+from agentgym.rollout.running import Meter, Running, meter_of
 from agentgym.threads import OutOfTime, Threads, limited
 
 CLOSE_SECONDS = 2.0  #: how long closing waits for calls that still run, before it leaves them behind
 
 Kind = Literal["reset", "step", "repeated step", "fork"]
+
 _log = logging.getLogger(__name__)
 
 
@@ -34,7 +35,8 @@ class Call:
         function: makes the call.
         order: place in its round, where rounds are kept.
         limit: seconds that it may take; None for any time.
-        env, charge: the environment, and where it wants to know what a reply used; ``reset`` and ``fork`` find them.
+        env, meter: the environment, and what in it wants to know what a reply used; ``reset`` and ``fork`` find them.
+        instead: what a step returns whose limit is that of a budget, once it is over.
         began, ended: when, by ``time.perf_counter``; 0 before that.
         error: what it raised, or :class:`~agentgym.threads.OutOfTime`; if None, ``value`` is what it returned.
         left: nobody waits for it any more.
@@ -46,7 +48,8 @@ class Call:
     order: int = 0
     limit: float | None = None
     env: gym.Env[str, str] | None = None
-    charge: Callable[[Usage], None] | None = None
+    meter: Meter | None = None
+    instead: Callable[[], Any] | None = None
     began: float = 0.0
     ended: float = 0.0
     value: Any = None
@@ -68,6 +71,8 @@ class Call:
 
     def read(self) -> Stepped | tuple[str, dict[str, Any]] | str:
         """What came back of a reset (observation and info) or of a step; a text: why it cannot be used."""
+        if isinstance(self.error, OutOfTime) and self.instead is not None:
+            return after_step(self.instead())
         if isinstance(self.error, OutOfTime):
             return f"{self.kind} took longer than {self.limit:g} seconds (step_seconds); it was left behind"
         if self.error is not None:
@@ -222,7 +227,7 @@ def resetting(make_env: Callable[[], gym.Env[str, str]], task: Task) -> Callable
     def reset(call: Call) -> Any:
         if call.env is None:
             call.env = environment(make_env())
-        call.charge = charge_of(call.env)
+        call.meter = meter_of(call.env)
         return call.env.reset(seed=task.seed, options=options)
 
     return reset
@@ -233,8 +238,8 @@ def playing(action: str, usage: Usage) -> Callable[[Call], Any]:
 
     def step(call: Call) -> Any:
         assert call.env is not None
-        if call.charge is not None:
-            call.charge(usage)
+        if call.meter is not None:
+            call.meter.charge(usage)
         return call.env.step(action)
 
     return step
@@ -245,16 +250,6 @@ def forking(env: gym.Env[str, str]) -> Callable[[Call], None]:
 
     def copied(call: Call) -> None:
         call.env = environment(fork(env))
-        call.charge = charge_of(call.env)
+        call.meter = meter_of(call.env)
 
     return copied
-
-
-def charge_of(env: gym.Env[str, str]) -> Callable[[Usage], None] | None:
-    """The method ``charge`` of the outermost wrapper that has one (:class:`agentgym.budget.BudgetedEnv`)."""
-    while True:
-        if (charge := getattr(env, "charge", None)) is not None:
-            return charge  # type: ignore[no-any-return]
-        if not isinstance(env, gym.Wrapper):
-            return None
-        env = env.env

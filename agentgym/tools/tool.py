@@ -41,7 +41,8 @@ MAX_CHARACTERS = 20_000
 
 
 Gate = Callable[[ToolCall], str | None]
-"""Asked before a valid call runs (``cost`` is the price, ``result`` is empty): None lets it run, a text refuses it."""
+"""Asked before a valid call runs (``cost`` is the price, ``result`` is empty): None lets it run, a text refuses it. An
+attribute ``seconds`` (a number, or None) says how long it may then take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +320,8 @@ class Toolbox:
         if gate is not None and (refusal := gate(ToolCall(known.name, shown, cost=known.price))) is not None:
             tally.errors += 1
             return ToolCall(known.name, shown, error=refusal, status="refused")
-        return _Allowed(known, shown, checked)
+        limits = [s for s in (known.timeout, getattr(gate, "seconds", None)) if s is not None]
+        return _Allowed(known, shown, checked, min(limits, default=None))
 
     def _run_batch(self, batch: list[ToolCall | _Allowed], records: list[ToolCall]) -> None:
         """Run what is allowed, side by side if it is several, and move all to the records."""
@@ -346,7 +348,7 @@ class Toolbox:
         finally:
             call.seconds = time.perf_counter() - begin
         function = partial(known.function, *session, **call.arguments)
-        call.execution = Execution(function, timeout=known.timeout, aside=aside)
+        call.execution = Execution(function, timeout=call.limit, aside=aside)
 
     def _record(self, call: _Allowed) -> ToolCall:
         """Wait for a call that was started, count it and price it."""
@@ -380,7 +382,8 @@ class Toolbox:
         # The late call may still be using the session, so the episode goes on with another one.
         if known.session is not None and self._sessions.drop(known.session):
             restarted = "; its session was closed and the next call starts a new one"
-        raise ToolError(f"{known.name} timed out after {known.timeout:g} s{restarted}")
+        whose = "" if call.limit == known.timeout else ", which is all that was left of the budget"
+        raise ToolError(f"{known.name} timed out after {call.limit:.3g} s{whose}{restarted}")
 
 
 @dataclass(slots=True)
@@ -390,6 +393,7 @@ class _Allowed:
     tool: Tool
     shown: Mapping[str, Any]
     arguments: dict[str, Any]
+    limit: float | None = None  #: seconds that it may take
     seconds: float = 0.0  #: that its session took to open
     execution: Execution | None = None
     problem: BaseException | None = None  #: why it could not be started

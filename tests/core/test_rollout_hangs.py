@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,11 +16,14 @@ from typing import Any
 
 import pytest
 
+from agentgym.budget import Budget, BudgetedEnv
 from agentgym.env import TextEnv
+from agentgym.envs.tool_env import Question, ToolEnv
 from agentgym.errors import UsageError
 from agentgym.policy import Immediate, Reply, Request, ScriptedPolicy
 from agentgym.records import Episode, StopReason, Task
 from agentgym.rollout import Group, Independent, Rollout, Running, stepping
+from agentgym.tools.tool import tool
 
 BAD = 2
 LIMIT = 0.3
@@ -257,6 +262,74 @@ def test_a_call_that_ends_is_waited_for_when_closing() -> None:
     assert all(env.closed == 1 for env in Slow.made)
 
 
+# A budget of seconds --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_budget_of_seconds_ends_a_step_that_hangs(hangs: Callable[..., type[World]], mode: str) -> None:
+    world = hangs("step 2")
+    episodes = played(lambda: BudgetedEnv(world(), Budget(seconds=LIMIT)), **MODES[mode])
+    bad = episodes.pop(f"{BAD}/0")
+    assert (bad.stop, bad.success, bad.failure, bad.truncated) == (StopReason.BUDGET, False, None, True)
+    assert [(t.action, t.reward) for t in bad.turns] == [("go", 1.0), ("go", 0.0)]
+    assert bad.final == "The budget of 0.3 seconds is used up; the episode is over."
+    assert all((len(e.turns), e.failure, e.stop) == (3, None, StopReason.TERMINATED) for e in episodes.values())
+
+
+def test_what_is_left_of_a_budget_is_what_counts(hangs: Callable[..., type[World]]) -> None:
+    """The policy has used half of the seconds; the step gets the rest of them."""
+
+    class Thinking(Immediate):
+        def submit(self, request: Request) -> Reply:
+            if request.episode == f"{BAD}/0" and not request.turns:
+                time.sleep(LIMIT)
+            return Reply("go")
+
+    world = hangs("step 2")
+    episodes = played(lambda: BudgetedEnv(world(), Budget(seconds=2 * LIMIT)), policy=Thinking())
+    bad = episodes[f"{BAD}/0"]
+    assert bad.stop is StopReason.BUDGET
+    assert bad.turns[1].usage.tool_seconds < 2 * LIMIT
+
+
+def test_the_shorter_limit_wins(hangs: Callable[..., type[World]]) -> None:
+    world = hangs("step 2")
+    episodes = played(lambda: BudgetedEnv(world(), Budget(seconds=100)), step_seconds=LIMIT)
+    assert episodes[f"{BAD}/0"].stop is StopReason.ACTION_ERROR
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_tool_that_hangs_costs_its_episode_the_rest_of_the_seconds(mode: str) -> None:
+    go = threading.Event()
+
+    @tool
+    def look(place: str) -> str:
+        """Look.
+
+        Args:
+            place: where.
+        """
+        go.wait(300)
+        return "nothing"
+
+    def act(request: Request) -> str:
+        return "<look>there</look>" if len(request.turns) < 2 else "<answer>yes</answer>"
+
+    def make() -> BudgetedEnv:
+        tasks = {"train": [Question("look")]}
+        return BudgetedEnv(ToolEnv([look], tasks, lambda answer, q: 1.0, syntax="tags"), Budget(seconds=LIMIT))
+
+    with Rollout(make, ScriptedPolicy(act), **MODES[mode]) as rollout:
+        (episode,) = rollout.play([Group("g", Task(0))])
+    go.set()
+    assert (episode.stop, episode.success) == (StopReason.TERMINATED, True)
+    first, second = (turn.tool_calls[0] for turn in episode.turns[:2])
+    assert first.status == "ran"
+    assert re.fullmatch(r"look timed out after 0\.\d+ s, which is all that was left of the budget", str(first.error))
+    assert second.status == "refused"
+    assert second.error == "refused: the budget of 0.3 seconds is used up; go on without it"
+
+
 @pytest.mark.parametrize("seconds", [0, -1.0, float("nan")])
 def test_limits_are_positive(seconds: float) -> None:
     with pytest.raises(UsageError, match=r"step_seconds must be positive seconds, or None for no limit; got"):
@@ -300,3 +373,14 @@ def test_one_ctrl_c_ends_what_hangs(how: list[str], tmp_path: Path) -> None:
         _, err = process.communicate(timeout=40)
     assert process.returncode == 130, err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("limit", "stop"), [(["--step-seconds", "0.3"], "action_error"), (["--budget", "seconds=0.3"], "budget")]
+)
+def test_an_evaluation_with_a_limit_ends_by_itself(limit: list[str], stop: str, tmp_path: Path) -> None:
+    (tmp_path / "hang.py").write_text(MODULE)
+    command = [sys.executable, "-m", "agentgym", "eval", "hang:t/Hang-v0", "--policy", "random", "--episodes", "3"]
+    done = subprocess.run([*command, *limit, "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=50)
+    told = json.loads(done.stdout[done.stdout.index("{") :])
+    assert told["policies"][0]["rows"][0]["stops"] == {stop: 3}

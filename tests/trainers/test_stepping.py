@@ -1,9 +1,10 @@
-"""Training in worlds that are stepped in threads, twice: equal bytes where they go in lockstep."""
+"""Training in worlds that wait: equal bytes in two runs where they go in lockstep, and a limit on a step's time."""
 
 from __future__ import annotations
 
 import json
 import random
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import gymnasium as gym
 import pytest
 
 from agentgym.errors import SandboxUnavailable
+from agentgym.records import StopReason
 from agentgym.store import RunFolder
 from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.train import Training
@@ -94,3 +96,26 @@ def test_a_world_that_takes_its_time_twice(recipe: str, tmp_path: Path, monkeypa
     monkeypatch.setitem(gym.registry, "tests/Slow-v0", gym.envs.registration.EnvSpec("tests/Slow-v0", Slow))
     options = {"env": "tests/Slow-v0", "recipe": recipe, "max_new_tokens": 4, "warm_start_epochs": 1, "lockstep": True}
     assert trained(tmp_path / "a", **options) == trained(tmp_path / "b", **options)
+
+
+@pytest.mark.timeout(200)
+def test_step_seconds_reaches_training_and_its_evaluations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import letters
+
+    go = threading.Event()
+
+    class Hanging(letters.Letters):  # type: ignore[misc]
+        def step(self, action: str) -> Any:
+            if self.word == "red" and action != self.word:  # the expert never hangs
+                go.wait(600)
+            return super().step(action)
+
+    monkeypatch.setitem(gym.registry, "tests/Hang-v0", gym.envs.registration.EnvSpec("tests/Hang-v0", Hanging))
+    limits = {"updates": 1, "eval_episodes": 12, "max_new_tokens": 4, "warm_start_epochs": 1, "step_seconds": 0.2}
+    _, episodes = trained(tmp_path / "a", env="tests/Hang-v0", groups=6, group_size=2, **limits)
+    go.set()
+    broken = [e for e in episodes if e.stop is StopReason.ACTION_ERROR]
+    assert {e.task.task_id for e in broken} == {"red"}
+    assert {e.failure for e in broken} == {"step took longer than 0.2 seconds (step_seconds); it was left behind"}
+    evaluated = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
+    assert all(m["eval_action_errors"] > 0 for m in evaluated if m.get("event") == "eval")

@@ -1,161 +1,21 @@
-"""Budgets: limits on what an episode may use, for every environment, enforced by one wrapper.
-
->>> Budget.parse("tool_calls=4,tokens=2000").tool_calls
-4
->>> str(Budget(turns=3))
-'turns=3'
-"""
+"""The wrapper that enforces a budget."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import gymnasium as gym
 
 from agentgym import draws
+from agentgym.budget.limits import PER_TOOL, ROUNDING, UNLIMITED, Budget, Spent, amount
 from agentgym.errors import UnknownName, UsageError
 from agentgym.prices import Prices
-from agentgym.records import CallCounts, StopReason, Task, ToolCall, Usage
+from agentgym.records import CallCounts, StopReason, ToolCall, Usage
 
-PER_TOOL = "per_tool."
-_UNITS = {"tool_calls": "tool calls", "turns": "turns", "tokens": "tokens", "seconds": "seconds", "cost": "cost"}
-_WHOLE = ("tool_calls", "turns", "tokens")
 _SPENT_BY_POLICY = ("tokens", "seconds", "cost")
-_ROUNDING = 1e-9  # three calls of 0.1 fit into 0.3
-
-
-def _limit(name: str, value: float | None, *, whole: bool) -> float | None:
-    if value is None or value == math.inf:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-        raise UsageError(f"a budget's {name} must be a number >= 0, or None for no limit; got {value!r}")
-    if whole and value != int(value):
-        raise UsageError(f"a budget's {name} must be a whole number, got {value!r}")
-    return int(value) if whole else float(value)
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What one episode may use; None or infinity is no limit.
-
-    Attributes:
-        tool_calls: calls that ran, those that fail included; refused and malformed ones are not counted.
-        turns: actions played.
-        tokens: tokens that the policy wrote (not those that it read).
-        seconds: time of the policy and of the environment's steps, without waiting for other episodes.
-        cost: price of tool calls and of the model, in one unit; see :class:`~agentgym.prices.Prices`.
-        per_tool: limits on the calls of single tools, by name.
-        limits: all limits that there are, by name (``per_tool.NAME`` for single tools).
-
-    Raises:
-        UsageError: a limit is negative, not a number, or not whole where it counts things.
-    """
-
-    tool_calls: float | None = None
-    turns: float | None = None
-    tokens: float | None = None
-    seconds: float | None = None
-    cost: float | None = None
-    per_tool: Mapping[str, float | None] = field(default_factory=dict)
-    limits: dict[str, float] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        for name in _UNITS:
-            object.__setattr__(self, name, _limit(name, getattr(self, name), whole=name in _WHOLE))
-        tools = {tool: _limit(PER_TOOL + tool, n, whole=True) for tool, n in sorted(self.per_tool.items())}
-        object.__setattr__(self, "per_tool", {tool: n for tool, n in tools.items() if n is not None})
-        own = {name: getattr(self, name) for name in _UNITS} | {PER_TOOL + tool: n for tool, n in tools.items()}
-        object.__setattr__(self, "limits", {name: limit for name, limit in own.items() if limit is not None})
-
-    @classmethod
-    def parse(cls, text: str, unit: str = "tool_calls") -> Budget:
-        """A budget from text; the inverse of ``str``.
-
-        Args:
-            text: ``"4"``, ``"inf"``, ``"tool_calls=4,tokens=2000"`` or ``"per_tool.search=2"``.
-            unit: what a bare number limits.
-
-        Raises:
-            UsageError: it says something else.
-        """
-        limits: dict[str, float] = {}
-        for part in text.split(","):
-            name, equals, value = part.rpartition("=")
-            name = name.strip() if equals else unit
-            if name in limits:
-                raise UsageError(f"budget {text!r} limits {name} twice; several budgets are written a,b,c or a;b")
-            if name not in _UNITS and not (name.startswith(PER_TOOL) and len(name) > len(PER_TOOL)):
-                raise UnknownName("budget", name, [*_UNITS, PER_TOOL + "TOOL"])
-            limits[name] = _number(value, text)
-        tools = {name.removeprefix(PER_TOOL): n for name, n in limits.items() if name.startswith(PER_TOOL)}
-        return cls(**{name: n for name, n in limits.items() if name in _UNITS}, per_tool=tools)
-
-    def __str__(self) -> str:
-        return ",".join(f"{name}={limit!r}" for name, limit in self.limits.items()) or "inf"
-
-    def __hash__(self) -> int:
-        return hash(str(self))
-
-
-UNLIMITED = Budget()
-
-
-def parse_budgets(text: str, unit: str = "tool_calls") -> tuple[Budget, ...]:
-    """Several budgets from text, in the order given.
-
-    ``"0,1,2,inf"`` are limits on ``unit``; ``"tokens=500,1000,inf"`` are limits on tokens; budgets with more than one
-    limit are separated by semicolons: ``"tool_calls=2,tokens=500;tool_calls=4,tokens=1000;inf"``.
-
-    Raises:
-        UsageError: it says something else, or the same budget twice.
-    """
-    found: list[Budget] = []
-    for part in text.split(";"):
-        name, equals, values = part.partition("=")
-        if "=" in values:
-            found.append(Budget.parse(part, unit))
-        else:
-            sweep = name.strip() if equals else unit
-            found += [Budget.parse(f"{sweep}={value}") for value in (values if equals else part).split(",")]
-    if twice := next((b for i, b in enumerate(found) if b in found[:i]), None):
-        raise UsageError(f"budget {str(twice)!r} is given twice in {text!r}")
-    return tuple(found)
-
-
-def under(task: Task, budget: Budget) -> Task:
-    """The task, to be played under this budget by a :class:`BudgetedEnv`; the record of an episode keeps both."""
-    return Task(task.seed, {**task.options, "budget": str(budget)}, task.task_id)
-
-
-@dataclass(slots=True)
-class Spent:
-    """What an episode has used so far; fields as in :class:`Budget`, and how many calls never ran."""
-
-    tool_calls: int = 0
-    turns: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    cost: float = 0.0
-    per_tool: dict[str, int] = field(default_factory=dict)
-    refused: int = 0
-    malformed: int = 0
-
-    def of(self, limit: str) -> float:
-        """How much of a limit, named as in :attr:`Budget.limits`."""
-        if limit.startswith(PER_TOOL):
-            return self.per_tool.get(limit.removeprefix(PER_TOOL), 0)
-        number: float = getattr(self, limit)
-        return number
-
-    def add(self, tool: str, cost: float) -> None:
-        """Count a tool call."""
-        self.tool_calls += 1
-        self.per_tool[tool] = self.per_tool.get(tool, 0) + 1
-        self.cost += cost
 
 
 class BudgetedEnv(gym.Wrapper[str, str, str, str]):
@@ -168,6 +28,8 @@ class BudgetedEnv(gym.Wrapper[str, str, str, str]):
     * After the last of the **turns** the episode ends. With no turns at all, the first action is not played.
     * Once the **tokens**, **seconds** or **cost** are used up, every call is refused, so that all that is left is to
       answer; with ``"truncate"`` the episode ends, and the action that went over the limit is not played.
+    * What still runs when the **seconds** are used up is left behind: a tool call, which has then failed, or with
+      ``"truncate"`` the whole step (a rollout does this), which ends the episode.
 
     Calls are refused through the attribute ``gate`` that environments with tools have
     (:class:`agentgym.envs.tool_env.ToolEnv`). An environment without it has nothing to refuse: its episodes are always
@@ -270,7 +132,7 @@ class BudgetedEnv(gym.Wrapper[str, str, str, str]):
     def left(self) -> dict[str, float]:
         """What is left of each limit, by its name; never below 0."""
         left = {name: limit - self.spent.of(name) for name, limit in self.budget.limits.items()}
-        return {name: number if number > _ROUNDING else 0 for name, number in left.items()}
+        return {name: number if number > ROUNDING else 0 for name, number in left.items()}
 
     def _play(self, action: str) -> tuple[str, Any, bool, bool, dict[str, Any]]:
         """Play the action behind the gate, and count it."""
@@ -278,7 +140,7 @@ class BudgetedEnv(gym.Wrapper[str, str, str, str]):
         self._running, self._refused = Spent(cost=self.spent.cost), False
         started = time.perf_counter()
         if self._gated:
-            base.gate = self._gate
+            base.gate = _Gate(self, started)
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
         finally:
@@ -298,8 +160,21 @@ class BudgetedEnv(gym.Wrapper[str, str, str, str]):
             if known and tool not in known:
                 raise UnknownName("tool", tool, known)
 
-    def _gate(self, call: ToolCall) -> str | None:
-        """Why a call must not run; counts it where it may."""
+    def seconds_left(self, usage: Usage) -> float | None:
+        """How long the step after ``usage`` may take until it is :meth:`out_of_time`; None: any time."""
+        if self.budget.seconds is None or not self._truncates:
+            return None
+        left = self.budget.seconds - self.spent.seconds - usage.model_seconds
+        return left if left > 0 else None  # else the step itself ends the episode
+
+    def out_of_time(self) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """What to make of a step that still ran when the seconds were used up; it is left behind."""
+        self.spent.turns += 1
+        self.spent.seconds = max(self.spent.seconds, self.budget.seconds or 0.0)
+        return self._cut("seconds", dict(self._state))
+
+    def ask(self, call: ToolCall) -> str | None:
+        """Why a call must not run; counts it where it may. What the environment's gate asks."""
         price = self._prices.call(call)
         problem = self._refusal(call.name, price)
         if problem is None:
@@ -312,8 +187,8 @@ class BudgetedEnv(gym.Wrapper[str, str, str, str]):
         running, limits = self._running, self.budget.limits
         for name in ("tool_calls", PER_TOOL + tool, "tokens", "seconds"):
             if name in limits and self.spent.of(name) + running.of(name) >= limits[name]:
-                return f"the budget of {_amount(name, limits[name])} is used up"
-        if self.budget.cost is not None and running.cost + price > self.budget.cost + _ROUNDING:
+                return f"the budget of {amount(name, limits[name])} is used up"
+        if self.budget.cost is not None and running.cost + price > self.budget.cost + ROUNDING:
             left = max(0.0, self.budget.cost - running.cost)
             return f"a call of {tool!r} costs {price:g} and {left:g} of the budget is left"
         return None
@@ -337,7 +212,7 @@ class BudgetedEnv(gym.Wrapper[str, str, str, str]):
     def _over(self, names: Iterable[str]) -> str | None:
         """One of these limits of which more than all is used."""
         limits = self.budget.limits
-        return next((n for n in names if n in limits and self.spent.of(n) > limits[n] + _ROUNDING), None)
+        return next((n for n in names if n in limits and self.spent.of(n) > limits[n] + ROUNDING), None)
 
     @property
     def _spent_by_calls(self) -> Iterable[str]:
@@ -354,36 +229,35 @@ class BudgetedEnv(gym.Wrapper[str, str, str, str]):
 
     def _cut(self, limit: str, info: dict[str, Any]) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """End the episode: the action went over a limit and earns nothing."""
-        text = f"The budget of {_amount(limit, self.budget.limits[limit])} is used up; the episode is over."
+        text = f"The budget of {amount(limit, self.budget.limits[limit])} is used up; the episode is over."
         info |= {"success": False, "stop": StopReason.BUDGET, "budget": self.left}
         return text, 0.0, False, True, info
 
     def _told(self, observation: str) -> str:
         if not self._announce or not self.budget.limits:
             return observation
-        return f"{observation}\n\n[budget left: {', '.join(_amount(n, left) for n, left in self.left.items())}]"
+        return f"{observation}\n\n[budget left: {', '.join(amount(n, left) for n, left in self.left.items())}]"
+
+
+class _Gate:
+    """What lets the calls of one step through.
+
+    Attributes:
+        seconds: how long the next call may take; None for any time.
+    """
+
+    def __init__(self, env: BudgetedEnv, began: float) -> None:
+        self._env, self._began = env, began
+
+    def __call__(self, call: ToolCall) -> str | None:
+        return self._env.ask(call)
+
+    @property
+    def seconds(self) -> float | None:
+        limit = self._env.budget.seconds
+        used = self._env.spent.seconds + time.perf_counter() - self._began
+        return None if limit is None else max(0.0, limit - used)
 
 
 def _state_of(info: Mapping[str, Any]) -> dict[str, Any]:
     return {key: info[key] for key in ("task_id", "anchor") if key in info}
-
-
-def _number(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if math.isnan(value):
-        raise UsageError(f"budget {where!r}: {text.strip()!r} is not a number; write 4, inf or tool_calls=4,turns=9")
-    return value
-
-
-def _amount(limit: str, number: float) -> str:
-    """``3 tool calls``, ``1 call of 'search'``, ``12.5 seconds``, ``cost 0.02``."""
-    shown = f"{number:,}" if isinstance(number, int) else f"{number:,.4g}"
-    if limit == "cost":
-        return f"cost {shown}"
-    if limit.startswith(PER_TOOL):
-        return f"{shown} {'call' if number == 1 else 'calls'} of {limit.removeprefix(PER_TOOL)!r}"
-    unit = _UNITS[limit]
-    return f"{shown} {unit.removesuffix('s') if number == 1 else unit}"
