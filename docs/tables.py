@@ -18,11 +18,10 @@ from pathlib import Path
 from gymnasium.envs.registration import load_env_creator
 
 from agentgym import cli, registry
+from agentgym.cli._options import option_rows
 from agentgym.contract import RULES
 from agentgym.envs.gui import tasks as gui_tasks
 from agentgym.trainers.algorithm import get_recipe, recipe_names
-from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.defaults import DEFAULTS
 from agentgym.trainers.parts import RETURNS, SLOTS, stage_parts
 
 ROOT = Path(__file__).parent.parent
@@ -84,14 +83,7 @@ def commands() -> str:
 
 def options() -> str:
     """Every option of ``agentgym train``."""
-    rows = []
-    for name, field in TrainConfig.model_fields.items():
-        default = "" if field.is_required() else f"`{field.default}`"
-        if name in DEFAULTS:
-            of = DEFAULTS[name]
-            default = f"tiny `{of.tiny}`, pre-trained `{of.pretrained}`"
-            default += f", with adapters `{of.adapters}`" if of.adapters != of.pretrained else ""
-        rows.append((f"`{name}`", default, field.description or ""))
+    rows = ((f"`{name}`", f"`{default}`" if default else "", text) for name, default, text in option_rows())
     return table(("option", "default", "what it is"), rows)
 
 

@@ -32,11 +32,10 @@ def make_app() -> typer.Typer:
     app = typer.Typer(
         name="agentgym",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    app.callback(help=about)(_options)
+    app.callback(help=about)(_root)
     for found in pkgutil.iter_modules(__path__):
         if not found.name.startswith("_"):
             module = import_module(f"{__name__}.{found.name}")
@@ -78,7 +77,7 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _options(
+def _root(
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
 ) -> None:
     """Options that come before the command."""

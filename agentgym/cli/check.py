@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
+from agentgym.cli._completion import env_ids
 from agentgym.cli._sandbox import SandboxOption, UnsafeOption, sandbox_settings
 
 
 def command(
-    env: Annotated[str, typer.Argument(help="An id, or module:id.")],
+    env: Annotated[str, typer.Argument(help="An id, or module:id.", autocompletion=env_ids)],
     settings: Annotated[list[str] | None, typer.Argument(help="key=value arguments of the environment.")] = None,
     split: Annotated[
         str | None, typer.Option(help="Check this split; by default the environment's own default.")

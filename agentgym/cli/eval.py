@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agentgym.cli._completion import env_ids, policies
 from agentgym.cli._console import printable
 from agentgym.cli._players import PLAYER_HELP
 from agentgym.cli._results import result_lines
@@ -48,9 +49,11 @@ _COLUMNS = (
 
 
 def command(
-    env: Annotated[str, typer.Argument(help="An id, or module:id.")],
+    env: Annotated[str, typer.Argument(help="An id, or module:id.", autocompletion=env_ids)],
     settings: Annotated[list[str] | None, typer.Argument(help="key=value arguments of the environment.")] = None,
-    policy: Annotated[list[str] | None, typer.Option(help=f"{PLAYER_HELP}; repeat it to compare.")] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help=f"{PLAYER_HELP}; repeat it to compare.", autocompletion=policies)
+    ] = None,
     budget: Annotated[str, typer.Option(help=_BUDGET_HELP)] = "inf",
     episodes: Annotated[int, typer.Option(min=1, help="How many tasks; each is played once under every budget.")] = 100,
     split: Annotated[str | None, typer.Option(help="The split to play in; default: test, where there is one.")] = None,
@@ -117,31 +120,41 @@ def command(
     players = [player(text, Sampling(temperature, max_tokens), endpoint, factory) for text in names]
     folder = evaluate.SweepFolder(out, told) if out is not None else None
     curves: list[Curve] = []
-    with _Screen(to_stderr=as_json, budgets=budgets, count=len(tasks)) as screen:
-        for entered in players:
-            with entered as (name, who):
-                screen.begin(name)
-                found = evaluate.evaluate(
-                    factory,
-                    who,
-                    tasks=tasks,
-                    budgets=budgets,
-                    name=name,
-                    announce=announce,
-                    on_exhausted=on_exhausted,
-                    prices=price_list,
-                    folder=folder,
-                    slots=slots,
-                    max_turns=max_turns,
-                    step_seconds=step_seconds,
-                    run_key=seed,
-                    progress=screen.progress,
-                )
-            curves.append(found)
-            screen.end(found)
+    try:
+        with _Screen(to_stderr=as_json, budgets=budgets, count=len(tasks)) as screen:
+            for entered in players:
+                with entered as (name, who):
+                    screen.begin(name)
+                    found = evaluate.evaluate(
+                        factory,
+                        who,
+                        tasks=tasks,
+                        budgets=budgets,
+                        name=name,
+                        announce=announce,
+                        on_exhausted=on_exhausted,
+                        prices=price_list,
+                        folder=folder,
+                        slots=slots,
+                        max_turns=max_turns,
+                        step_seconds=step_seconds,
+                        run_key=seed,
+                        progress=screen.progress,
+                    )
+                curves.append(found)
+                screen.end(found)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; {_how_to_go_on(folder)}", file=sys.stderr)
+        raise
     _tell(curves, told, folder, as_json=as_json)
     if any(r.failures.all_ended_in_errors for c in curves for r in c.rows):
         raise typer.Exit(1)
+
+
+def _how_to_go_on(folder: Any) -> str:
+    if folder is None:
+        return "nothing was kept: with --out FOLDER an evaluation goes on where it was"
+    return f"what was played is kept in {folder.path}; give the same command again to go on"
 
 
 def _split(env: str, split: str | None, settings: Sequence[str]) -> str | None:

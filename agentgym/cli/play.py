@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agentgym.cli._completion import env_ids, policies
 from agentgym.cli._console import printable
 from agentgym.cli._sandbox import SandboxOption, UnsafeOption, sandbox_settings
 from agentgym.errors import PolicyError
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
 
 
 def command(
-    env: Annotated[str, typer.Argument(help="An id, or module:id.")],
+    env: Annotated[str, typer.Argument(help="An id, or module:id.", autocompletion=env_ids)],
     settings: Annotated[list[str] | None, typer.Argument(help="key=value arguments of the environment.")] = None,
     policy: Annotated[
         str,
-        typer.Option(help="person, random, expert, expert:0.1 (a tenth random), replay:FILE, model:DIR, a run, a URL."),
+        typer.Option(
+            help="person, random, expert, expert:0.1 (a tenth random), replay:FILE, model:DIR, a run, a URL.",
+            autocompletion=policies,
+        ),
     ] = "person",
     seed: Annotated[int, typer.Option(help="Which episode.")] = 0,
     split: Annotated[str | None, typer.Option(help="The split to play in.")] = None,

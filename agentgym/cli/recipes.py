@@ -8,20 +8,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agentgym.cli._completion import recipe_names
 from agentgym.cli._console import print_table
 
 if TYPE_CHECKING:
     from agentgym.trainers.algorithm import Recipe
 
 
-def command(name: Annotated[str | None, typer.Argument(help="Show the page of this recipe.")] = None) -> None:
+def command(
+    name: Annotated[
+        str | None, typer.Argument(help="Show the page of this recipe.", autocompletion=recipe_names)
+    ] = None,
+) -> None:
     """List the training recipes, or show the page of one."""
-    from agentgym.trainers.algorithm import get_recipe, recipe_names
+    from agentgym.trainers import algorithm
 
     if name is None:
-        print_table(("recipe", "what it is"), ((known, get_recipe(known).summary) for known in recipe_names()))
+        names = algorithm.recipe_names()
+        print_table(("recipe", "what it is"), ((known, algorithm.get_recipe(known).summary) for known in names))
     else:
-        _show_page(get_recipe(name))
+        _show_page(algorithm.get_recipe(name))
 
 
 def _type(annotation: object) -> str:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from agentgym.cli import _completion
 from agentgym.cli._arguments import parse_value
 from agentgym.cli._console import printable
+from agentgym.cli._options import TrainCommand, read_file, read_pair, read_settings
 from agentgym.cli._sandbox import SandboxOption, UnsafeOption, sandbox_settings
-from agentgym.errors import MissingExtra, StoreError, UsageError, nearest
+from agentgym.errors import DiskFull, MissingExtra, StoreError, UsageError
+
+if TYPE_CHECKING:
+    from agentgym.store import RunFolder
+
+settings = {"cls": TrainCommand}
 
 _SHOWN = (
     "update",
@@ -28,21 +38,30 @@ _SHOWN = (
 
 
 def command(
-    env: str | None = typer.Argument(None, help="id of the environment, e.g. agentgym/Household-v0"),
+    env: str | None = typer.Argument(
+        None, help="id of the environment, e.g. agentgym/Household-v0", autocompletion=_completion.env_ids
+    ),
     settings: list[str] | None = typer.Argument(
         None,
         metavar="[KEY=VALUE]...",
         help="options (updates=50), recipe parameters (discount=0.9), env.NAME=, tiny.NAME=",
+        autocompletion=_completion.options,
     ),
-    recipe: str | None = typer.Option(None, help="the algorithm; see `agentgym recipes`, or MODULE:NAME"),
+    recipe: str | None = typer.Option(
+        None, help="the algorithm; see `agentgym recipes`, or MODULE:NAME", autocompletion=_completion.recipe_names
+    ),
     replaced: list[str] = typer.Option(
         [], "--with", metavar="SLOT=PART", help="replace a slot, e.g. aggregate=token_mean"
     ),
-    model: str | None = typer.Option(None, help="local folder, hub name, or tiny"),
+    model: str | None = typer.Option(
+        None, help="local folder, a run's included, hub name, or tiny", autocompletion=_completion.models
+    ),
     warm_start: int | None = typer.Option(None, min=0, help="expert episodes to imitate first"),
     config: Path | None = typer.Option(None, help="YAML file with options; the command line wins"),
     out: Path | None = typer.Option(None, help="run folder to create; default: runs/ENV-RECIPE-N"),
-    resume: Path | None = typer.Option(None, help="continue this run folder exactly where its newest checkpoint is"),
+    resume: Path | None = typer.Option(
+        None, help="continue this run folder exactly where its newest checkpoint is; updates=200 extends it"
+    ),
     sandbox: SandboxOption = None,
     unsafe_local_python: UnsafeOption = False,
 ) -> None:
@@ -55,73 +74,47 @@ def command(
     from agentgym.registry import import_of
 
     show = _Console()
-    where = [f"env.{setting}" for setting in sandbox_settings(sandbox, unsafe_local_python)]
+    pairs = [*(settings or []), *(f"env.{setting}" for setting in sandbox_settings(sandbox, unsafe_local_python))]
+    if env is not None and "=" in env:  # a file or a run names the environment, and options follow
+        pairs, env = [env, *pairs], None
     if resume is not None:
-        if env or settings or recipe or replaced or model or config or out or where or warm_start is not None:
-            raise UsageError("--resume takes everything from the run folder; give no other option beside it")
-        training = Training.resume(resume, show)
+        if env or recipe or replaced or model or config or out or warm_start is not None:
+            raise UsageError("--resume takes everything from the run folder; beside it only e.g. updates=200")
+        changes = {key: parse_value(value) for key, value in map(read_pair, pairs)}
+        training = Training.resume(resume, show, **changes)
     else:
-        pairs = [*(settings or []), *where]
-        if env is not None and "=" in env:  # the file names the environment, and options follow
-            pairs, env = [env, *pairs], None
         given: dict[str, Any] = {"env": env, "recipe": recipe, "model": model, "warm_start": warm_start}
-        values = _file(config) | {k: v for k, v in given.items() if v is not None}
+        values = read_file(config) | {k: v for k, v in given.items() if v is not None}
         if "env" not in values:
             raise UsageError("which environment? e.g. agentgym train agentgym/Household-v0 --recipe gigpo")
         import_of(str(values["env"]))  # it may define the recipe
-        values |= _settings(pairs, values.get("recipe", "grpo"), values)
-        values["replaced"] = values.get("replaced", {}) | dict(_pair(text) for text in replaced)
+        values |= read_settings(pairs, values.get("recipe", "grpo"), values)
+        values["replaced"] = values.get("replaced", {}) | dict(read_pair(text) for text in replaced)
         checked = TrainConfig.checked(values)
         training = Training.start(checked, out or _free_folder(checked.env, checked.recipe), show)
-    print(f"run folder: {training.folder.path}")
-    training.run()
-    print(f"done: {training.update} updates; next: agentgym report {training.folder.path}")
+    path = training.folder.path
+    print(f"run folder: {path}")
+    with _told_how_to_go_on(training.folder, new=resume is None):
+        training.run()
+    print(f"done: {training.update} updates; next: agentgym report {path}")
 
 
-def _settings(pairs: Iterable[str], recipe: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """``key=value`` to options; what is not an option is a recipe parameter."""
-    from agentgym.trainers.algorithm import get_recipe
-    from agentgym.trainers.config import TrainConfig
-
-    parameters = get_recipe(recipe).parameters
-    out: dict[str, Any] = {}
-    nested = {"env": "env_options", "tiny": "tiny", "recipe": "parameters"}
-    for text in pairs:
-        key, value = _pair(text)
-        group, dot, name = key.partition(".")
-        if dot and group in nested:
-            field = nested[group]
-            out[field] = out.get(field, dict(values.get(field, {}))) | {name: parse_value(value)}
-        elif key in TrainConfig.model_fields:
-            out[key] = parse_value(value)
-        elif key in parameters:
-            out["parameters"] = out.get("parameters", dict(values.get("parameters", {}))) | {key: parse_value(value)}
-        else:
-            known = [*TrainConfig.model_fields, *parameters]
-            raise UsageError(f"{key!r} is neither an option nor a parameter of recipe {recipe}{nearest(key, known)}")
-    return out
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UsageError(f"{text!r} is not key=value")
-    return key, value
-
-
-def _file(path: Path | None) -> dict[str, Any]:
-    import yaml
-
-    if path is None:
-        return {}
+@contextlib.contextmanager
+def _told_how_to_go_on(folder: RunFolder, *, new: bool) -> Iterator[None]:
+    """Where a run ends early: what is left to go on with. A new folder without a checkpoint goes, its name is free."""
+    how = "nothing was saved yet; give the same command again"
     try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{path} must hold a mapping of options")
-    # PyYAML reads 3e-5 as text, as YAML 1.1 has it
-    return {key: parse_value(value) if isinstance(value, str) else value for key, value in values.items()}
+        yield
+    except BaseException as error:
+        if saved := folder.checkpoints():
+            how = (
+                f"saved up to update {max(saved)}; go on with: agentgym train --resume {shlex.quote(str(folder.path))}"
+            )
+        elif new and not isinstance(error, DiskFull):
+            folder.remove()
+        if isinstance(error, KeyboardInterrupt):
+            print(f"\ninterrupted; {how}", file=sys.stderr)
+        raise
 
 
 def _free_folder(env: str, recipe: str) -> Path:

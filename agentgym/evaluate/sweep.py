@@ -29,7 +29,7 @@ class SweepFolder:
     """Where a sweep keeps its episodes: one file for each policy and budget, beside ``run.yaml``.
 
     A folder that holds a sweep is continued: episodes that are there are not played again, but for those that an error
-    ended. Policies, budgets and tasks may be added.
+    ended. Policies, budgets and tasks may be added. A new folder is made when the first episode is there to be kept.
 
     Args:
         path: the folder.
@@ -41,9 +41,10 @@ class SweepFolder:
 
     def __init__(self, path: str | Path, settings: Mapping[str, Any]) -> None:
         self.path = Path(path)
-        wanted = json.loads(json.dumps({"kind": "sweep", **settings}))
-        if not (self.path / "run.yaml").exists():
-            RunFolder.create(self.path, wanted)
+        self._settings = wanted = json.loads(json.dumps({"kind": "sweep", **settings}))
+        if not self._begun:
+            RunFolder.check_free(self.path)
+            return
         found = RunFolder(self.path).config
         for name in sorted({*wanted, *found}, key=lambda name: (name != "kind", name)):
             if found.get(name) != wanted.get(name):
@@ -51,6 +52,19 @@ class SweepFolder:
                     f"{self.path} holds results with {name}={found.get(name)!r}, not {wanted.get(name)!r}; "
                     "choose another folder"
                 )
+
+    @property
+    def _begun(self) -> bool:
+        return (self.path / "run.yaml").exists()
+
+    def _begin(self) -> None:
+        if not self._begun:
+            RunFolder.create(self.path, self._settings)
+
+    def writer(self, policy: str, budget: Budget) -> EpisodeWriter:
+        """Appends to the episode file of one policy at one budget."""
+        self._begin()
+        return EpisodeWriter(self.file(policy, budget))
 
     def file(self, policy: str, budget: Budget) -> Path:
         """The episode file of one policy at one budget."""
@@ -64,6 +78,7 @@ class SweepFolder:
 
     def write(self, name: str, content: Mapping[str, Any] | str) -> None:
         """Write a file of results, whole or not at all; mappings as JSON."""
+        self._begin()
         text = content if isinstance(content, str) else json.dumps(content, indent=2, allow_nan=False) + "\n"
         atomic_write(self.path / name, text)
 
@@ -120,9 +135,11 @@ def evaluate(
             episodes = {i: done[i] for i in order if i in done and not done[i].failed}
             if progress is not None:
                 progress(budget, episodes.values())
-            with _writer(folder, name, budget) as writer:
+            with contextlib.ExitStack() as stack:
+                writer: EpisodeWriter | None = None
                 for episode in rollout.play(replace(g, task=under(g.task, budget)) for g in missing):
-                    if writer is not None:
+                    if folder is not None:
+                        writer = writer or stack.enter_context(folder.writer(name, budget))
                         writer.append(episode)
                         writer.flush()
                     episodes[episode.id] = episode
@@ -160,9 +177,3 @@ def timing(curves: Sequence[Curve]) -> dict[str, Any]:
 def _group(number: int, task: int | Task) -> Group:
     task = task if isinstance(task, Task) else Task(task)
     return Group(f"{number:05d}.{task.seed}", task)
-
-
-def _writer(
-    folder: SweepFolder | None, name: str, budget: Budget
-) -> contextlib.AbstractContextManager[EpisodeWriter | None]:
-    return EpisodeWriter(folder.file(name, budget)) if folder is not None else contextlib.nullcontext()

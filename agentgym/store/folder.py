@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -57,10 +59,7 @@ class RunFolder:
             StoreError: it holds a run, or something else.
         """
         path = Path(path)
-        if (path / "run.yaml").exists():
-            raise StoreError(f"{path} already holds a run; continue it with --resume, or choose another folder")
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise StoreError(f"{path} exists and is not a run folder; choose another folder")
+        cls.check_free(path)
         made = not path.exists()
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -71,6 +70,26 @@ class RunFolder:
                 path.rmdir()
             raise
         return cls(path)
+
+    @staticmethod
+    def check_free(path: StrPath) -> None:
+        """Refuse what :meth:`create` would refuse, without making anything.
+
+        Raises:
+            StoreError: the folder holds a run or something else, or cannot be made where it should be.
+        """
+        path = Path(path)
+        if (path / "run.yaml").exists():
+            raise StoreError(f"{path} already holds a run; continue it with --resume, or choose another folder")
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise StoreError(f"{path} exists and is not a run folder; choose another folder")
+        parent = next(p for p in (path, *path.absolute().parents) if p.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise StoreError(f"{path} cannot be made: {parent} is no folder to write in; choose another folder")
+
+    def remove(self) -> None:
+        """Delete the run with everything in it."""
+        shutil.rmtree(self.path)
 
     def rewrite(self, config: Mapping[str, Any]) -> None:
         """Give the run another ``run.yaml``."""

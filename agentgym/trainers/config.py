@@ -102,11 +102,11 @@ class TrainConfig(BaseModel):
     lr_end: float = Field(
         default=1.0, ge=0, description="the learning rate falls linearly, to this share of itself at the last update"
     )
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, description="of the policy updates")
     epochs: PositiveInt = Field(default=1, description="passes over an update's episodes")
     minibatches: PositiveInt = Field(default=1, description="optimiser steps per pass")
     max_tokens: PositiveInt = Field(default=8192, description="tree tokens per micro-batch; bounds memory")
-    max_grad_norm: PositiveFloat = Field(default=1.0)
+    max_grad_norm: PositiveFloat = Field(default=1.0, description="a longer gradient is scaled down to this")
 
     warm_start: int = Field(default=0, ge=0, description="expert episodes to imitate first")
     warm_start_epochs: PositiveInt = Field(default=15, description="passes over them")
@@ -129,8 +129,8 @@ class TrainConfig(BaseModel):
     eval_every: int = Field(
         default=10, ge=0, description="updates between evaluations; 0: only at the start and the end"
     )
-    eval_episodes: PositiveInt = Field(default=100)
-    eval_split: str = Field(default="test")
+    eval_episodes: PositiveInt = Field(default=100, description="tasks of an evaluation, one episode each")
+    eval_split: str = Field(default="test", description="where evaluations take their tasks from")
     eval_temperature: float = Field(default=1.0, ge=0, description="0 is greedy")
     stop_at: float | None = Field(
         default=None,
@@ -144,7 +144,7 @@ class TrainConfig(BaseModel):
         description="stop with an error where more than this share of episodes failed by no fault of the agent",
     )
 
-    seed: int = 0
+    seed: int = Field(default=0, description="of every random number")
     threads: PositiveInt | None = Field(default=None, description="CPU threads; default: torch's choice")
     checkpoint_every: PositiveInt = Field(default=10, description="updates between checkpoints")
     keep_checkpoints: PositiveInt = Field(default=2, description="older ones are deleted")

@@ -42,6 +42,26 @@ def options_of(folder: RunFolder) -> TrainConfig:
         raise UsageError(f"{folder.path / 'run.yaml'}: {error}") from error
 
 
+def change_options(folder: RunFolder, changes: Mapping[str, Any]) -> None:
+    """Change options of a run in its ``run.yaml``, e.g. how many updates it makes.
+
+    Raises:
+        UsageError: one that would make it another run, a wrong value, or fewer updates than the run has made.
+        StoreError: the run is being written.
+    """
+    for name in changes:
+        if name not in FREE:
+            raise UsageError(
+                f"--resume can change {', '.join(sorted(FREE))}, but not {name!r}; start a new run for that"
+            )
+    options = TrainConfig.checked(options_of(folder).model_dump() | dict(changes))
+    made = max(folder.checkpoints(), default=0)
+    if options.updates < made:
+        raise UsageError(f"updates={options.updates}: the run has made {made} already; give at least as many")
+    with folder.alone():
+        folder.rewrite(folder.config | {name: getattr(options, name) for name in changes})
+
+
 def as_text(config: Mapping[str, Any]) -> str:
     """``run.yaml`` for a checkpoint, which remembers what it was made with."""
     return yaml.safe_dump(dict(config))

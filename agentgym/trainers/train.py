@@ -35,7 +35,15 @@ from agentgym.trainers.learner import Learner, Optimisation
 from agentgym.trainers.lora import check_lora, with_lora
 from agentgym.trainers.model import ModelPolicy, check_model, load
 from agentgym.trainers.parts import with_part
-from agentgym.trainers.recorded import as_text, changed_options, check_unchanged, note_versions, options_of, versions
+from agentgym.trainers.recorded import (
+    as_text,
+    change_options,
+    changed_options,
+    check_unchanged,
+    note_versions,
+    options_of,
+    versions,
+)
 from agentgym.trainers.requirements import check_environment
 from agentgym.trainers.summary import in_order, summary
 from agentgym.trainers.tiny import tiny
@@ -104,12 +112,23 @@ class Training:
         return cls(RunFolder.create(path, resolved), progress)
 
     @classmethod
-    def resume(cls, path: str | Path, progress: Progress = silent) -> Training:
+    def resume(cls, path: str | Path, progress: Progress = silent, **changes: Any) -> Training:
         """Continue a run from its newest checkpoint; what was written after that is cut off and made again.
 
         A run that was stopped before its first checkpoint, in the warm start, has recorded nothing: it begins anew.
+
+        Args:
+            path: its folder.
+            progress: told what happens.
+            changes: options to change, e.g. ``updates=200`` to extend it; see :data:`.recorded.FREE`.
+
+        Raises:
+            UsageError: an option that cannot be changed, or fewer updates than the run has made.
         """
-        training = cls(RunFolder(path), progress)
+        folder = RunFolder(path)
+        if changes:
+            change_options(folder, changes)
+        training = cls(folder, progress)
         training._resumed = True
         return training
 

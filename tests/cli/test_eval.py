@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +257,41 @@ def test_a_finished_evaluation_is_not_played_again(toy: str, tmp_path: Path) -> 
     assert {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()} == before
     assert run(*arguments, "--budget", "1,2,inf") == 0  # adding a budget plays only that
     assert len(list(read_episodes(tmp_path / "a"))) == 18
+
+
+def test_an_evaluation_that_was_not_played_leaves_no_folder(toy: str, tmp_path: Path) -> None:
+    for policy in ("http://127.0.0.1:9/v1", f"model:{tmp_path}"):
+        assert run(toy, "--policy", policy, "--out", str(tmp_path / "a")) == 2
+        assert not (tmp_path / "a").exists()
+    (tmp_path / "file").touch()
+    assert run(toy, "--policy", "expert", "--out", str(tmp_path / "file" / "a")) == 2
+    assert run(toy, "--policy", "expert", "--out", str(tmp_path / "a"), "--seed", "1") == 0
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ((), "nothing was kept: with --out FOLDER an evaluation goes on where it was"),
+        (("--out", "kept"), "what was played is kept in kept; give the same command again to go on"),
+    ],
+)
+def test_an_interrupted_evaluation_says_how_to_go_on(
+    out: tuple[str, ...],
+    said: str,
+    toy: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(self: object, budget: object, episodes: Collection[object]) -> None:
+        if len(episodes) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("agentgym.cli.eval._Screen.progress", interrupt)
+    assert run(toy, "--policy", "expert", *out) == 130
+    assert f"interrupted; {said}\n" in capsys.readouterr().err
+    assert (len(list(read_episodes(tmp_path / "kept"))) == 2) if out else not (tmp_path / "kept").exists()
 
 
 def test_kill_9_loses_nothing(tmp_path: Path) -> None:

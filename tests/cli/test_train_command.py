@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,10 @@ import yaml
 
 from agentgym.cli import main
 from agentgym.cli.train import _Console
+from agentgym.errors import DiskFull, PolicyError, UsageError
 from agentgym.failures import Failures
+from agentgym.store import RunFolder
+from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.train import Training
 
 HOUSE = "agentgym/Household-v0"
@@ -94,6 +98,18 @@ def test_the_first_free_folder_is_taken(started):
             "--resume takes everything from the run folder",
         ),
         (["--resume", "runs/1"], "runs/1"),
+        (["--resume", "runs/1", "--recipe", "grpo"], "--resume takes everything from the run folder; beside it only"),
+        (["--resume", "runs/1", "updates=3", "groups"], "'groups' is not key=value"),
+        ([HOUSE, "--updates", "5"], "no such option --updates; write updates=5"),
+        ([HOUSE, "--updates=5"], "no such option --updates; write updates=5"),
+        ([HOUSE, "--group-size", "5"], "no such option --group-size; write group_size=5"),
+        ([HOUSE, "--lr", "-3e-4"], "no such option --lr; write lr=-3e-4"),
+        ([HOUSE, "--lr"], "no such option --lr; write lr=VALUE"),
+        ([HOUSE, "--admissible", "--recipe", "gigpo"], "no such option --admissible; write admissible=VALUE"),
+        ([HOUSE, "--tiny.layers", "1"], "no such option --tiny.layers; write tiny.layers=1"),
+        ([HOUSE, "--recipe", "gigpo", "--discount", "0.9"], "no such option --discount; write discount=0.9"),
+        ([HOUSE, "--discount", "0.9"], "No such option: --discount"),
+        ([HOUSE, "--recipe", "nowhere", "--discount", "0.9"], "No such option: --discount"),
     ],
 )
 def test_wrong_requests_are_one_line(started, capfd, arguments, said):
@@ -105,6 +121,100 @@ def test_wrong_requests_are_one_line(started, capfd, arguments, said):
     assert said in error
     assert error.count("\n") == 1
     assert started == []
+
+
+def test_the_help_lists_every_option_with_its_default(capsys):
+    assert run("--help") == 0
+    said = capsys.readouterr().out
+    for name, field in TrainConfig.model_fields.items():
+        assert re.search(rf"^  {name}=", said, re.MULTILINE), name
+        assert (field.description or "no description").split()[0] in said
+    assert "  groups=16 " in said
+    assert "  lr=0.0003 (tiny), 1e-06 (pre-trained), 1e-05 (with adapters)\n" in said
+
+
+def made(folder, **options):
+    """A run folder of a run that has made two updates."""
+    made = RunFolder.create(folder, TrainConfig(env="letters:tests/Letters-v0", updates=2).model_dump() | options)
+    with made.checkpoint(2) as path:
+        (path / "model.safetensors").write_bytes(b"x")
+    return made
+
+
+def test_a_run_is_extended_when_it_is_resumed(monkeypatch, tmp_path):
+    found = []
+    monkeypatch.setattr(Training, "__init__", lambda self, folder, progress: setattr(self, "folder", folder))
+    monkeypatch.setattr(Training, "run", lambda self: found.append(RunFolder(self.folder.path).config))
+    monkeypatch.setattr(Training, "update", 2, raising=False)
+    made(tmp_path / "run")
+    assert run("--resume", tmp_path / "run", "updates=200", "stop_at=0.9") == 0
+    (config,) = found
+    assert (config["updates"], config["stop_at"], config["env"]) == (200, 0.9, "letters:tests/Letters-v0")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("lr=1", "--resume can change checkpoint_every, eval_every, keep_checkpoints, stop_at, updates, but not 'lr'"),
+        ("updates=1", "updates=1: the run has made 2 already; give at least as many"),
+        ("updates=many", "updates: input should be a valid integer"),
+    ],
+)
+def test_what_would_be_another_run_is_refused_and_run_yaml_stays(change, said, tmp_path, capfd):
+    before = (made(tmp_path / "run").path / "run.yaml").read_bytes()
+    assert run("--resume", tmp_path / "run", change) == 2
+    assert said in capfd.readouterr().err
+    assert (tmp_path / "run" / "run.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(UsageError("no"), 2), (KeyboardInterrupt(), 130), (PolicyError("no"), 2), (OSError(5, "io"), None)],
+)
+def test_a_run_that_was_not_played_leaves_no_folder(error, code, monkeypatch, tmp_path, capfd):
+    def stop(self):
+        (self.folder.path / "metrics.jsonl").touch()
+        raise error
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Training, "_fresh", stop)
+    small = [HOUSE, "tiny.layers=1", "tiny.hidden=16", "tiny.heads=2", "--out", "mine"]
+    if code is None:
+        with pytest.raises(OSError, match="io"):
+            main(["train", *small])
+    else:
+        assert run(*small) == code
+    assert not Path("mine").exists()
+    told = capfd.readouterr().err
+    assert ("interrupted; nothing was saved yet; give the same command again" in told) == (code == 130)
+
+
+def test_a_full_disk_leaves_the_folder_and_a_resumed_run_stays(monkeypatch, tmp_path):
+    def stop(self):
+        raise DiskFull("no room")
+
+    monkeypatch.setattr(Training, "_fresh", stop)
+    small = [HOUSE, "tiny.layers=1", "tiny.hidden=16", "tiny.heads=2", "--out", tmp_path / "mine"]
+    assert run(*small) == 2
+    assert (tmp_path / "mine").exists()
+    monkeypatch.setattr(Training, "_fresh", lambda self: [][0])
+    with pytest.raises(IndexError):
+        main(["train", "--resume", str(tmp_path / "mine")])
+    assert (tmp_path / "mine").exists()
+
+
+def test_an_interrupted_run_says_how_to_go_on(monkeypatch, tmp_path, capfd):
+    def stop(self):
+        with self.folder.checkpoint(7) as path:
+            (path / "model.safetensors").write_bytes(b"x")
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Training, "_fresh", stop)
+    assert run(HOUSE, "tiny.layers=1", "tiny.hidden=16", "tiny.heads=2", "--out", "my run") == 130
+    told = capfd.readouterr().err
+    assert told == "\ninterrupted; saved up to update 7; go on with: agentgym train --resume 'my run'\n"
+    assert Path("my run/run.yaml").exists()
 
 
 def test_failed_episodes_are_told_below_their_update_and_evaluation(capsys):

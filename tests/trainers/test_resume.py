@@ -41,6 +41,16 @@ def test_crashes_between_any_two_stages_change_nothing(recipe, tmp_path):
     assert products(tmp_path / "broken") == products(tmp_path / "whole")
 
 
+def test_an_extended_run_is_the_longer_run(tmp_path):
+    start(tmp_path / "whole", updates=4)
+    start(tmp_path / "extended", updates=2)
+    for _ in range(2):  # the second time there is nothing to do
+        training = Training.resume(tmp_path / "extended", updates=4)
+        training.run()
+        assert training.update == 4
+    assert products(tmp_path / "extended") == products(tmp_path / "whole")
+
+
 @pytest.mark.parametrize(
     ("hidden", "options"),
     [

@@ -1,0 +1,137 @@
+"""The options of a training as text: ``key=value`` on the command line, a YAML file, and what ``--help`` lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from typer.core import TyperCommand
+
+from agentgym.cli._arguments import parse_value
+from agentgym.errors import UsageError, nearest
+
+_NESTED = {"env": "env_options", "tiny": "tiny", "recipe": "parameters"}  # env.NAME=, tiny.NAME=, recipe.NAME=
+
+
+class TrainCommand(TyperCommand):
+    """Lists the options of a training in its help, and says how they are written to whoever writes ``--updates 5``."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        super().format_options(ctx, formatter)
+        with formatter.section("Options of the training, KEY=VALUE"):
+            formatter.write_dl([(f"{name}={default}", text) for name, default, text in option_rows()])
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            option = str(getattr(error, "option_name", ""))  # only the error about an option that is not known has one
+            key = option.lstrip("-").replace("-", "_")
+            if not option or not _is_setting(key, given):
+                raise
+            raise UsageError(f"no such option {option}; write {key}={_value(option, given)}") from error
+
+
+def option_rows() -> list[tuple[str, str, str]]:
+    """Name, default and meaning of every option of a training; an option that must be given has no default."""
+    from agentgym.trainers.config import TrainConfig
+    from agentgym.trainers.defaults import DEFAULTS
+
+    rows = []
+    for name, field in TrainConfig.model_fields.items():
+        default = "" if field.is_required() else str(field.default)
+        if name in DEFAULTS:
+            of = DEFAULTS[name]
+            default = f"{of.tiny} (tiny), {of.pretrained} (pre-trained)"
+            default += f", {of.adapters} (with adapters)" if of.adapters != of.pretrained else ""
+        rows.append((name, default, field.description or ""))
+    return rows
+
+
+def read_settings(pairs: Iterable[str], recipe: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """``key=value`` to options; what is not an option is a parameter of the recipe.
+
+    Args:
+        pairs: of the command line.
+        recipe: its name.
+        values: options that are set already; nested ones are added to.
+
+    Raises:
+        UsageError: neither, or not ``key=value``.
+    """
+    from agentgym.trainers.algorithm import get_recipe
+    from agentgym.trainers.config import TrainConfig
+
+    parameters = get_recipe(recipe).parameters
+    out: dict[str, Any] = {}
+    for text in pairs:
+        key, value = read_pair(text)
+        group, dot, name = key.partition(".")
+        if dot and group in _NESTED:
+            field = _NESTED[group]
+            out[field] = out.get(field, dict(values.get(field, {}))) | {name: parse_value(value)}
+        elif key in TrainConfig.model_fields:
+            out[key] = parse_value(value)
+        elif key in parameters:
+            out["parameters"] = out.get("parameters", dict(values.get("parameters", {}))) | {key: parse_value(value)}
+        else:
+            known = [*TrainConfig.model_fields, *parameters]
+            raise UsageError(f"{key!r} is neither an option nor a parameter of recipe {recipe}{nearest(key, known)}")
+    return out
+
+
+def read_pair(text: str) -> tuple[str, str]:
+    """``key=value`` in two.
+
+    Raises:
+        UsageError: it is not that.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"{text!r} is not key=value")
+    return key, value
+
+
+def read_file(path: Path | None) -> dict[str, Any]:
+    """The options of a YAML file; none without one.
+
+    Raises:
+        UsageError: it is not YAML, or no mapping.
+    """
+    import yaml
+
+    if path is None:
+        return {}
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} must hold a mapping of options")
+    # PyYAML reads 3e-5 as text, as YAML 1.1 has it
+    return {key: parse_value(value) if isinstance(value, str) else value for key, value in values.items()}
+
+
+def _is_setting(key: str, arguments: list[str]) -> bool:
+    """Whether ``key=value`` could set it: an option, or a parameter of the recipe among the arguments."""
+    from agentgym.trainers.config import TrainConfig
+
+    if key in TrainConfig.model_fields or (key.partition(".")[0] in _NESTED and "." in key):
+        return True
+    try:
+        from agentgym.trainers.algorithm import get_recipe
+
+        return key in get_recipe(_value("--recipe", arguments, "grpo")).parameters
+    except (UsageError, ModuleNotFoundError):  # another error, told when this one is mended
+        return False
+
+
+def _value(option: str, arguments: list[str], otherwise: str = "VALUE") -> str:
+    """What follows an option on the command line."""
+    for argument, after in zip(arguments, [*arguments[1:], "-"], strict=True):
+        name, equals, value = argument.partition("=")
+        if name == option:
+            return value if equals else after if not after.startswith("-") or parse_value(after) != after else otherwise
+    return otherwise
