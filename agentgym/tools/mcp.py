@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, overload
 
+from agentgym.env import digest
 from agentgym.errors import AgentGymError, ForkError, ToolError, UnknownName, UsageError, WorldFault
 from agentgym.tools.loop import background
 from agentgym.tools.mcp_connection import Connection
@@ -161,7 +162,7 @@ class _Call:
 
     name: str
     arguments: dict[str, Any]
-    outcome: str | None = None  #: its result or error; None while it runs
+    outcome: str | None = None  #: its result or error, a long one by its beginning and digest; None while it runs
 
 
 class _Session:
@@ -176,10 +177,11 @@ class _Session:
         noted = _Call(name, dict(arguments))
         self._calls.append(noted)
         try:
-            result = noted.outcome = await self._connection.call(name, arguments)
+            result = await self._connection.call(name, arguments)
         except ToolError as error:
-            noted.outcome = f"error: {error}"
+            noted.outcome = _brief(f"error: {error}")
             raise
+        noted.outcome = _brief(result)
         return result
 
     def fork(self) -> _Session:
@@ -211,6 +213,10 @@ class _Session:
         """End the connection, and a local server with it."""
         self._server.forget(self)
         self._connection.close()
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:100]}... ({len(text)} characters, {digest(text)})"
 
 
 def _tool(connection: Connection, listed: Any, prefix: str, per_episode: bool) -> Tool:

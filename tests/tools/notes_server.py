@@ -20,6 +20,8 @@ def call(name: str, text: str) -> dict[str, Any]:
         return {"content": [{"type": "text", "text": f"{os.getpid()} does not say"}], "isError": True}
     if text == "nothing":
         return {"content": [{"type": "text", "text": "nothing to write down"}], "isError": True}
+    if text == "long":
+        return {"content": [{"type": "text", "text": f"{'x' * 300_000}{os.getpid()}{'x' * 300_000}"}]}
     notes.append(str(time.monotonic_ns()) if text == "time" else text)
     return {"content": [{"type": "text", "text": ",".join(notes)}]}
 

@@ -252,6 +252,16 @@ def test_a_branch_has_a_server_in_which_the_calls_were_made_again() -> None:
         assert note(branch, "e") == ["a,b,e"]
 
 
+def test_a_long_result_is_compared_without_being_kept() -> None:
+    with mcp_tools(NOTES, per_episode=True) as tools:
+        box = Toolbox(tools).open()
+        note(box, *["long"] * 3)
+        kept = box.session(tools[0].session)._calls  # type: ignore[arg-type]
+        assert max(len(call.outcome) for call in kept) < 200
+        with pytest.raises(ForkError, match=r"call 1 of 3, 'note', had another result when it was made again: 'x"):
+            box.fork()
+
+
 def test_closing_ends_the_servers_of_all_episodes() -> None:
     tools = mcp_tools(NOTES, per_episode=True)
     box = Toolbox(tools).open()
