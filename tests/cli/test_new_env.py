@@ -31,11 +31,12 @@ def python(folder: Path, installed: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.parametrize("options", [(), ("--tools",)], ids=["text", "tools"])
 def test_a_new_package_installs_passes_its_test_and_is_usable_by_name(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target, installed = tmp_path / "pkg", tmp_path / "site"
-    assert run("new-env", "little-world", "--dir", str(target)) == 0
+    assert run("new-env", "little-world", "--dir", str(target), *options) == 0
     said = capsys.readouterr().out
     assert f"made little-world/LittleWorld-v0 in {target}" in said
     assert f"pip install -e '{target}[test]'" in said
@@ -50,6 +51,7 @@ def test_a_new_package_installs_passes_its_test_and_is_usable_by_name(
     assert "LittleWorld-v0" in python(tmp_path, installed, "-m", "agentgym", "envs")
     played = python(tmp_path, installed, "-m", "agentgym", "play", "little-world/LittleWorld-v0", "--policy", "expert")
     assert "solved after" in played
+    assert ("with tools that share a cart" in (target / "README.md").read_text()) == bool(options)
 
 
 @pytest.mark.parametrize(
