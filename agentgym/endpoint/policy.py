@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from itertools import takewhile
 from typing import Any, Literal, Self
 
@@ -25,6 +26,7 @@ from agentgym.errors import PolicyError, UnknownName, UsageError
 from agentgym.policy import Reply, Request
 from agentgym.prices import Prices
 from agentgym.records import Sample, StopReason, Turn, Usage
+from agentgym.threads import Threads
 
 Api = Literal["chat", "completion", "generate"]
 
@@ -100,7 +102,7 @@ class EndpointPolicy:
         self._samples, self._encode, self._decode = samples, encode, decode
         self._extra, self._prices = dict(extra or {}), prices or Prices()
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(concurrency, "agentgym-endpoint")
+        self._threads = Threads("agentgym-endpoint", concurrency)
 
     def __enter__(self) -> Self:
         return self
@@ -110,7 +112,7 @@ class EndpointPolicy:
 
     def close(self) -> None:
         """Stop asking, and close the connections."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
         self.server.close()
 
     def check(self) -> str:
@@ -137,7 +139,7 @@ class EndpointPolicy:
             return self.model
 
     def submit(self, request: Request) -> Future[Reply]:
-        return self._pool.submit(self._reply, request)
+        return self._threads.submit(partial(self._reply, request))
 
     def advance(self) -> bool:
         return False

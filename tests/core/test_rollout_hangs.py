@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import json
 import os
 import re
@@ -362,15 +364,59 @@ gymnasium.register("t/Hang-v0", entry_point=Hang, disable_env_checker=True)
 '''
 
 
+@contextlib.contextmanager
+def started(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize("how", [["waits=false"], ["waits=true"], ["waits=true", "lockstep=true"]])
 def test_one_ctrl_c_ends_what_hangs(how: list[str], tmp_path: Path) -> None:
     (tmp_path / "hang.py").write_text(MODULE)
     command = [sys.executable, "-m", "agentgym", "eval", "hang:t/Hang-v0", *how, "--policy", "random"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with started(command, cwd=tmp_path) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "hanging\n"
         os.kill(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=40)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+
+
+def test_one_ctrl_c_ends_the_wait_for_a_server() -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    class Silent(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = b'{"data": [{"id": "little"}]}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def do_POST(self) -> None:
+            asked.set()
+            go.wait(300)
+
+        def log_message(self, *args: Any) -> None:
+            return
+
+    class Server(http.server.ThreadingHTTPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        command = [sys.executable, "-m", "agentgym", "eval", "agentgym/Household-v0", "--policy", url]
+        with started(command) as process:
+            assert asked.wait(50)
+            os.kill(process.pid, signal.SIGINT)
+            _, err = process.communicate(timeout=40)
+        go.set()
+        server.shutdown()
     assert process.returncode == 130, err
     assert "Traceback" not in err
 
