@@ -104,7 +104,7 @@ def _trained(path: Path, sampling: Sampling) -> Iterator[tuple[str, Policy]]:
     training = Training(folder)
     config = training.config
     policy = ModelPolicy(
-        *load(str(checkpoint), device=config.device),
+        *load(str(checkpoint), dtype=training.precision, device=config.device),
         context=training.context,
         temperature=config.eval_temperature,
         max_new_tokens=config.max_new_tokens,

@@ -5,6 +5,7 @@
     the run       train.py          warm start, then rollout and update in turn; recorded, resumable to the byte
                   config.py         everything that decides a run, checked before it starts
                   defaults.py       its options whose default depends on the model
+                  recorded.py       what run.yaml records; checkpoint.py: what a checkpoint keeps
                   budgets.py        what its episodes may use
                   requirements.py   what an algorithm needs from an environment
                   imitation.py      the warm start; demonstrations.py: episodes that nobody sampled as training data
@@ -34,6 +35,7 @@
                   attention.py      what a layer sees in a tree, and on kept keys and values
                   beliefs.py        how much the policy believes the accepted answers
                   optim.py          AdamW and Muon; memory.py: where their tensors lie
+                  precision.py      bfloat16 for what is computed, float32 for what is learned
                   figures.py        what an update says about itself
     the policy    model.py          Hugging Face models, loaded by name and as policies; lora.py: adapters
                   tiny.py           the model that is built on the spot

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from agentgym.store import RunFolder
 from agentgym.trainers.lora import save_model
 from agentgym.trainers.memory import realigned
-from agentgym.trainers.model import load
+from agentgym.trainers.model import load_to_learn
+from agentgym.trainers.precision import compute_in
 
 _STATE = "trainer.pt"
 
@@ -31,7 +32,8 @@ def save(folder: RunFolder, update: int, model: Any, tokenizer: Any, state: dict
             torch.save(state, file)
 
 
-def restore(path: Path, device: str) -> tuple[Any, Any, dict[str, Any]]:
+def restore(path: Path, device: str, precision: Literal["bfloat16", "float32"]) -> tuple[Any, Any, dict[str, Any]]:
     """Model, tokenizer and state, with every tensor where a fresh one would lie."""
-    model, tokenizer = load(str(path), device=device)
+    model, tokenizer = load_to_learn(str(path), precision, device)
+    compute_in(model, precision)
     return model, tokenizer, realigned(torch.load(path / _STATE, weights_only=True))

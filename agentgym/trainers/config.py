@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from agentgym.errors import UsageError, nearest
-from agentgym.trainers.defaults import DEFAULTS, kind_of
+from agentgym.trainers.defaults import DEFAULTS, Precision, kind_of
 
 
 class Tiny(BaseModel):
@@ -61,6 +61,11 @@ class TrainConfig(BaseModel):
         default=None, description="train LoRA adapters of this rank instead of all weights"
     )
     device: str = Field(default="cpu", description="where the model runs")
+    dtype: Precision = Field(
+        default=DEFAULTS["dtype"].tiny,
+        description="what the model computes in, in training and generation; what is learned and the optimiser's state "
+        "are float32 in any case. auto: bfloat16 where the device computes it natively, else float32",
+    )
     instructions: bool = Field(default=DEFAULTS["instructions"].tiny, description="show the environment's instructions")
     remind: bool = Field(default=False, description="repeat the task behind every observation; helps a tiny model")
 

@@ -12,6 +12,9 @@ from typing import Any, Literal, NamedTuple
 
 from agentgym.store import RunFolder
 
+#: In which numbers a model computes. auto: see :func:`agentgym.trainers.precision.chosen`.
+Precision = Literal["auto", "bfloat16", "float32"]
+
 #: ``tiny``: built on the spot, or saved from there; ``adapters``: LoRA on a pre-trained model.
 Kind = Literal["tiny", "pre-trained", "adapters"]
 
@@ -34,6 +37,7 @@ class ByModel(NamedTuple):
 DEFAULTS = {
     "instructions": ByModel(False, True, True),
     "max_new_tokens": ByModel(32, 512, 512),
+    "dtype": ByModel("float32", "auto", "auto"),
     "lr": ByModel(3e-4, 1e-6, 1e-5),
     "warm_start_lr": ByModel(2e-3, 1e-5, 1e-5),
 }

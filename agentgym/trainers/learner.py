@@ -104,13 +104,13 @@ class Learner:
         )
         self.scorer = Scorer(model)
         self.reference = Scorer(copy.deepcopy(model).requires_grad_(False)) if frozen else None
-        self.values = _value_head(model) if algorithm.critic is not None else None
+        self.dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
+        self.values = _ValueHead(model, self.dtype) if algorithm.critic is not None else None
         head = list(self.values.parameters()) if self.values is not None else []
         how = self.how
         options = {"lr": how.lr, "weight_decay": how.weight_decay, "betas": how.betas}
         head_lr = CRITIC_LR * how.lr if algorithm.critic_lr is None else algorithm.critic_lr
         self.optimizer = Optimizer.of(how.optimizer, model, head, head_lr=head_lr, **options)
-        self.dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
         self.updates = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -295,9 +295,13 @@ class Learner:
         return tokens if scores.value is None else replace(tokens, value=scores.value)
 
 
-def _value_head(model: Any) -> nn.Linear:
-    """A linear map from the last hidden state to one number, starting at zero."""
-    head = nn.Linear(model.config.get_text_config().hidden_size, 1, device=model.device, dtype=model.dtype)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    return head
+class _ValueHead(nn.Linear):
+    """A linear map from the last hidden state to one number, starting at zero; in the precision of what is learned."""
+
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+        super().__init__(model.config.get_text_config().hidden_size, 1, device=model.device, dtype=dtype)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return super().forward(hidden.to(self.weight.dtype))

@@ -17,6 +17,7 @@ import torch
 
 from agentgym.errors import MissingExtra, StoreError, UsageError
 from agentgym.store.checkpoints import SUMS
+from agentgym.trainers.precision import learned_state
 
 BASE = "base"
 _CONFIG = "adapter_config.json"
@@ -58,14 +59,14 @@ def with_lora(model: Any, rank: int, *, seed: int = 0) -> Any:
 
 
 def save_model(model: Any, path: Path, home: Path | None = None) -> None:
-    """Write the weights: all of them, or the adapters alone where the rest can be loaded by name.
+    """Write the weights as they are learned: all, or the adapters alone where the rest can be loaded by name.
 
     Args:
         home: where the folder will lie when it is complete, if not there; adapters name the model beside them by it.
     """
     without_bars()
     if not hasattr(model, "peft_config"):
-        model.save_pretrained(path)
+        model.save_pretrained(path, state_dict=learned_state(model))
         return
     base = model.get_base_model()
     name = _lasting(base.config.name_or_path)

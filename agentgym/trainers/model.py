@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -20,9 +20,11 @@ from agentgym.policy import Reply, Request
 from agentgym.records import Episode, Sample, StopReason, Usage
 from agentgym.trainers.chat import Chat
 from agentgym.trainers.contexts import Context, full_history
+from agentgym.trainers.defaults import Precision, kind_of
 from agentgym.trainers.generation import Engine, Generation, common_prefix
 from agentgym.trainers.lora import base_of, load_adapters, without_bars
 from agentgym.trainers.memory import realign
+from agentgym.trainers.precision import chosen
 from agentgym.trainers.rows import sampled_ids
 
 
@@ -44,12 +46,14 @@ def check_model(name: str, device: str) -> None:
         raise UsageError(f"device={device!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 
-def load(name: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[Any, Any]:
+def load(name: str, *, dtype: Precision = "auto", device: str = "cpu") -> tuple[Any, Any]:
     """The model of a name, and its tokenizer: what ``--model`` and ``--policy`` take.
 
     Args:
         name: a local folder in Hugging Face format, one of LoRA adapters (which brings its model along), a hub name,
             or a ``.gguf`` file, whose weights are dequantised.
+        dtype: of the weights, but of adapters: these are float32. ``auto`` is bfloat16 for a pre-trained model on a
+            device that computes it natively, else float32.
 
     Raises:
         UsageError: neither a model nor reachable by that name, or no such device.
@@ -57,11 +61,12 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") 
     """
     check_model(name, device)
     without_bars()
+    precision = "float32" if dtype == "auto" and kind_of(name) == "tiny" else chosen(dtype, device)
     try:
         base = None if _is_gguf(name) else base_of(Path(name))
         own_tokenizer = base is None or (Path(name) / "tokenizer_config.json").is_file()
         tokenizer = _tokenizer(name if own_tokenizer else str(base))
-        model = _weights(base or name, dtype)
+        model = _weights(base or name, precision)
     except (OSError, ValueError, LookupError, struct.error) as error:
         first = str(error).splitlines()[0]
         raise UsageError(f"cannot load model {name!r}: {first} (give a local folder, a hub name, or 'tiny')") from error
@@ -70,6 +75,19 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") 
         model = load_adapters(model, Path(name))
     realign(model)
     return model, tokenizer
+
+
+def load_to_learn(
+    name: str, precision: Literal["bfloat16", "float32"], device: str, *, lora: bool = False
+) -> tuple[Any, Any]:
+    """As :func:`load`, with what will be learned in float32; see :func:`~agentgym.trainers.precision.compute_in`.
+
+    Args:
+        precision: what it will compute in; weights that are frozen under adapters come in it.
+        lora: whether adapters will be put on it.
+    """
+    frozen = lora or kind_of(name) == "adapters"
+    return load(name, dtype=precision if frozen else "float32", device=device)
 
 
 def _is_gguf(name: str) -> bool:
@@ -85,9 +103,10 @@ def _place(name: str) -> tuple[str, dict[str, str]]:
     return str(Path(name).parent), {"gguf_file": Path(name).name}
 
 
-def _weights(name: str, dtype: torch.dtype) -> Any:
+def _weights(name: str, precision: Literal["bfloat16", "float32"]) -> Any:
     from transformers import AutoModelForCausalLM
 
+    dtype = getattr(torch, precision)
     place, options = _place(name)
     if not options:
         return AutoModelForCausalLM.from_pretrained(place, dtype=dtype)
@@ -101,8 +120,9 @@ def _unquantised(model: Any, name: str) -> Any:
     config, generation = model.config, model.generation_config
     del config.quantization_config
     config.name_or_path = name
-    plain = type(model)(config).to(model.dtype)
-    plain.load_state_dict(model.state_dict())
+    plain = type(model)(config)
+    plain.load_state_dict(model.state_dict(), assign=True)  # of whichever precision; buffers stay as they are
+    plain.tie_weights()
     plain.generation_config = generation
     return plain.eval()
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from agentgym.errors import UsageError
+from agentgym.trainers.precision import master, publish
 
 Name = Literal["adamw", "muon"]
 _RATIO = "ratio"  # key of a parameter group: its learning rate over that of the others
@@ -30,6 +31,9 @@ class Optimizer:
         lr: of the model's weights.
         head_lr: of the head's; it rises and falls as ``lr`` does.
 
+    Attributes:
+        parameters: what is learned: the weights, or their masters in float32 where they compute in less.
+
     Raises:
         UsageError: this torch has no Muon (it came with 2.9).
     """
@@ -46,7 +50,9 @@ class Optimizer:
         weight_decay: float,
         betas: tuple[float, float],
     ) -> None:
-        inner, outer, beside = list(matrices), list(rest), list(head)
+        groups = [list(weights) for weights in (matrices, rest, head)]
+        self._weights = [weight for group in groups for weight in group]
+        inner, outer, beside = ([master(weight) for weight in group] for group in groups)
         self.parameters = [*inner, *outer, *beside]
         self._all: list[torch.optim.Optimizer] = []
         if name == "muon":
@@ -87,6 +93,7 @@ class Optimizer:
         """Move the weights."""
         for optimizer in self._all:
             optimizer.step()
+        publish(self._weights)
 
     def state_dict(self) -> list[dict[str, Any]]:
         """Everything an exact continuation needs."""

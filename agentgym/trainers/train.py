@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import gymnasium as gym
 import torch
@@ -33,8 +33,9 @@ from agentgym.trainers.defaults import WORDS, kind_of
 from agentgym.trainers.imitation import imitate
 from agentgym.trainers.learner import Learner, Optimisation
 from agentgym.trainers.lora import check_lora, with_lora
-from agentgym.trainers.model import ModelPolicy, check_model, load
+from agentgym.trainers.model import ModelPolicy, check_model, load_to_learn
 from agentgym.trainers.parts import with_part
+from agentgym.trainers.precision import chosen, compute_in
 from agentgym.trainers.recorded import (
     as_text,
     change_options,
@@ -102,6 +103,7 @@ class Training:
         if config.admissible and not env.reset(seed=0)[1].get("admissible"):
             raise UsageError(f"admissible=true: {config.env} gives no info['admissible']; leave it out")
         resolved = config.model_dump() | {
+            "dtype": chosen(config.dtype, config.device),
             "parameters": get_recipe(config.recipe).resolve(**config.parameters),
             "threads": config.threads or torch.get_num_threads(),
             "algorithm": slots(algorithm),
@@ -283,7 +285,7 @@ class Training:
     def _restored(self) -> tuple[int, Learner, ModelPolicy]:
         """Everything as the newest checkpoint has it, and how many bytes of episodes it knows of."""
         update, path = self.folder.latest_checkpoint()
-        model, tokenizer, state = restore(path, self.config.device)
+        model, tokenizer, state = restore(path, self.config.device, self.precision)
         notes = changed_options(self.config, state["run"], update)
         self._check_unchanged()
         policy = self._policy(model, tokenizer)
@@ -335,7 +337,7 @@ class Training:
         """Show what the run does where the default depends on the model."""
         names = ["lr", "max_new_tokens", *(["warm_start_lr"] if self.config.warm_start else [])]
         kind = kind_of(self.config.model, lora=self.config.lora is not None)
-        self.progress(WORDS[kind], {name: getattr(self.config, name) for name in names})
+        self.progress(f"{WORDS[kind]} in {self.precision}", {name: getattr(self.config, name) for name in names})
 
     def _check_unchanged(self) -> None:
         env = environment(self.config, "train")()
@@ -388,12 +390,19 @@ class Training:
     def _model(self, demonstrations: Iterable[Episode]) -> tuple[Any, Any]:
         config = self.config
         if config.model != "tiny":
-            model, tokenizer = load(config.model, device=config.device)
+            model, tokenizer = load_to_learn(config.model, self.precision, config.device, lora=config.lora is not None)
         else:
             texts = [text for e in demonstrations for t in e.turns for text in (t.observation, t.action)]
             model, tokenizer = tiny(texts, seed=config.seed, **config.tiny.model_dump())
             model.to(config.device)
-        return (with_lora(model, config.lora, seed=config.seed) if config.lora else model), tokenizer
+        model = with_lora(model, config.lora, seed=config.seed) if config.lora else model
+        compute_in(model, self.precision)
+        return model, tokenizer
+
+    @property
+    def precision(self) -> Literal["bfloat16", "float32"]:
+        """What the model computes in."""
+        return chosen(self.config.dtype, self.config.device)
 
     def _policy(self, model: Any, tokenizer: Any) -> ModelPolicy:
         return ModelPolicy(

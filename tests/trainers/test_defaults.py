@@ -11,9 +11,11 @@ from small_runs import BASE, start
 from agentgym.store import RunFolder
 from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.defaults import DEFAULTS, MARK, kind_of
+from agentgym.trainers.precision import chosen
 
-RANDOM = {"lr": 3e-4, "warm_start_lr": 2e-3, "max_new_tokens": 32, "instructions": False}
-TRAINED = {"lr": 1e-6, "warm_start_lr": 1e-5, "max_new_tokens": 512, "instructions": True}
+RANDOM = {"lr": 3e-4, "warm_start_lr": 2e-3, "max_new_tokens": 32, "instructions": False, "dtype": "float32"}
+PRECISION = chosen("auto", "cpu")
+TRAINED = {"lr": 1e-6, "warm_start_lr": 1e-5, "max_new_tokens": 512, "instructions": True, "dtype": "auto"}
 ADAPTED = TRAINED | {"lr": 1e-5}
 
 
@@ -43,7 +45,13 @@ def test_a_pretrained_model_has_other_options_than_a_tiny_one(stranger):
 
 
 def test_what_is_given_wins_and_null_is_not_given(stranger):
-    given = {"lr": 0.5, "warm_start_lr": 0.25, "max_new_tokens": 7, "instructions": False}
+    given = {
+        "dtype": "bfloat16",
+        "lr": 0.5,
+        "warm_start_lr": 0.25,
+        "max_new_tokens": 7,
+        "instructions": False,
+    }
     for model in ("tiny", str(stranger)):
         assert options(model=model, **given) == given
         assert options(model=model, **dict.fromkeys(given)) == options(model=model)
@@ -70,9 +78,9 @@ def test_a_run_records_and_shows_what_it_does(stranger, tmp_path):
     small = {"updates": 1, "max_turns": 1, "groups": 1, "group_size": 2, "eval_episodes": 1, "max_context": 64}
     options = small | free | {"model": str(stranger), "warm_start": 2}
     training = start(tmp_path / "run", lambda stage, figures: told.append((stage, dict(figures))), **options)
-    assert told[0] == ("pre-trained model", {"lr": 1e-6, "max_new_tokens": 512, "warm_start_lr": 1e-5})
+    assert told[0] == ("pre-trained model in " + PRECISION, {"lr": 1e-6, "max_new_tokens": 512, "warm_start_lr": 1e-5})
     recorded = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())
-    assert {name: recorded[name] for name in TRAINED} == TRAINED
+    assert {name: recorded[name] for name in TRAINED} == TRAINED | {"dtype": PRECISION}
     assert training.config.lr == 1e-6
     episodes = list(RunFolder(tmp_path / "run").episodes())
     text = training._model([])[1].decode(episodes[0].contexts()[0])
@@ -83,5 +91,5 @@ def test_the_tiny_model_of_a_run_keeps_its_own(tmp_path):
     told = []
     free = dict.fromkeys(RANDOM)
     start(tmp_path / "run", lambda *event: told.append(event), **free, updates=0, warm_start=0)
-    assert told[0] == ("tiny model", {"lr": 3e-4, "max_new_tokens": 32})
+    assert told[0] == ("tiny model in float32", {"lr": 3e-4, "max_new_tokens": 32})
     assert BASE["lr"] == 1e-3  # what other tests ask for is not what is the default

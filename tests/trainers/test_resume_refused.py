@@ -100,7 +100,8 @@ def test_a_run_that_was_stopped_in_the_warm_start_begins_anew_and_says_so(run, t
         start(tmp_path / "broken", crash, updates=4)
     assert not (tmp_path / "broken" / "checkpoints").exists()
     assert resumed(tmp_path / "broken") == [
-        "it was stopped before its first checkpoint, nothing is recorded: it begins anew"
+        "it was stopped before its first checkpoint, nothing is recorded: it begins anew",
+        "tiny model in float32",
     ]
     assert products(tmp_path / "broken") == products(run)
 
