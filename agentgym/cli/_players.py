@@ -12,6 +12,7 @@ from agentgym.cli._arguments import parse_policy
 from agentgym.errors import MissingExtra, UsageError
 from agentgym.policy import PersonPolicy, Policy, check_playable
 from agentgym.prices import Prices
+from agentgym.trainers.defaults import newest_of
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -49,11 +50,13 @@ def player(
 
     Raises:
         UsageError: no such policy, one that cannot play by itself, or one that cannot play these environments.
+        StoreError: a run without a checkpoint.
     """
     if text.startswith(("http://", "https://")):
         return _served(text, sampling, endpoint)
     folder = Path(text.removeprefix("model:"))
     if (folder / "run.yaml").exists():
+        newest_of(str(folder))
         return _trained(folder, sampling)
     make = parse_policy(text)
     if make is PersonPolicy:

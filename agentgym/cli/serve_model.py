@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,14 +17,11 @@ def command(
 ) -> None:
     """Serve a model by vLLM's protocol, completions and chats, until interrupted (needs the extra 'serve')."""
     from agentgym.errors import MissingExtra
-    from agentgym.store import RunFolder
 
     try:
         from agentgym.trainers.model import load
         from agentgym.trainers.serving import Service, serve_model
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train") from error
-    folder = Path(model)
-    checkpoint = RunFolder(folder).latest_checkpoint()[1] if (folder / "run.yaml").exists() else model
-    weights, tokenizer = load(str(checkpoint), device=device)
+    weights, tokenizer = load(model, device=device)
     serve_model(Service(weights, tokenizer, name or model.rstrip("/"), slots=slots), host, port)

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from agentgym.errors import UsageError, nearest
-from agentgym.trainers.defaults import DEFAULTS, Precision, kind_of
+from agentgym.trainers.defaults import DEFAULTS, Precision, kind_of, newest_of
 
 
 class Tiny(BaseModel):
@@ -55,7 +55,7 @@ class TrainConfig(BaseModel):
     parameters: dict[str, Any] = Field(default={}, description="parameters of the recipe")
     replaced: dict[str, str] = Field(default={}, description="slots replaced by name: --with slot=part")
 
-    model: str = Field(default="tiny", description="a local folder, a hub name, or 'tiny'")
+    model: str = Field(default="tiny", description="a local folder, also a run's, a hub name, or 'tiny'")
     tiny: Tiny = Field(default=Tiny(), description="size of the tiny model: tiny.layers, tiny.hidden, tiny.heads ...")
     lora: PositiveInt | None = Field(
         default=None, description="train LoRA adapters of this rank instead of all weights"
@@ -157,9 +157,11 @@ class TrainConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _by_model(cls, values: Any) -> Any:
-        """What was left out, or given as null, gets the default for this kind of model."""
+        """A run is its newest checkpoint; what is left out, or null, gets the default for the kind of model."""
         if not isinstance(values, dict):
             return values
+        if isinstance(values.get("model"), str):
+            values = values | {"model": newest_of(values["model"])}
         kind = kind_of(str(values.get("model", "tiny")), lora=bool(values.get("lora")))
         return {n: by_model.of(kind) for n, by_model in DEFAULTS.items() if values.get(n) is None} | {
             n: value for n, value in values.items() if value is not None or n not in DEFAULTS

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from agentgym.errors import StoreError
 from agentgym.store import RunFolder
 
 #: In which numbers a model computes. auto: see :func:`agentgym.trainers.precision.chosen`.
@@ -51,18 +52,33 @@ WORDS: dict[Kind, str] = {
 }
 
 
+def newest_of(model: str) -> str:
+    """Of the folder of a run its newest checkpoint; any other name of a model as it is.
+
+    Raises:
+        StoreError: the run has no checkpoint.
+    """
+    if not (Path(model) / "run.yaml").is_file():
+        return model
+    run = RunFolder(model)
+    if not run.checkpoints():
+        raise StoreError(f"{model} has no checkpoint, so there is no model in it; give a run that has saved one")
+    return str(list(run.checkpoints().values())[-1])
+
+
 def kind_of(model: str, *, lora: bool = False) -> Kind:
     """What kind of model a name stands for. Reads small files of local folders only; a hub's models are pre-trained.
 
     Args:
         model: as for ``--model``; also the folder of a run, for its newest checkpoint.
         lora: whether adapters will be trained.
+
+    Raises:
+        StoreError: the folder of a run without a checkpoint.
     """
     if model == "tiny":
         return "tiny"
-    folder = Path(model)
-    if (folder / "run.yaml").is_file() and (checkpoints := RunFolder(folder).checkpoints()):
-        folder = list(checkpoints.values())[-1]
+    folder = Path(newest_of(model))
     adapters = (folder / "adapter_config.json").is_file()
     if _mentions(folder / "base" / "config.json" if adapters else folder / "config.json", MARK):
         return "tiny"

@@ -20,7 +20,7 @@ from agentgym.policy import Reply, Request
 from agentgym.records import Episode, Sample, StopReason, Usage
 from agentgym.trainers.chat import Chat
 from agentgym.trainers.contexts import Context, full_history
-from agentgym.trainers.defaults import Precision, kind_of
+from agentgym.trainers.defaults import Precision, kind_of, newest_of
 from agentgym.trainers.generation import Engine, Generation, common_prefix
 from agentgym.trainers.lora import base_of, load_adapters, without_bars
 from agentgym.trainers.memory import realign
@@ -51,14 +51,16 @@ def load(name: str, *, dtype: Precision = "auto", device: str = "cpu") -> tuple[
 
     Args:
         name: a local folder in Hugging Face format, one of LoRA adapters (which brings its model along), a hub name,
-            or a ``.gguf`` file, whose weights are dequantised.
+            a run's folder (its newest checkpoint), or a ``.gguf`` file, whose weights are dequantised.
         dtype: of the weights, but of adapters: these are float32. ``auto`` is bfloat16 for a pre-trained model on a
             device that computes it natively, else float32.
 
     Raises:
         UsageError: neither a model nor reachable by that name, or no such device.
+        StoreError: the folder of a run without a checkpoint.
         MissingExtra: a ``.gguf`` file, or adapters, without the package that reads them.
     """
+    name = newest_of(name)
     check_model(name, device)
     without_bars()
     precision = "float32" if dtype == "auto" and kind_of(name) == "tiny" else chosen(dtype, device)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from agentgym.cli import main
-from agentgym.store import read_episodes
+from agentgym.store import RunFolder, read_episodes
 
 HOUSE = "agentgym/Household-v0"
 
@@ -206,6 +206,10 @@ def test_a_policy_that_cannot_play_is_refused_before_any_episode(
     arguments = ("--policy", "expert", "--policy", "expert:0.5", "--policy", "random", "--episodes", "3")
     assert run(toy, *arguments) == 0  # tools are called with arguments that fit their schemas
     capsys.readouterr()
+    RunFolder.create(tmp_path / "empty", {"env": "x"})
+    assert run(toy, "--policy", "expert", "--policy", str(tmp_path / "empty")) == 2
+    refused = capsys.readouterr()
+    assert (refused.out, "empty has no checkpoint" in refused.err) == ("", True)
     alone = toy.replace("Toy-v0", "Alone-v0")
     told = "agentgym: toy/Alone-v0 has no expert, or one without an action for any of 8 tasks; "
     assert run(alone, "--policy", "random", "--policy", "expert", "--out", str(tmp_path / "out")) == 2

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from small_runs import BASE, start
 
+from agentgym.errors import StoreError
 from agentgym.store import RunFolder
 from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.defaults import DEFAULTS, MARK, kind_of
+from agentgym.trainers.defaults import DEFAULTS, MARK, kind_of, newest_of
+from agentgym.trainers.model import load
 from agentgym.trainers.precision import chosen
 
 RANDOM = {"lr": 3e-4, "warm_start_lr": 2e-3, "max_new_tokens": 32, "instructions": False, "dtype": "float32"}
@@ -93,3 +97,22 @@ def test_the_tiny_model_of_a_run_keeps_its_own(tmp_path):
     start(tmp_path / "run", lambda *event: told.append(event), **free, updates=0, warm_start=0)
     assert told[0] == ("tiny model in float32", {"lr": 3e-4, "max_new_tokens": 32})
     assert BASE["lr"] == 1e-3  # what other tests ask for is not what is the default
+
+
+def test_a_run_is_the_model_that_it_saved_last(tmp_path):
+    first = start(tmp_path / "first", updates=1, checkpoint_every=1).folder
+    newest = str(first.latest_checkpoint()[1])
+    second = start(tmp_path / "second", updates=0, model=str(first.path), warm_start=0)
+    assert second.config.model == newest == newest_of(str(first.path))
+    assert yaml.safe_load((second.folder.path / "run.yaml").read_text())["model"] == newest
+    name = "model.safetensors"
+    assert (second.folder.latest_checkpoint()[1] / name).read_bytes() == (Path(newest) / name).read_bytes()
+    weights = load(newest)[0].state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in load(str(first.path))[0].state_dict().items())
+
+
+@pytest.mark.parametrize("use", [lambda run: TrainConfig(env="x", model=run), load, newest_of, kind_of])
+def test_a_run_that_has_saved_nothing_is_no_model(use, tmp_path):
+    RunFolder.create(tmp_path / "run", {"env": "x"})
+    with pytest.raises(StoreError, match=r"run has no checkpoint, so there is no model in it"):
+        use(str(tmp_path / "run"))
