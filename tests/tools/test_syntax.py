@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from typing import Any
+from enum import StrEnum
+from typing import Any, Literal
 
 import pytest
 from hypothesis import example, given
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 from agentgym.errors import UnknownName, UsageError
 from agentgym.records import ToolCall
 from agentgym.tools.syntax import make_syntax, syntaxes
-from agentgym.tools.syntax.base import BOTH, Call, Parsed, Syntax, visible
-from agentgym.tools.tool import tool
+from agentgym.tools.syntax.base import BOTH, Call, Parsed, Syntax, one_line, visible
+from agentgym.tools.tool import Tool, tool
 
 
 @tool
@@ -154,6 +155,42 @@ def test_thinking_is_not_read(syntax: Syntax) -> None:
 
 def test_silence_says_nothing(syntax: Syntax) -> None:
     assert syntax.parse("") == syntax.parse(" \n") == syntax.parse("<think>hm</think>") == Parsed()
+
+
+class Colour(StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (str, "string"),
+        (Literal["tea", 3, None], '"tea" | 3 | null'),
+        (Literal["é"], '"é"'),
+        (Colour, '"red" | "blue"'),
+        (Colour | int | None, '"red" | "blue" | integer | null'),
+        (list[int] | None, "array | null"),
+        (Any, "any"),
+    ],
+)
+def test_a_parameter_is_described_by_its_type_or_its_values(kind: Any, said: str) -> None:
+    def buy(item: Any) -> str:
+        """Buy.
+
+        Args:
+            item: what.
+        """
+        return str(item)
+
+    buy.__annotations__["item"] = kind
+    assert one_line(tool(buy)) == f"buy: Buy.\n  item ({said}): what."
+
+
+def test_a_schema_that_goes_around_in_circles_is_described() -> None:
+    circle = {"a": {"anyOf": [{"$ref": "#/$defs/a"}, {"type": ["string", "null"]}]}}
+    schema = {"type": "object", "required": ["x"], "properties": {"x": {"$ref": "#/$defs/a"}}, "$defs": circle}
+    assert one_line(Tool("t", "T.", schema, dict, print)).startswith("t: T.\n  x (any | string | null")
 
 
 def test_describes_every_tool_and_the_answer(syntax: Syntax) -> None:

@@ -281,10 +281,22 @@ def one_line(tool: Tool) -> str:
     required = tool.parameters.get("required", ())
     lines = [f"{tool.name}: {tool.description}"]
     for name, entry in tool.parameters.get("properties", {}).items():
-        kind = entry.get("type", "any")
+        kind = _kind(entry, tool.parameters.get("$defs", {}))
         optional = "" if name in required else f", default {json.dumps(entry.get('default'), ensure_ascii=False)}"
         lines.append(f"  {name} ({kind}{optional}): {entry.get('description', '')}".rstrip(": "))
     return "\n".join(lines)
+
+
+def _kind(entry: Mapping[str, Any], defined: Mapping[str, Any], depth: int = 0) -> str:
+    """The type of a parameter, or the values to choose from; a schema that goes around in circles is not followed."""
+    entry = defined.get(str(entry.get("$ref", "")).removeprefix("#/$defs/"), entry)
+    if "const" in entry or "enum" in entry:
+        values = entry.get("enum", [entry.get("const")])
+        return " | ".join(json.dumps(value, ensure_ascii=False) for value in values)
+    if (options := entry.get("anyOf") or entry.get("oneOf")) and depth < 3:
+        return " | ".join(dict.fromkeys(_kind(option, defined, depth + 1) for option in options))
+    kind = entry.get("type", "any")
+    return " | ".join(kind) if isinstance(kind, list) else str(kind)
 
 
 def _no_constant(name: str) -> float:
