@@ -573,3 +573,10 @@ def test_a_page_is_shown_from_its_top(directory):
     act(directory, "go:person:Karl")
     directory.back()
     assert "[go:person:Ada] link Ada" in screen(directory)
+
+
+def test_a_state_is_the_same_whether_it_was_looked_at_or_not(directory):
+    directory.scroll("down")
+    seen = directory.copy()
+    screen(seen)
+    assert directory.code() == seen.code()

@@ -169,6 +169,7 @@ class World:
 
     def code(self) -> str:
         """Digest of the task and of all that decides what happens next."""
+        self.render()  # puts the list's position right
         facts = {name: state.facts() for name, state in self.states.items()}
         content = orjson.dumps((self.task.task_id, self.here, self.tabs, facts), option=orjson.OPT_SORT_KEYS)
         return hashlib.blake2b(content, digest_size=8).hexdigest()
