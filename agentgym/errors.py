@@ -45,11 +45,15 @@ class UnknownName(UsageError, LookupError):
         super().__init__(f"unknown {kind} {name!r}{nearest(name, self.known)}")
 
 
+#: What pip calls this package; the name ``agentgym`` belongs to another project there.
+DISTRIBUTION = "agentgym-turns"
+
+
 class MissingExtra(AgentGymError, ImportError):
     """An optional dependency that is needed now and is not installed."""
 
     def __init__(self, module: str, extra: str) -> None:
-        super().__init__(f"{module!r} is not installed; run: pip install 'agentgym[{extra}]'")
+        super().__init__(f"{module!r} is not installed; run: pip install '{DISTRIBUTION}[{extra}]'")
 
 
 class ContractError(AgentGymError, RuntimeError):

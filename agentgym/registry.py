@@ -20,7 +20,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from agentgym.env import Journal
-from agentgym.errors import AgentGymError, UnknownName, UsageError
+from agentgym.errors import DISTRIBUTION, AgentGymError, UnknownName, UsageError
 
 GROUP = "agentgym.envs"
 _loaded = False
@@ -29,9 +29,9 @@ _loaded = False
 def register_builtin() -> None:
     """Register the environments that come with agentgym; ``import agentgym`` does this."""
     try:
-        _register(e for e in distribution("agentgym").entry_points if e.group == GROUP)
-    except PackageNotFoundError:  # used from a source tree without being installed
-        return
+        _register(e for e in distribution(DISTRIBUTION).entry_points if e.group == GROUP)
+    except PackageNotFoundError:  # installed under another name, e.g. by a fork, or not at all
+        register_plugins()
 
 
 def register_plugins() -> None:

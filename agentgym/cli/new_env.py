@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from agentgym.errors import UsageError
+from agentgym.errors import DISTRIBUTION, UsageError
 
 _FOLDER = Path(__file__).parent / "_new_env"
 _FILES = {
@@ -41,7 +41,7 @@ def command(
         file = target / path.format(package=package)
         file.parent.mkdir(parents=True, exist_ok=True)
         text = Template((_FOLDER / source).read_text(encoding="utf-8"))
-        filled = text.substitute(name=name, package=package, cls=cls, id=env_id, game=game)
+        filled = text.substitute(name=name, package=package, cls=cls, id=env_id, game=game, distribution=DISTRIBUTION)
         file.write_text(filled, encoding="utf-8")
     print(f"made {env_id} in {target}\n\nnext:")
     print(f"  pip install -e '{target}[test]'\n  pytest {target}\n  agentgym play {env_id}")

@@ -3,11 +3,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from agentgym.cli import main
+from agentgym.errors import DISTRIBUTION
 
 
 def run(*arguments: str) -> int:
@@ -40,6 +42,9 @@ def test_a_new_package_installs_passes_its_test_and_is_usable_by_name(
     said = capsys.readouterr().out
     assert f"made little-world/LittleWorld-v0 in {target}" in said
     assert f"pip install -e '{target}[test]'" in said
+    project = tomllib.loads((target / "pyproject.toml").read_text())["project"]
+    assert project["dependencies"] == [DISTRIBUTION]
+    assert f"pypi.org/project/{DISTRIBUTION}/" in (target / "README.md").read_text()
     pip = ("-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
     python(tmp_path, installed, *pip, "--target", str(installed), str(target))
     assert (installed / "little_world" / "__init__.py").exists()

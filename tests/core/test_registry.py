@@ -47,6 +47,19 @@ def test_built_in_environments_are_known_to_gymnasium() -> None:
     assert isinstance(gym.make("agentgym:agentgym/Household-v0").unwrapped, TextEnv)
 
 
+def test_built_in_environments_are_known_under_another_name_of_the_distribution(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "DISTRIBUTION", "some-fork-of-it")
+    monkeypatch.setattr(registry, "_loaded", False)
+    spec = gym.registry.pop("agentgym/Household-v0")
+    try:
+        registry.register_builtin()
+        assert "agentgym/Household-v0" in gym.registry
+    finally:
+        gym.registry["agentgym/Household-v0"] = spec
+
+
 def test_make_gives_a_journal_and_passes_arguments_on() -> None:
     env = agentgym.make("agentgym/Household-v0", split="test")
     assert isinstance(env, Journal)

@@ -432,7 +432,7 @@ def test_an_evaluated_answer_cannot_act(tmp_path: Path) -> None:
 
 def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'agentgym\[reasoning\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install 'agentgym-turns\[reasoning\]'"):
         CodeEnv(tasks="reasoning-gym:chain_sum")
 
 

@@ -273,5 +273,7 @@ def test_what_is_missing_is_named(
     monkeypatch: pytest.MonkeyPatch, module: str, extra: str, use: Callable[[], object]
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtra, match=rf"'{module}' is not installed; run: pip install 'agentgym\[{extra}\]'"):
+    with pytest.raises(
+        MissingExtra, match=rf"'{module}' is not installed; run: pip install 'agentgym-turns\[{extra}\]'"
+    ):
         use()

@@ -110,5 +110,5 @@ def test_a_gguf_file_that_is_not_there_or_cannot_be_read_is_refused(tmp_path, mo
         load(str(path))
     assert "\n" not in str(caught.value)
     monkeypatch.setattr("agentgym.trainers.model.find_spec", lambda _: None)
-    with pytest.raises(MissingExtra, match=r"'gguf' is not installed; run: pip install 'agentgym\[gguf\]'"):
+    with pytest.raises(MissingExtra, match=r"'gguf' is not installed; run: pip install 'agentgym-turns\[gguf\]'"):
         load(str(path))
