@@ -10,8 +10,10 @@ All episodes share that server and its state. ``mcp_tools(..., per_episode=True)
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, overload
@@ -19,7 +21,7 @@ from typing import Any, Self, overload
 from agentgym.env import digest
 from agentgym.errors import AgentGymError, ForkError, ToolError, UnknownName, UsageError, WorldFault
 from agentgym.tools.loop import background
-from agentgym.tools.mcp_connection import Connection
+from agentgym.tools.mcp_connection import Connection, ServerGone
 from agentgym.tools.plain import shorten
 from agentgym.tools.tool import MAX_CHARACTERS, Tool
 
@@ -31,11 +33,14 @@ class McpTools(Sequence[Tool]):
     """The tools of an MCP server; made by :func:`mcp_tools`. A context manager that ends the connections.
 
     A connection lives in a task of the background loop, so that any thread may call the tools. All episodes share one,
-    and whatever state the server keeps, unless each has its own. When the server is gone, each call comes back with an
-    error that says so.
+    and whatever state the server keeps, unless each has its own.
+
+    A server that ends is started, or connected to, again. What made it end decides whose fault that was: where the same
+    calls end the new one too, the agent is told that its call did; otherwise it is the world's fault
+    (:class:`~agentgym.errors.WorldFault`), and the episode is played once more.
     """
 
-    def __init__(self, owner: Connection | _Server, tools: Sequence[Tool]) -> None:
+    def __init__(self, owner: _Server, tools: Sequence[Tool]) -> None:
         self._owner, self._tools = owner, tuple(tools)
 
     @overload
@@ -94,7 +99,7 @@ def mcp_tools(
             tool that it does not have.
     """
     origin = _Server(server, env, headers)
-    connection = origin.connect()
+    connection = origin.shared()
     try:
         known = [t.name for t in connection.listed]
         for name in only or ():
@@ -103,21 +108,20 @@ def mcp_tools(
         options: dict[str, Any] = {"timeout": timeout, "price": price, "parallel": parallel}
         options |= {"max_characters": max_characters, "session": origin.session if per_episode else None}
         tools = [
-            replace(_tool(connection, t, prefix, per_episode), **options)
+            replace(_tool(origin, connection.name, t, prefix, per_episode), **options)
             for t in connection.listed
             if only is None or t.name in only
         ]
     except AgentGymError:
-        connection.close()
+        origin.close()
         raise
-    if not per_episode:
-        return McpTools(connection, tools)
-    connection.close()
+    if per_episode:
+        connection.close()
     return McpTools(origin, tools)
 
 
 class _Server:
-    """How a server is reached, and the sessions of the episodes that have one of their own."""
+    """How a server is reached: the connection that episodes share, or the sessions of those that have their own."""
 
     def __init__(
         self, server: str | Sequence[str], env: Mapping[str, str] | None, headers: Mapping[str, str] | None
@@ -125,10 +129,64 @@ class _Server:
         self._where = server, env, headers
         self._sessions: set[_Session] = set()  # that are open; also those that nobody holds any more
         self._closed = False
+        self._connecting = threading.Lock()
+        self._shared: Connection | None = None
 
     def connect(self) -> Connection:
-        """A connection, which starts a local server."""
-        return Connection(*self._where)
+        """A further connection, which starts a local server.
+
+        Raises:
+            WorldFault: the server, which could be reached before, cannot be reached or started now.
+        """
+        try:
+            return Connection(*self._where)
+        except UsageError as error:
+            raise WorldFault(str(error)) from error
+
+    def shared(self) -> Connection:
+        """The connection that episodes share; a new one where the server has ended.
+
+        Raises:
+            UsageError: the server cannot be reached or started at all.
+            WorldFault: it could be before.
+        """
+        with self._connecting:
+            if self._shared is None:
+                self._shared = Connection(*self._where)
+            elif self._shared.gone and not self._closed:
+                self._shared.close()
+                self._shared = self.connect()
+            return self._shared
+
+    async def call(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """Call a tool over the connection that episodes share.
+
+        Raises:
+            ToolError: it failed, or it ends the server whenever it is called.
+            WorldFault: the server ended otherwise; it was started again.
+        """
+        connection = self._shared
+        if connection is None or connection.gone:
+            connection = await asyncio.to_thread(self.shared)
+        try:
+            return await connection.call(name, arguments)
+        except ServerGone as error:
+            if await self.ended_by([_Call(name, dict(arguments))]):
+                raise _ended_by(error, name) from error
+            raise
+
+    async def ended_by(self, calls: Sequence[_Call]) -> bool:
+        """Whether these calls end a server that nobody else uses."""
+        suspect = await asyncio.to_thread(self.connect)
+        try:
+            for call in calls:
+                with contextlib.suppress(ToolError):
+                    await suspect.call(call.name, call.arguments)
+        except ServerGone:
+            return True
+        finally:
+            await asyncio.to_thread(suspect.close)
+        return False
 
     def session(self) -> _Session:
         """A connection for one episode.
@@ -138,16 +196,15 @@ class _Server:
         """
         if self._closed:
             raise ToolError("the connections to the MCP server were closed")
-        try:
-            session = _Session(self)
-        except UsageError as error:
-            raise WorldFault(str(error)) from error
+        session = _Session(self)
         self._sessions.add(session)
         return session
 
     def close(self) -> None:
         """End the connections of all episodes."""
         self._closed = True
+        if self._shared is not None:
+            self._shared.close()
         for session in tuple(self._sessions):
             session.close()
 
@@ -181,8 +238,20 @@ class _Session:
         except ToolError as error:
             noted.outcome = _brief(f"error: {error}")
             raise
+        except ServerGone as error:
+            if await self._ends_another():
+                raise _ended_by(error, name) from error
+            raise
         noted.outcome = _brief(result)
         return result
+
+    async def _ends_another(self) -> bool:
+        """Whether the calls so far end a new server too; the session goes on with an empty one."""
+        calls, self._calls = self._calls, []
+        ended = await self._server.ended_by(calls)
+        await asyncio.to_thread(self._connection.close)
+        self._connection = await asyncio.to_thread(self._server.connect)
+        return ended
 
     def fork(self) -> _Session:
         """A session with a server of its own in which all calls were made again.
@@ -219,16 +288,20 @@ def _brief(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:100]}... ({len(text)} characters, {digest(text)})"
 
 
-def _tool(connection: Connection, listed: Any, prefix: str, per_episode: bool) -> Tool:
+def _ended_by(error: ServerGone, name: str) -> ToolError:
+    return ToolError(f"{error}: calling {name!r} like this ends it; it was started again, empty")
+
+
+def _tool(server: _Server, owner: str, listed: Any, prefix: str, per_episode: bool) -> Tool:
     name = prefix + re.sub(r"[^A-Za-z0-9_-]", "_", listed.name)
 
     async def shared(**arguments: Any) -> str:
-        return await connection.call(listed.name, arguments)
+        return await server.call(listed.name, arguments)
 
     async def own(session: _Session, /, **arguments: Any) -> str:
         return await session.call(listed.name, arguments)
 
-    check = _checker(listed.input_schema, f"{connection.name}, tool {listed.name!r}")
+    check = _checker(listed.input_schema, f"{owner}, tool {listed.name!r}")
     return Tool(
         name,
         listed.description or listed.title or listed.name,

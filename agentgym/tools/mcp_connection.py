@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from typing import IO, Any
 
-from agentgym.errors import MissingExtra, ToolError, UsageError
+from agentgym.errors import MissingExtra, ToolError, UsageError, WorldFault
 from agentgym.tools.loop import background
 from agentgym.tools.plain import shorten
 
@@ -23,6 +23,10 @@ _MAX_PAGES = 100  # of a server's list of tools
 _MakeTransport = Callable[[AsyncExitStack, IO[str]], Any]
 
 
+class ServerGone(WorldFault):
+    """The server ended before a call or during it."""
+
+
 class Connection:
     """A client that lives in one task of the background loop, as the SDK's task groups demand.
 
@@ -31,6 +35,7 @@ class Connection:
 
     Attributes:
         listed: the server's tools, as it describes them.
+        gone: whether a call found that the server has ended.
 
     Raises:
         MissingExtra: the SDK is not installed.
@@ -42,7 +47,7 @@ class Connection:
     ) -> None:
         transport = _transport(server, env, headers)
         self.name = "MCP server"
-        self.closed = False
+        self.closed = self.gone = False
         self._log: IO[str] = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed with the connection)
         self._ready: Future[tuple[Any, list[Any]]] = Future()
         self._stop = asyncio.Event()
@@ -73,19 +78,28 @@ class Connection:
             self._ready.set_exception(error)
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> str:
-        """Call a tool of the server."""
+        """Call a tool of the server.
+
+        Raises:
+            ToolError: the server says that it failed, or the connection was closed from this side.
+            ServerGone: the server has ended.
+        """
         from mcp import MCPError
         from mcp.types import CONNECTION_CLOSED
 
         if self.closed:
             raise ToolError(f"the connection to the {self.name} was closed")
-        if self._task.done():
-            raise ToolError(f"the {self.name} is gone")
+        if self._task.done() or self.gone:
+            self.gone = True
+            raise ServerGone(f"the {self.name} is gone")
         try:
             result = await self.client.call_tool(name, dict(arguments))
         except MCPError as error:
+            if error.code == CONNECTION_CLOSED and self.closed:
+                raise ToolError(f"the connection to the {self.name} was closed") from error
             if error.code == CONNECTION_CLOSED:
-                raise ToolError(f"the {self.name} is gone") from error
+                self.gone = True
+                raise ServerGone(f"the {self.name} is gone") from error
             raise ToolError(f"the {self.name} refused: {shorten(error.message, 500)}") from error
         text = _text(result)
         if result.is_error:

@@ -22,6 +22,8 @@ def call(name: str, text: str) -> dict[str, Any]:
         return {"content": [{"type": "text", "text": "nothing to write down"}], "isError": True}
     if text == "long":
         return {"content": [{"type": "text", "text": f"{'x' * 300_000}{os.getpid()}{'x' * 300_000}"}]}
+    if text == "bomb" or "time bomb" in notes:
+        os._exit(3)
     notes.append(str(time.monotonic_ns()) if text == "time" else text)
     return {"content": [{"type": "text", "text": ",".join(notes)}]}
 

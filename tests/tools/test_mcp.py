@@ -26,14 +26,14 @@ COMMAND = [sys.executable, SERVER]
 
 
 @pytest.fixture(scope="module")
-def http() -> Iterator[Callable[[], tuple[str, subprocess.Popen[bytes]]]]:
+def http() -> Iterator[Callable[..., tuple[str, subprocess.Popen[bytes]]]]:
     """Starts HTTP servers: URL and process."""
     started = []
 
-    def start() -> tuple[str, subprocess.Popen[bytes]]:
+    def start(port: int | None = None) -> tuple[str, subprocess.Popen[bytes]]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+            port = port or free.getsockname()[1]
         process = subprocess.Popen([*COMMAND, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         started.append(process)
         while True:
@@ -130,21 +130,17 @@ def test_a_slow_call_is_given_up_and_the_next_one_works() -> None:
         assert box.call("add", {"a": 1}).result == "2"
 
 
-def test_a_dead_local_server_is_told() -> None:
-    with mcp_tools(COMMAND) as tools:
-        box = Toolbox(tools)
-        assert box.call("die", {}).error == "the MCP server 'Sums' is gone"
-        assert box.call("add", {"a": 1}).error == "the MCP server 'Sums' is gone"
-
-
-def test_a_dead_http_server_is_told(http: Callable[[], tuple[str, subprocess.Popen[bytes]]]) -> None:
+def test_a_dead_http_server_is_the_worlds_fault(http: Callable[..., tuple[str, subprocess.Popen[bytes]]]) -> None:
     url, process = http()
     with mcp_tools(url) as tools:
         box = Toolbox(tools)
         process.send_signal(signal.SIGKILL)
         process.wait()
         for _ in range(2):
-            assert box.call("add", {"a": 1}).error == "the MCP server 'Sums' is gone"
+            with pytest.raises(WorldFault, match=r"^cannot connect to the MCP server 'http"):
+                box.call("add", {"a": 1})
+        http(int(url.split(":")[2].partition("/")[0]))
+        assert box.call("add", {"a": 1}).result == "2"
 
 
 def test_a_hanging_server_is_given_up(http: Callable[[], tuple[str, subprocess.Popen[bytes]]]) -> None:
@@ -198,8 +194,6 @@ def test_a_schema_never_fetches_and_never_breaks_a_call() -> None:
     assert "Unresolvable" in error
 
 
-# --- a server per episode -----------------------------------------------------------------------------------------
-
 NOTES = [sys.executable, str(Path(__file__).with_name("notes_server.py"))]
 
 
@@ -217,6 +211,34 @@ def runs(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+# --- a server that ends ---------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_ends_the_server_is_told_and_the_server_started_again() -> None:
+    with mcp_tools(NOTES) as tools:
+        box = Toolbox(tools)
+        first = process(box)
+        for _ in range(2):
+            (told,) = note(box, "bomb")
+            assert (
+                told == "the MCP server 'Notes' is gone: calling 'note' like this ends it; it was started again, empty"
+            )
+            assert note(box, "a") == ["a"]
+        assert process(box) != first
+
+
+def test_a_server_that_died_by_itself_is_the_worlds_fault_and_started_again() -> None:
+    with mcp_tools(NOTES) as tools:
+        box = Toolbox(tools)
+        os.kill(process(box), signal.SIGKILL)
+        with pytest.raises(WorldFault, match=r"^the MCP server 'Notes' is gone$"):
+            note(box, "a")
+        assert note(box, "b") == ["b"]
+
+
+# --- a server per episode -----------------------------------------------------------------------------------------
 
 
 def test_episodes_share_a_server_unless_each_has_its_own() -> None:
@@ -283,6 +305,31 @@ def test_a_server_that_starts_no_more_is_the_worlds_fault(tmp_path: Path) -> Non
         script.unlink()
         with pytest.raises(WorldFault, match="cannot connect to the MCP server"):
             note(box.open(), "a")
+
+
+def test_a_call_that_ends_the_episodes_server_is_told() -> None:
+    with mcp_tools(NOTES, per_episode=True) as tools:
+        box, other = Toolbox(tools).open(), Toolbox(tools).open()
+        note(other, "x")
+        note(box, "a")
+        (told,) = note(box, "bomb")
+        assert told.startswith("the MCP server 'Notes' is gone: calling 'note' like this ends it")
+        assert note(box, "c") == ["c"]  # without its state
+        (told,) = note(box, "time bomb")  # after the next call
+        assert told == "c,time bomb"
+        (told,) = note(box, "d")
+        assert told.startswith("the MCP server 'Notes' is gone: calling")
+        assert note(other, "y") == ["x,y"]
+
+
+def test_an_episodes_server_that_died_by_itself_is_the_worlds_fault() -> None:
+    with mcp_tools(NOTES, per_episode=True) as tools:
+        box = Toolbox(tools).open()
+        note(box, "a")
+        os.kill(process(box), signal.SIGKILL)
+        with pytest.raises(WorldFault, match=r"^the MCP server 'Notes' is gone$"):
+            note(box, "b")
+        assert note(box, "c") == ["c"]
 
 
 def test_a_late_call_costs_the_episode_its_server() -> None:
