@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agentgym import draws
 from agentgym.draws import Dice
 from agentgym.envs.gui import GUIEnv, tasks
-from agentgym.envs.gui.apps import wiki
+from agentgym.envs.gui.apps import mail, wiki
 from agentgym.envs.gui.apps.forms import FORMS
 from agentgym.envs.gui.commands import Command, parse
 from agentgym.envs.gui.driver import CLOSED, NOTHING
@@ -124,6 +124,21 @@ def test_unseen_has_templates_and_longer_flows_that_no_other_split_has():
                     longest[split_for(kind)], len(task.apps) * tasks.expert_steps(World(task))
                 )
     assert longest["unseen"] > longest["train"]
+
+
+@every_template
+def test_it_can_always_be_made_and_is_never_done_already(kind):
+    for number in range(60):
+        task = tasks.made(kind, split_for(kind), 1000 + number)
+        world = World(task)
+        assert not world.solved("")
+        assert 2 <= tasks.expert_steps(world) <= 25 or task.answer
+
+
+def test_an_inbox_is_never_empty():
+    for number in range(400):
+        listed = mail.messages(Dice(f"mail {number}"), 3, [mail.Message("Ada", "keys", "", "Bin")])
+        assert any(m.folder == "Inbox" for m in listed)
 
 
 @every_template

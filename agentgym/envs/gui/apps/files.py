@@ -345,8 +345,9 @@ def ask(dice: Dice, look: Look) -> Task:
 @template("files", unseen=True)
 def tidy(dice: Dice, look: Look) -> Task:
     """Files of one kind are moved, files of another deleted."""
-    app, here, names = _begin(dice, look, 6, 8)
-    keep, drop = dice.sample(sorted({n.rpartition(".")[2] for n in names}), 2) if _mixed(names) else ("pdf", "tmp")
+    drawn = (_begin(dice, look, 6, 8) for _ in range(1000))
+    app, here, names = next(found for found in drawn if len(_kinds(found[2])) > 1)
+    keep, drop = dice.sample(_kinds(names), 2)
     target = dice.choice([f for f in app.folders if f != here])
     moving = [n for n in names if n.endswith(f".{keep}")]
     dropped = [n for n in names if n.endswith(f".{drop}")]
@@ -360,5 +361,5 @@ def tidy(dice: Dice, look: Look) -> Task:
     )
 
 
-def _mixed(names: Sequence[str]) -> bool:
-    return len({n.rpartition(".")[2] for n in names}) > 1
+def _kinds(names: Sequence[str]) -> list[str]:
+    return sorted({name.rpartition(".")[2] for name in names})

@@ -225,13 +225,17 @@ class Mail(App):
 
 
 def messages(dice: Dice, count: int, special: Sequence[Message] = ()) -> list[Message]:
-    """So many mails in random order; the special ones, which nobody else's are like in sender or subject, are in it."""
+    """So many mails in random order, the special ones among them; of the others, at least one is in the inbox.
+
+    Senders and subjects of the others differ from each other's and from those of the special ones.
+    """
     taken = {m.sender for m in special}, {m.subject for m in special}
     senders = dice.sample([n for n in NAMES if n not in taken[0]], count - len(special))
     topics = dice.sample([t for t in TOPICS if t not in taken[1]], count - len(special))
+    places = ["Inbox", *(dice.choice(FOLDERS[:1] * 7 + FOLDERS[1:]) for _ in senders[1:])]
     others = [
-        Message(who, what, dice.choice(LINES), dice.choice(FOLDERS[:1] * 7 + FOLDERS[1:]), bool(dice.below(2)))
-        for who, what in zip(senders, topics, strict=True)
+        Message(who, what, dice.choice(LINES), where, bool(dice.below(2)))
+        for who, what, where in zip(senders, topics, places, strict=True)
     ]
     return dice.shuffled([*others, *special])
 
