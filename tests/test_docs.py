@@ -172,7 +172,7 @@ def test_commands_in_examples_exist(path: Path, tables: ModuleType) -> None:
     text = path.read_text(encoding="utf-8")
     inline = re.findall(r"`(agentgym [^`]+)`", text)
     lines = [line.strip() for block in blocks(text, "bash") for line in block.splitlines()]
-    named = {line.split()[1] for line in [*inline, *lines] if line.startswith("agentgym ")}
+    named = {line.split()[1] for line in [*inline, *lines] if re.match(r"agentgym \w", line)}
     assert named <= set(re.findall(r"`agentgym ([\w-]+)`", tables.commands()))
     targets = set(re.findall(r"^([a-z-]+):", page("Makefile"), re.MULTILINE))
     made = re.findall(r"(?:^|`)make ([a-z -]+)", text, re.MULTILINE)
