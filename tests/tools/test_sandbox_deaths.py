@@ -54,7 +54,9 @@ def test_code_that_ends_what_watches_it_has_failed(unprotected: CageSandbox, cod
     assert passed(unprotected, "print(input())", [["a", "a"]]) == 1
 
 
-def test_code_that_ends_the_sandbox_takes_nobody_with_it(unprotected: CageSandbox) -> None:
+def test_code_that_ends_the_sandbox_takes_nobody_with_it(
+    unprotected: CageSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waiting, working = unprotected.session(seed=3), unprotected.session()
     drawn = waiting.run("import random\nx = random.random()\nx").value
     working.run("y = [1]")
@@ -65,6 +67,7 @@ def test_code_that_ends_the_sandbox_takes_nobody_with_it(unprotected: CageSandbo
     assert unprotected.session().run(SUPERVISOR).error == ENDED
     thread.join(60)
     assert found[0].value == working.run("y").value == "[1, 2]"
+    monkeypatch.setattr(unprotected, "alone", lambda: pytest.fail("nothing of this session ran when the sandbox died"))
     assert waiting.run("x").value == drawn
 
 
