@@ -33,6 +33,7 @@
                   tree.py           equal prefixes are computed once
                   scoring.py        the tree through a model
                   attention.py      what a layer sees in a tree, and on kept keys and values
+                  admission.py      whether a model samples and scores as it computes
                   beliefs.py        how much the policy believes the accepted answers
                   optim.py          AdamW and Muon; memory.py: where their tensors lie
                   precision.py      bfloat16 for what is computed, float32 for what is learned

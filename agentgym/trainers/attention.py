@@ -205,6 +205,21 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model()
 
 
+def longest_context(model: Any) -> int:
+    """How many tokens a model can see, as far as it computes a context in the same way whatever its length.
+
+    LongRoPE turns all positions by other angles as soon as one context in the batch is longer than those of the first
+    training; then kept keys, and rows of a tree, would fit no forward pass of their own.
+    """
+    config = model.config.get_text_config()
+    limits = [int(getattr(config, "max_position_embeddings", None) or 1 << 20)]
+    ropes = getattr(config, "rope_parameters", None) or {}
+    for rope in (ropes, *ropes.values()):
+        if isinstance(rope, dict) and rope.get("rope_type") == "longrope":
+            limits.append(int(rope.get("original_max_position_embeddings") or limits[0]))
+    return min(limits)
+
+
 # What each layer sees -------------------------------------------------------------------------------------------------
 
 
@@ -240,7 +255,7 @@ def _surveyed(
     masked = 0
     if attention_mask is not None and attention_mask.dtype == torch.int64:  # else the model made it by itself
         masked = int(attention_mask.flatten()[0])
-    seen: list[tuple[str, int, int]] = options["survey"]
+    seen: list[tuple[str, int, int]] = options.get("survey", [])  # a model may keep its options to itself
     layer = f"layer {getattr(module, 'layer_idx', len(seen))}"
     seen.append((layer, int(options.get("sliding_window") or 0), masked))
     rows, heads, tokens, _ = query.shape

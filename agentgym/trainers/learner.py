@@ -103,7 +103,7 @@ class Learner:
             self.beliefs is not None and self.beliefs.belief.by == "reference"
         )
         self.scorer = Scorer(model)
-        self.reference = Scorer(copy.deepcopy(model).requires_grad_(False)) if frozen else None
+        self.reference = Scorer(copy.deepcopy(model).requires_grad_(False), probe=False) if frozen else None
         self.dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
         self.values = _ValueHead(model, self.dtype) if algorithm.critic is not None else None
         head = list(self.values.parameters()) if self.values is not None else []

@@ -18,6 +18,8 @@ import torch
 from agentgym.errors import MissingExtra, PolicyError, UsageError
 from agentgym.policy import Reply, Request
 from agentgym.records import Episode, Sample, StopReason, Usage
+from agentgym.trainers.admission import admit
+from agentgym.trainers.attention import longest_context
 from agentgym.trainers.chat import Chat
 from agentgym.trainers.contexts import Context, full_history
 from agentgym.trainers.defaults import Precision, kind_of, newest_of
@@ -76,6 +78,7 @@ def load(name: str, *, dtype: Precision = "auto", device: str = "cpu") -> tuple[
     if base is not None:
         model = load_adapters(model, Path(name))
     realign(model)
+    admit(model)
     return model, tokenizer
 
 
@@ -188,7 +191,7 @@ class ModelPolicy:
         self.max_new_tokens = max_new_tokens
         self.admissible = admissible
         self._closed = lru_cache(maxsize=65536)(self.chat.closed)
-        self._window = getattr(model.config, "max_position_embeddings", None) or 1 << 20
+        self._window = longest_context(model)
         self.max_context = min(max_context or self._window, self._window)
         self.version = 0
         self._instructions = ""

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from agentgym.errors import MissingExtra, UsageError
+from agentgym.trainers.admission import admit
 from agentgym.trainers.attention import TreePlan, evaluating, install, unwrapped
-from agentgym.trainers.tree import MicroBatch, Row, TokenTree
+from agentgym.trainers.tree import MicroBatch
 
 try:
     import torch
@@ -43,18 +42,18 @@ class Scorer:
 
     On construction the model's attention is set to the tree's (ordinary calls and ``generate`` go on to SDPA as before)
     and the model is probed: one whose logits are not its head applied to the decoder's output (soft-capped, scaled) is
-    run through its own ``forward``; one whose attention does not go through Transformers' attention interface is
-    refused.
+    run through its own ``forward``; one that is not scored, or not sampled, as it computes is refused.
 
     Args:
         model: a Transformers causal language model, or a PEFT model around one, with ``attn_implementation="sdpa"``.
         chunk_logits: more logits than this in a micro-batch are computed in chunks, and again in backward.
+        probe: compare it with sampling and ordinary forward passes; False for a copy of a model that was.
 
     Raises:
         UsageError: the model cannot be scored as a tree; the message says why.
     """
 
-    def __init__(self, model: Any, *, chunk_logits: int = 1 << 26) -> None:
+    def __init__(self, model: Any, *, chunk_logits: int = 1 << 26, probe: bool = True) -> None:
         self.model = unwrapped(model)
         self.chunk_logits = chunk_logits
         self._head = self.model.get_output_embeddings()
@@ -63,7 +62,8 @@ class Scorer:
             raise UsageError(f"{type(self.model).__name__} has no decoder and head apart; give a causal language model")
         install(self.model)
         self._direct = _logits_are_head_output(self.model, self._decoder, self._head)
-        _compare_with_rows(self)
+        if probe:
+            admit(model, lambda batch: self.score(batch).logprob)
 
     def score(
         self,
@@ -254,20 +254,13 @@ class _Inputs:
             hook.remove()
 
 
-def _probe_rows(model: Any) -> list[Row]:
-    """Three branches of one prompt, and a row that another one continues."""
-    ids = (np.arange(1, 15) * 7919) % model.config.get_text_config().vocab_size
-    rows = [ids[:12], ids[[0, 1, 2, 3, 4, 12, 13, 5]], ids[[0, 1, 2, 3, 4, 13]], ids[:9]]
-    return [Row(row, np.arange(1, len(row))) for row in rows]
-
-
 def _logits_are_head_output(model: Any, decoder: Any, head: Any) -> bool:
     """Whether ``model(...).logits`` is ``head(decoder(...))`` and nothing more, at logits of any size.
 
     The head's input is enlarged until logits are near 100, where soft-capping shows even in an untrained model.
     """
     device = decoder.get_input_embeddings().weight.device
-    ids = torch.from_numpy(_probe_rows(model)[0].tokens)[None].to(device)
+    ids = (torch.arange(1, 13, device=device) * 7919 % model.config.get_text_config().vocab_size)[None]
     with torch.no_grad(), evaluating(model):
         with _Inputs(head) as plain:
             model(input_ids=ids, use_cache=False)
@@ -276,25 +269,3 @@ def _logits_are_head_output(model: Any, decoder: Any, head: Any) -> bool:
         with _Inputs(head, 100.0 / largest if largest else 1.0) as large:
             logits = model(input_ids=ids, use_cache=False).logits
     return torch.equal(plain.last, expected) and torch.equal(large.output.to(logits.dtype), logits)
-
-
-def _compare_with_rows(scorer: Scorer) -> None:
-    """Raise unless a short tree's log-probabilities equal those of ordinary forward passes."""
-    model = scorer.model
-    rows = _probe_rows(model)
-    (batch,) = TokenTree.build(rows).batches()
-    device = scorer._head.weight.device
-    expected = []
-    with torch.no_grad(), evaluating(model):
-        for row in rows:
-            ids = torch.from_numpy(row.tokens).to(device)
-            logits = model(input_ids=ids[None], use_cache=False).logits[0].float()
-            expected.append(torch.log_softmax(logits[:-1], -1).gather(1, ids[1:, None])[:, 0])
-        got = scorer.score(batch).logprob.float()
-    error = float((torch.cat(expected) - got).abs().max())
-    limit = 1e-3 if model.dtype in (torch.float32, torch.float64) else 0.1
-    if not error <= limit:
-        raise UsageError(
-            f"{type(model).__name__}: log-probabilities of a tree and of its rows differ by {error:.3g} (limit "
-            f"{limit}); its attention does not follow Transformers' attention interface, so it cannot be trained here"
-        )

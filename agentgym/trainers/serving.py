@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agentgym import draws
 from agentgym.endpoint.listen import listen
 from agentgym.errors import MissingExtra, PolicyError, nearest
+from agentgym.trainers.attention import longest_context
 from agentgym.trainers.chat import Chat
 from agentgym.trainers.engine_thread import EngineThread
 from agentgym.trainers.generation import Generation, Sampling
@@ -116,7 +117,7 @@ class Service:
     def __init__(self, model: Any, tokenizer: Any, name: str, *, slots: int = 64) -> None:
         self.tokenizer, self.name = tokenizer, name
         self._ends = Chat.of(model, tokenizer).ends
-        self.window = int(getattr(model.config, "max_position_embeddings", None) or 1 << 20)
+        self.window = longest_context(model)
         self._vocabulary = int(model.config.get_text_config().vocab_size)
         self.started = int(time.time())
         self._engine = EngineThread(model, self._ends, max_context=self.window, slots=slots)

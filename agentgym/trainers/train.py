@@ -22,6 +22,7 @@ from agentgym.registry import import_of, make, takes_split
 from agentgym.rollout import Group, Rollout
 from agentgym.store import PATTERN, EpisodeWriter, JsonLines, RunFolder
 from agentgym.trainers.algorithm import Algorithm, get_recipe, slots
+from agentgym.trainers.attention import longest_context
 from agentgym.trainers.beliefs import Beliefs, answer_markup
 from agentgym.trainers.board import Board
 from agentgym.trainers.branching import decisions, tree_figures
@@ -431,7 +432,7 @@ class Training:
             self.algorithm.belief,
             markup=markup,
             instructions=instructions,
-            limit=getattr(policy.model.config, "max_position_embeddings", None),
+            limit=longest_context(policy.model),
         )
 
     @functools.cached_property

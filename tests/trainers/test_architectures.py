@@ -16,6 +16,7 @@ from agentgym import draws
 from agentgym.errors import UsageError
 from agentgym.trainers.attention import CachePlan
 from agentgym.trainers.generation import Engine
+from agentgym.trainers.model import ModelPolicy
 from agentgym.trainers.scoring import Scorer
 from agentgym.trainers.tree import Row, TokenTree
 
@@ -123,6 +124,17 @@ def test_windows_decide_what_is_sampled_here(name, monkeypatch):
     assert max(abs(a - b) for x, y in zip(right, wrong, strict=True) for a, b in zip(x, y, strict=False)) > 0.01
 
 
+def test_a_context_is_no_longer_than_a_model_computes_in_one_way(small):
+    """Phi-3's long contexts turn all positions by other angles, those of kept keys too."""
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 64}
+    rope |= {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    config = hf.Phi3Config(**{**SIZES, "vocab_size": 291}, original_max_position_embeddings=64, rope_parameters=rope)
+    model = hf.AutoModelForCausalLM.from_config(config)
+    policy = ModelPolicy(model, small()[1])
+    assert policy.max_context == policy.engine.max_context == 64
+    assert ModelPolicy(make("Llama"), small()[1]).max_context == 256
+
+
 EXPERTS = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
 REFUSED: dict[str, tuple[Any, str]] = {
     "a window that attention is not told": (
@@ -153,6 +165,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no attention": (
         lambda: hf.MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=4),
         r"MambaForCausalLM has attn_implementation='eager'",
+    ),
+    "attention that is not told its options": (
+        lambda: hf.StableLmConfig(**SIZES),
+        r"StableLmForCausalLM: 0 of 3 layers compute attention through Transformers' attention interface",
     ),
     "biases on positions": (
         lambda: hf.BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4),

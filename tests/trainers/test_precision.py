@@ -156,6 +156,7 @@ RUNS = {
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_in_bfloat16_continues_exactly(name, tmp_path):
     options = {"dtype": "bfloat16", "updates": 3, "checkpoint_every": 1, "lr": 1e-4, **RUNS[name]}
+    options |= {"eval_every": 0, "eval_episodes": 1, "warm_start": 2}
     training = start(tmp_path / "whole", **options)
     assert training.config.dtype == "bfloat16"
     seen = []
