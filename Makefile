@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow lint docs bench wheel clean
+.PHONY: help setup train test test-slow mutants lint docs bench wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -26,6 +26,9 @@ test: $(READY)  ## all tests but the slow ones; OPTIONS="tests/core -k fork" cho
 
 test-slow: $(READY)  ## the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow $(OPTIONS)
+
+mutants: $(READY)  ## put a hundred small faults into a copy, one at a time: some test has to fail; OPTIONS="gigpo" chooses
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py $(OPTIONS)
 
 lint: $(READY)  ## style, types, and who may import whom
 	$(BIN)/ruff check .

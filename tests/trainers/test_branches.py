@@ -224,6 +224,14 @@ def test_continuation_values_by_hand():
     assert all(got[e, t] == 0 for e, t in got if e not in "xy")
 
 
+def test_a_cut_in_turns_that_an_episode_inherited_is_not_its_own():
+    # p is continued from x's turn 2; q claims to go on from p's turn 1, which x played. Both are continuations.
+    turns = table({"x": (None, 0, [0, 0, 0, 1.0]), "p": ("x", 2, [0, 0, 0.5]), "q": ("p", 1, [0, 0.25])})
+    got = by_turn(turns, continuation_values()(turns, turns.reward))
+    assert [got["x", t] for t in range(4)] == [0, 0, 0.5, 0.5]
+    assert all(got[e, t] == 0 for e, t in got if e in "pq")
+
+
 def test_sets_that_succeed_and_differ():
     # Four roots; a and b go the same way, d fails.
     turns = TurnTable.from_columns(

@@ -24,32 +24,83 @@ from agentgym.trainers.turns import TurnTable
 NAMES = recipe_names()
 OURS = ("cispo", "dapo", "dr_grpo", "gigpo", "gspo", "grpo", "ppo", "reinforce_pp", "rloo")
 
-# Another valid value for each parameter, by recipe or for all; beside it what else must be set for it to matter.
+# Another valid value for each parameter, of all recipes or of one; beside it what else must be set for it to matter.
 OTHER = {
+    "aliases": {"aliases": "mean"},
+    "accumulate": {"accumulate": "mean"},
+    "allocation": {"allocation": None},
+    "alpha": {"alpha": 0.4},
+    "attribution": {"attribution": "hard"},
+    "baseline": {"baseline": "group"},
+    "beta": {"beta": 0.4},
+    "bonus": {"bonus": 0.1},
+    "buffer": {"buffer": 512},
+    "by": {"by": "reference"},
+    "cap": {"cap": 9},
     "clip": {"clip": 0.3},
-    "clip_low": {"clip_low": 0.1},
     "clip_high": {"clip_high": 0.5},
-    "kl": {"kl": 0.01},
+    "clip_low": {"clip_low": 0.1},
+    "continuations": {"continuations": 5},
+    "critic_lr": {"critic_lr": 0.1},
+    "delta": {"delta": -2.5},
     "discount": {"discount": 0.5},
-    "step_weight": {"step_weight": 0.5},
+    "dual": {"dual": 3.0},
+    "each": {"each": 2},
+    "entropy_weight": {"entropy_weight": 0.0},
+    "every": {"every": 2},
+    "factors": {"factors": (3, 3)},
+    "fewest": {"fewest": "none"},
+    "fill": {"fill": False},
+    "format_score": {"format_score": -1.0},
+    "gain": {"gain": "prob"},
+    "gain_weight": {"gain_weight": 0.5},
+    "high": {"high": 2.0},
+    "horizon": {"horizon": 5},
+    "instructions": {"instructions": False},
+    "kl": {"kl": 0.02},
+    "lead": {"lead": "So: "},
+    "limit": {"limit": 50},
+    "low": {"low": 0.5},
+    "mask": {"mask": 0.5},
+    "mask_cut": {"mask_cut": True},
+    "max_aliases": {"max_aliases": 2},
+    "max_length": {"max_length": 99},
+    "multiple": {"multiple": 4},
+    "norm": {"norm": "joint"},
+    "outcome_weight": {"outcome_weight": 0.5},
+    "penalty": {"penalty": 0.1},
+    "relative": {"relative": False},
+    "released": {"released": True},
+    "removed": {"removed": "thinking"},
+    "rollouts": {"rollouts": 1},
+    "roots": {"roots": 3},
     "scale": {"scale": True},
     "scale_episode": {"scale_episode": True},
-    "similarity": {"similarity": 0.9},
-    "penalty": {"penalty": 0.1},
-    "released": {"released": True},
-    "max_length": {"max_length": 99},
-    "rollouts": {"rollouts": 1},
-    "limit": {"limit": 50},
-    "mask_cut": {"mask_cut": True},
+    "score": {"score": -2.0},
     "sequence": {"sequence": "turn"},
-    "low": {"low": 0.5},
-    "high": {"high": 2.0},
-    "baseline": {"baseline": "group"},
+    "similarity": {"similarity": 0.9},
+    "size": {"size": 3},
+    "smoothing": {"smoothing": 2.0},
+    "states": {"states": 3},
+    "std": {"std": "unbiased"},
+    "step_weight": {"step_weight": 0.5},
+    "support": {"support": "cited"},
+    "threshold": {"threshold": 0.5},
     "trace": {"trace": 0.5},
-    "value_weight": {"value_weight": 0.1},
+    "value": {"value": "leaves"},
     "value_clip": {"value_clip": None},
+    "value_weight": {"value_weight": 0.1},
+    "weight": {"weight": 0.5},
     "whiten": {"whiten": False},
-    "critic_lr": {"critic_lr": 0.1},
+    "window": {"window": 7},
+    "wrapper": {"wrapper": "published"},
+    "estimator": {"estimator": "ppo"},
+    "arpo value": {"value": "leaves", "attribution": "node_values"},
+    "aspo limit": {"limit": 0.5},
+    "otc scale": {"scale": 2.0},
+    "search_r1 value_weight": {"value_weight": 0.1, "estimator": "ppo"},
+    "search_r1 critic_lr": {"critic_lr": 0.1, "estimator": "ppo"},
+    "tapo limit": {"limit": 1500},
 }
 
 
@@ -85,9 +136,11 @@ def test_defaults_build_and_resolve(name):
     )
 
 
-@pytest.mark.parametrize(("name", "parameter"), [(n, p) for n in OURS for p in get_recipe(n).parameters])
+@pytest.mark.parametrize(("name", "parameter"), [(n, p) for n in NAMES for p in get_recipe(n).parameters])
 def test_every_parameter_is_obeyed(name, parameter):
-    assert slots(get_recipe(name)(**OTHER[parameter])) != slots(get_recipe(name)())
+    given = OTHER.get(f"{name} {parameter}") or OTHER[parameter]
+    without = {key: value for key, value in given.items() if key != parameter}
+    assert slots(get_recipe(name)(**given)) != slots(get_recipe(name)(**without))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,547 @@
+"""One table: every recipe, the part in each of its slots, and its loss written out; on episodes of every shape.
+
+The learner's credit, loss and gradients of two optimiser steps equal the written ones to 1e-9.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import ragged
+import torch
+import written_credit as credit
+from written_loss import Written, aepo, by_entropy, cispo, clipped, reinforce, steps, unsure, where
+
+from agentgym.trainers.algorithm import Algorithm, get_recipe, recipe_names, slots
+from agentgym.trainers.beliefs import Beliefs
+from agentgym.trainers.chat import Chat
+from agentgym.trainers.contexts import full_history
+from agentgym.trainers.learner import Learner, Optimisation
+from agentgym.trainers.parts import with_part
+
+GRPO = {
+    "sampling": "uniform()",
+    "select": "everything()",
+    "branching": "independent()",
+    "context": "None",
+    "reward": "paid()",
+    "credit": "chain(outcome(), standardize())",
+    "critic": "None",
+    "critic_lr": "None",
+    "weights": "()",
+    "surrogate": "surrogate(bound=fixed(0.2, 0.2), shape=min_clip())",
+    "penalties": "()",
+    "aggregate": "seq_mean_token_mean",
+    "sequence": "'episode'",
+    "belief": "Belief(lead='', opening=None, closing=None, aliases='best', max_aliases=8, removed='nothing', "
+    "by='policy')",
+}
+TOKEN_MEAN = {"aggregate": "token_mean"}
+DAPO = {
+    "select": "with_spread(10)",
+    "surrogate": "surrogate(bound=fixed(0.2, 0.28), shape=min_clip())",
+    **TOKEN_MEAN,
+}
+ALL, SPREAD, SUCCESSES = ("g0", "g1", "g2", "g3"), ("g0", "g3"), ("g0", "g1", "g3")
+CONSTANT = "fixed(0.2, 0.2)"
+
+
+@dataclass
+class Case:
+    """A recipe with options.
+
+    Attributes:
+        written: ``(world, kept episodes) -> Written``.
+        slots: what differs from GRPO's.
+        replaced: slots filled otherwise, as ``--with`` does.
+        kept: groups that its selection keeps.
+    """
+
+    recipe: str
+    written: Callable[[ragged.World, list[Any]], Written]
+    slots: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    kept: tuple[str, ...] = ALL
+    replaced: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return " ".join([self.recipe, *(f"{k}={v}" for k, v in (self.options | self.replaced).items())])
+
+    def algorithm(self) -> Algorithm:
+        made = get_recipe(self.recipe)(**self.options)
+        for slot, part in self.replaced.items():
+            made = with_part(made, slot, part)
+        return made
+
+
+def grpo(kept, **options):
+    return credit.grpo(kept, credit.paid(kept), **options)
+
+
+def ppo(world, kept, *, trace=0.95, whiten=True, beta=0.0, clip=0.5):
+    reward = credit.kl_in_reward(world, kept, beta)
+    advantage, target = credit.gae(world, kept, reward, trace=trace)
+    given = credit.whitened(kept, advantage) if whiten else advantage
+    return Written(given, clipped(), "tokens", value=(0.5, clip, target))
+
+
+def from_the_turn_on(world, kept, *, beta=0.0):
+    back = credit.to_go(kept, credit.kl_in_reward(world, kept, beta), 1.0)
+    return Written(credit.whitened(kept, back), clipped(), "tokens")
+
+
+def against_the_group(world, kept):
+    return Written(credit.whitened(kept, grpo(kept, divide=False)), clipped(), "tokens")
+
+
+def dapo_limited(world, kept):
+    reward = credit.on_last(kept, credit.paid(kept), lambda e: credit.too_long(e, 20, 4, cap=1))
+    cut = where(kept, lambda e, t, n: float(not e.truncated))
+    return Written(credit.grpo(kept, reward), clipped(0.2, 0.28), "tokens", cut)
+
+
+def gigpo(kl=0.0, **options):
+    return lambda world, kept: Written(credit.gigpo(kept, **options), clipped(dual=3.0, kl=kl), "tokens")
+
+
+def eapo(world, kept):
+    back = credit.to_go(kept, credit.paid(kept), 0.95)
+    rounds = credit.over_turns(kept, back, lambda *_: True, True)
+    return Written(rounds, clipped(3e-4, 4e-4), "turns", whole="turn")
+
+
+def tapo(limit, buffer):
+    def written(world, kept):
+        reward = credit.on_last(kept, credit.malformed(kept, -1.0), lambda e: credit.too_long(e, limit, buffer))
+        return Written(credit.grpo(kept, reward), clipped(0.2, 0.28, dual=10.0), "tokens")
+
+    return written
+
+
+def arpo(attribution, *, bonus=0.0, score=None, leaves=False):
+    def written(world, kept):
+        reward = credit.paid(kept) if score is None else credit.arpo_reward(kept, bonus, score)
+        given = credit.grpo(kept, reward)
+        if attribution in ("hard", "hard_unit"):
+            given = credit.hard(kept, given)
+        if attribution == "node_values":
+            given = credit.node_values(kept, reward, leaves)
+        once = where(kept, lambda e, t, n: 1 / len(credit.copies(kept, e, t)))
+        weight = once if attribution in ("hard_unit", "node_values") else None
+        return Written(given, clipped(dual=3.0), "tokens", weight)
+
+    return written
+
+
+def spo_chain(world, kept):
+    given = credit.continuation_values(kept, credit.paid(kept))
+    counts = where(kept, lambda e, t, n: float(given[e.id, t] != 0) * unsure(e, t, n))
+    return Written(given, clipped(), "tokens", counts)
+
+
+def spo_tree(leaves=False):
+    def written(world, kept):
+        given = credit.node_values(kept, credit.paid(kept), leaves)
+        counts = where(
+            kept, lambda e, t, n: (abs(given[e.id, t]) > 1e-12) * unsure(e, t, n) / len(credit.copies(kept, e, t))
+        )
+        return Written(given, clipped(), "tokens", counts)
+
+    return written
+
+
+def polychromic(world, kept):
+    given = credit.diverse_sets(kept, credit.paid(kept))
+    own = where(kept, lambda e, t, n: float(t >= (e.fork_turn or 0)))
+    return Written(given, clipped(kl_old=0.01), "tokens", own)
+
+
+ENTROPY = "entropy_branching(None, 0.5, 0.2, 20, 1, None, True, None, False)"
+GAE = "gae(1.0, 0.95)"
+PPO = {
+    "credit": f"chain({GAE}, whiten('token'))",
+    "critic": GAE,
+    "penalties": "(value_loss(0.5, 0.5))",
+    **TOKEN_MEAN,
+}
+GIGPO = (
+    "total(chain(outcome(), standardize(scale={0})), scaled(1.0, chain(to_go(0.95), standardize(by={1}, scale={0}))))"
+)
+DUAL = f"surrogate(bound={CONSTANT}, shape=min_clip(dual=3.0))"
+SEQUENCE = "surrogate(sequence_ratio(), fixed(0.0003, 0.0004), min_clip())"
+INFORMATION = "information_credit('log', 'separate', 'population', 'sum', 1.0, 1.0, 1.0)"
+
+CASES = [
+    Case("grpo", lambda w, k: Written(grpo(k), clipped(), "episodes")),
+    Case(
+        "grpo", lambda w, k: Written(grpo(k), clipped(kl=0.04), "episodes"), {"penalties": "(kl(0.04))"}, {"kl": 0.04}
+    ),
+    Case(
+        "dr_grpo",
+        lambda w, k: Written(grpo(k, divide=False), clipped(), "sums", length=512),
+        {
+            "credit": "chain(outcome(), standardize(scale=False))",
+            "aggregate": "seq_mean_token_sum_norm(max_length=512)",
+        },
+    ),
+    Case(
+        "rloo",
+        lambda w, k: Written(credit.leave_one_out(k, credit.paid(k)), reinforce, "sums"),
+        {
+            "credit": "chain(outcome(), leave_one_out())",
+            "surrogate": "surrogate(one(), absolute(), unclipped())",
+            "aggregate": "seq_mean_token_sum",
+        },
+    ),
+    Case(
+        "rloo",
+        lambda w, k: Written(credit.leave_one_out(k, credit.kl_in_reward(w, k, 0.05)), reinforce, "sums"),
+        {
+            "reward": "kl(0.05)",
+            "credit": "chain(outcome(), leave_one_out())",
+            "surrogate": "surrogate(one(), absolute(), unclipped())",
+            "aggregate": "seq_mean_token_sum",
+        },
+        {"kl": 0.05},
+    ),
+    Case("reinforce_pp", from_the_turn_on, {"credit": "chain(to_go(1.0), whiten('token'))", **TOKEN_MEAN}),
+    Case(
+        "reinforce_pp",
+        against_the_group,
+        {"credit": "chain(outcome(), standardize(scale=False), whiten('token'))", **TOKEN_MEAN},
+        {"baseline": "group"},
+    ),
+    Case("ppo", ppo, PPO),
+    Case(
+        "ppo",
+        lambda w, k: ppo(w, k, trace=0.5, whiten=False, beta=0.03, clip=None),
+        {
+            **PPO,
+            "reward": "kl(0.03)",
+            "credit": "gae(1.0, 0.5)",
+            "critic": "gae(1.0, 0.5)",
+            "penalties": "(value_loss(0.5, None))",
+        },
+        {"trace": 0.5, "whiten": False, "kl": 0.03, "value_clip": None},
+    ),
+    Case("dapo", lambda w, k: Written(grpo(k), clipped(0.2, 0.28), "tokens"), DAPO, kept=SPREAD),
+    Case(
+        "dapo",
+        dapo_limited,
+        DAPO | {"reward": "overlong(20, 4)", "weights": "(mask_truncated())"},
+        {"limit": 20, "mask_cut": True},
+        SPREAD,
+    ),
+    Case(
+        "gspo",
+        lambda w, k: Written(grpo(k), clipped(3e-4, 4e-4), "episodes", whole="episode"),
+        {"surrogate": SEQUENCE},
+    ),
+    Case(
+        "gspo",
+        lambda w, k: Written(grpo(k), clipped(3e-4, 4e-4), "turns", whole="turn"),
+        {"surrogate": SEQUENCE, "sequence": "'turn'"},
+        {"sequence": "turn"},
+    ),
+    Case(
+        "gspo",
+        lambda w, k: Written(
+            grpo(k), clipped(3e-4, 4e-4), "episodes", where(k, lambda e, t, n: unsure(e, t, n)), whole="episode"
+        ),
+        {"surrogate": SEQUENCE, "weights": "(unsure(0.9))"},
+        replaced={"weights": "unsure(0.9)"},
+    ),
+    Case(
+        "cispo",
+        lambda w, k: Written(grpo(k), cispo(), "tokens"),
+        {"surrogate": "surrogate(bound=absolute(0.0, 5.0), shape=stop_gradient_clip())", **TOKEN_MEAN},
+    ),
+    Case(
+        "gigpo",
+        gigpo(),
+        {"credit": GIGPO.format(False, "'anchor'"), "surrogate": DUAL, **TOKEN_MEAN},
+    ),
+    Case(
+        "gigpo",
+        gigpo(scale=True, penalty=0.1, kl=0.01),
+        {
+            "credit": f"chain({GIGPO.format(True, repr('anchor'))}, invalid_penalty(0.1))",
+            "surrogate": DUAL,
+            "penalties": "(kl(0.01))",
+            **TOKEN_MEAN,
+        },
+        {"scale": True, "penalty": 0.1, "kl": 0.01},
+    ),
+    Case(
+        "gigpo",
+        gigpo(similarity=0.9),
+        {
+            "credit": GIGPO.format(False, "similar_anchors(0.9, column='observation', junk=False)"),
+            "surrogate": DUAL,
+            **TOKEN_MEAN,
+        },
+        {"similarity": 0.9},
+    ),
+    Case(
+        "gigpo",
+        lambda w, k: Written(credit.gigpo_released(k, penalty=0.1, scale=True), clipped(dual=3.0), "tokens"),
+        {
+            "credit": "total("
+            "chain(outcome(), invalid_penalty(0.1), standardize(scale=True, count='turn', alone='keep')), "
+            "scaled(1.0, chain(to_go(0.95), invalid_penalty(0.1), standardize(by='anchor', scale=True))))",
+            "surrogate": DUAL,
+            **TOKEN_MEAN,
+        },
+        {"scale": True, "penalty": 0.1, "released": True},
+    ),
+    Case("igpo", lambda w, k: Written(credit.igpo(w, k), clipped(), "episodes"), {"credit": INFORMATION}),
+    Case(
+        "igpo",
+        lambda w, k: Written(credit.igpo(w, k, credit.malformed(k, -2.0), 0.5, True), clipped(kl=0.02), "episodes"),
+        {
+            "reward": "malformed(-2.0)",
+            "credit": "information_credit('prob', 'separate', 'population', 'sum', 0.5, 1.0, 1.0)",
+            "penalties": "(kl(0.02))",
+        },
+        {"gain": "prob", "discount": 0.5, "format_score": -2.0, "kl": 0.02},
+    ),
+    Case(
+        "otc",
+        lambda w, k: Written(credit.grpo(k, credit.otc(k)), clipped(), "episodes"),
+        {"reward": "tool_cost(4.0, 1.0, 'group')"},
+    ),
+    Case(
+        "otc",
+        lambda w, k: Written(credit.grpo(k, credit.otc(k, 2.0, 3.0, "task")), clipped(), "episodes"),
+        {"reward": "tool_cost(2.0, 3.0, 'task')"},
+        {"smoothing": 2.0, "scale": 3.0, "fewest": "task"},
+    ),
+    Case(
+        "otc",
+        lambda w, k: Written(credit.grpo(k, credit.otc(k, fewest="none")), clipped(), "episodes"),
+        {"reward": "tool_cost(4.0, 1.0, 'none')"},
+        {"fewest": "none"},
+    ),
+    Case(
+        "aspo",
+        lambda w, k: Written(credit.aspo(k), clipped(0.2, 0.28), "tokens"),
+        DAPO | {"credit": "chain(outcome(), standardize(), early_call(-2.0, 0.7))"},
+        kept=SPREAD,
+    ),
+    Case(
+        "c_grpo",
+        lambda w, k: Written(credit.grpo(k, credit.rubrics(k)), clipped(0.2, 0.28), "tokens"),
+        DAPO | {"select": "everything()", "reward": "rubrics(0.3, 'evidence_recall', True)"},
+    ),
+    Case(
+        "c_grpo",
+        lambda w, k: Written(
+            credit.grpo(k, credit.rubrics(k, 0.5, cited=True, relative=False)), clipped(0.2, 0.28), "tokens"
+        ),
+        DAPO | {"select": "everything()", "reward": "rubrics(0.5, 'evidence_cited', False)"},
+        {"weight": 0.5, "support": "cited", "relative": False},
+    ),
+    Case(
+        "tapo",
+        tapo(2048, 1024),
+        DAPO
+        | {
+            "select": "with_spread(10, of='success')",
+            "reward": "chain(malformed(-1.0), overlong(2048, 1024, cap=None))",
+            "surrogate": "surrogate(bound=fixed(0.2, 0.28), shape=min_clip(10.0))",
+        },
+        kept=SUCCESSES,
+    ),
+    Case(
+        "tapo",
+        tapo(8, 6),
+        DAPO
+        | {
+            "select": "with_spread(10, of='success')",
+            "reward": "chain(malformed(-1.0), overlong(8, 6, cap=None))",
+            "surrogate": "surrogate(bound=fixed(0.2, 0.28), shape=min_clip(10.0))",
+        },
+        {"limit": 8, "buffer": 6},
+        SUCCESSES,
+    ),
+    Case(
+        "eapo",
+        eapo,
+        {
+            "context": "workspace(instructions=True)",
+            "credit": "chain(to_go(0.95), standardize(count='turn'))",
+            "surrogate": SEQUENCE,
+            "sequence": "'turn'",
+        },
+    ),
+    Case(
+        "search_r1",
+        lambda w, k: Written(grpo(k), clipped(kl=0.001), "episodes"),
+        {"penalties": "(kl(0.001))"},
+    ),
+    Case(
+        "search_r1",
+        lambda w, k: ppo(w, k, trace=1.0, beta=0.001),
+        {
+            **PPO,
+            "reward": "kl(0.001)",
+            "credit": "chain(gae(1.0, 1.0), whiten('token'))",
+            "critic": "gae(1.0, 1.0)",
+        },
+        {"estimator": "ppo"},
+    ),
+    Case("arpo", arpo("soft"), {"branching": ENTROPY, "surrogate": DUAL, **TOKEN_MEAN}),
+    Case(
+        "arpo",
+        arpo("hard", bonus=0.1, score=-1.0),
+        {
+            "branching": ENTROPY,
+            "reward": "chain(malformed(-1.0), tool_bonus(0.1))",
+            "credit": "chain(chain(outcome(), standardize()), hard())",
+            "surrogate": DUAL,
+            **TOKEN_MEAN,
+        },
+        {"attribution": "hard", "bonus": 0.1, "format_score": -1.0},
+    ),
+    Case(
+        "arpo",
+        arpo("hard_unit"),
+        {
+            "branching": ENTROPY,
+            "credit": "chain(chain(outcome(), standardize()), hard())",
+            "weights": "(once())",
+            "surrogate": DUAL,
+            **TOKEN_MEAN,
+        },
+        {"attribution": "hard_unit"},
+    ),
+    Case(
+        "arpo",
+        arpo("node_values", leaves=True),
+        {
+            "branching": ENTROPY,
+            "credit": "node_values(value='leaves')",
+            "weights": "(once())",
+            "surrogate": DUAL,
+            **TOKEN_MEAN,
+        },
+        {"attribution": "node_values", "value": "leaves"},
+    ),
+    Case(
+        "aepo_agentic",
+        lambda w, k: Written(grpo(k), aepo(), "tokens", by_entropy(k)),
+        {
+            "branching": "entropy_branching(None, 0.5, 0.2, 20, penalty=0.05, allocation=0.5)",
+            "weights": "(by_entropy(0.2))",
+            "surrogate": "surrogate(bound=fixed(0.2, 0.28), shape=gradient_preserving_clip())",
+            **TOKEN_MEAN,
+        },
+    ),
+    Case(
+        "spo_chain",
+        spo_chain,
+        {
+            "branching": "chain(3, 1)",
+            "credit": "continuation_values()",
+            "weights": "(drop_zero(), unsure(0.9))",
+            **TOKEN_MEAN,
+        },
+    ),
+    Case(
+        "spo_tree",
+        spo_tree(),
+        {
+            "branching": "tree((2, 2, 2), 1)",
+            "credit": "node_values(False, value='children')",
+            "weights": "(once(), drop_zero(), unsure(0.9))",
+            **TOKEN_MEAN,
+        },
+    ),
+    Case(
+        "spo_tree",
+        spo_tree(leaves=True),
+        {
+            "branching": "tree((2, 2, 2), 1)",
+            "credit": "node_values(False, value='leaves')",
+            "weights": "(once(), drop_zero(), unsure(0.9))",
+            **TOKEN_MEAN,
+        },
+        {"value": "leaves"},
+    ),
+    Case(
+        "polychromic",
+        polychromic,
+        {
+            "branching": "vines(2, 4, 10)",
+            "credit": "diverse_sets(2, 5)",
+            "weights": "(own())",
+            "penalties": "(kl(0.01, to='old'))",
+            **TOKEN_MEAN,
+        },
+    ),
+]
+
+
+def test_every_recipe_has_its_line_with_its_defaults():
+    assert sorted(case.recipe for case in CASES if not (case.options or case.replaced)) == recipe_names()
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_each_slot_holds_the_part_that_the_paper_asks_for(case):
+    assert slots(case.algorithm()) == GRPO | case.slots
+
+
+@pytest.fixture(scope="module")
+def world(small):
+    return ragged.build(small)
+
+
+def updated(world, algorithm, episodes):
+    """One update of two steps, each over several micro-batches, and the gradient of each.
+
+    The first step leads to given weights.
+    """
+    model = copy.deepcopy(world.first)
+    beliefs = Beliefs(Chat(world.tokenizer), full_history(), algorithm.belief, limit=256)
+    options = Optimisation(minibatches=2, max_tokens=150, max_grad_norm=1e9, temperature=ragged.TEMPERATURE)
+    learner = Learner(model, algorithm, options, world.after, beliefs)
+    learner.model.load_state_dict(world.moved.state_dict())  # a reference keeps the first weights
+    if learner.values is not None:
+        with torch.no_grad():
+            learner.values.weight.copy_(world.head[None])
+            learner.values.bias.copy_(world.bias)
+    parameters = [*model.parameters(), *(learner.values.parameters() if learner.values is not None else [])]
+    gradients = []
+
+    def step():
+        gradients.append([p.grad.clone() for p in parameters])
+        model.load_state_dict(world.further.state_dict())
+
+    learner.optimizer.step = step
+    return learner.update(episodes), gradients
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_credit_loss_and_gradient_are_those_of_the_paper(case, world):
+    algorithm = case.algorithm()
+    groups = {g: [e for e in world.episodes if e.group == g] for g in ALL}
+    assert tuple(g for g, members in groups.items() if algorithm.select.keep(members)) == case.kept
+    kept = [e for g in case.kept for e in groups[g]]
+    written = case.written(world, kept)
+    done, gradients = updated(world, algorithm, kept)
+    for e in kept:
+        wanted = [written.credit[e.id, t] for t in range(len(e.turns))]
+        np.testing.assert_allclose(done.credits[e.id], wanted, atol=1e-9)
+    losses = steps(world, kept, written)
+    assert done.metrics["loss"] == pytest.approx(float(sum(losses).detach()) / 2, abs=1e-9)
+    for loss, got, model in zip(losses, gradients, (world.moved, world.further), strict=True):
+        head = [world.head, world.bias] if algorithm.critic is not None else []
+        wanted = torch.autograd.grad(loss, [*model.parameters(), *head], retain_graph=True)
+        assert max(float(g.abs().max()) for g in wanted) > 1e-5
+        for mine, theirs in zip(got, wanted, strict=True):
+            torch.testing.assert_close(mine.reshape(theirs.shape), theirs, atol=1e-9, rtol=1e-7)
