@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,38 +12,18 @@ import typer
 from agentgym.cli._completion import env_ids, policies
 from agentgym.cli._console import printable
 from agentgym.cli._players import PLAYER_HELP
-from agentgym.cli._results import result_lines
 from agentgym.cli._sandbox import SandboxOption, UnsafeOption, sandbox_settings
 
 if TYPE_CHECKING:
     import gymnasium as gym
-    from rich.console import RenderableType
 
-    from agentgym.budget import Budget
-    from agentgym.evaluate import Comparison, Curve, Mean, Row
-    from agentgym.records import Episode, Task
+    from agentgym.evaluate import Comparison, Curve
+    from agentgym.records import Task
 
 _BUDGET_HELP = (
     "Limits to play under, e.g. 0,1,2,4,8,inf: tool calls where the environment has tools, else turns. Another limit: "
     "turns=2,4,inf or tokens=500,1000,inf, also seconds, cost, per_tool.NAME; several at once: "
     "'tool_calls=4,tokens=2000;inf'."
-)
-_COLUMNS = (
-    "budget",
-    "success",
-    "95 %",
-    "calls",
-    "turns",
-    "tokens",
-    "seconds",
-    "cost",
-    "solved/call",
-    "cost/solved",
-    "wasted",
-    "refused",
-    "malformed",
-    "action errors",
-    "failed",
 )
 
 
@@ -88,6 +67,7 @@ def command(
     from agentgym.budget import parse_budgets
     from agentgym.cli._arguments import environment
     from agentgym.cli._players import Endpoint, Sampling, player
+    from agentgym.cli._screen import Screen
     from agentgym.errors import UsageError
     from agentgym.prices import Prices
     from agentgym.registry import takes_split
@@ -121,7 +101,7 @@ def command(
     folder = evaluate.SweepFolder(out, told) if out is not None else None
     curves: list[Curve] = []
     try:
-        with _Screen(to_stderr=as_json, budgets=budgets, count=len(tasks)) as screen:
+        with Screen(to_stderr=as_json, budgets=budgets, count=len(tasks)) as screen:
             for entered in players:
                 with entered as (name, who):
                     screen.begin(name)
@@ -139,7 +119,8 @@ def command(
                         max_turns=max_turns,
                         step_seconds=step_seconds,
                         run_key=seed,
-                        progress=screen.progress,
+                        progress=screen.row,
+                        watch=screen.playing,
                     )
                 curves.append(found)
                 screen.end(found)
@@ -250,93 +231,3 @@ def _compared(found: Comparison, called: bool) -> str:
 
 def _failures(curves: Sequence[Curve]) -> list[str]:
     return [f"{c.policy}, {r.budget}: {line}" for c in curves for r in c.rows for line in r.failures.lines()]
-
-
-class _Screen:
-    """The table of all rows: on a terminal it is redrawn while they are played, elsewhere it is printed at the end."""
-
-    def __init__(self, *, to_stderr: bool, budgets: Sequence[Budget], count: int) -> None:
-        from rich.console import Console
-        from rich.live import Live
-
-        self._console = Console(stderr=to_stderr)
-        if not self._console.is_terminal:
-            self._console = Console(stderr=to_stderr, width=240)
-        self._budgets, self._count = budgets, count
-        self._done: list[tuple[str, list[str]]] = []
-        self._playing: list[list[str]] = []
-        self._name, self._drawn = "", 0.0
-        terminal = self._console.is_terminal
-        self._live = Live(console=self._console, auto_refresh=False) if terminal else None
-
-    def __enter__(self) -> _Screen:
-        if self._live is not None:
-            self._live.__enter__()
-        return self
-
-    def __exit__(self, *problem: Any) -> None:
-        if self._live is not None:
-            self._live.__exit__(*problem)
-        elif self._done:
-            self._console.print(self._table())
-
-    def begin(self, name: str) -> None:
-        self._name, self._playing = name, []
-
-    def progress(self, budget: Budget, episodes: Collection[Episode]) -> None:
-        """Redraw, at most four times a second: figures of a row that is not finished cost as much as of one that is."""
-        now = time.monotonic()
-        if self._live is not None and now - self._drawn > 0.25:
-            from agentgym.evaluate import row
-
-            self._drawn = now
-            self._playing = self._playing[: self._budgets.index(budget)]
-            cells = _cells(row(budget, list(episodes), resamples=1))
-            self._playing.append([f"{cells[0]}  {len(episodes)}/{self._count}", *cells[1:]])
-            self._draw()
-
-    def end(self, curve: Curve) -> None:
-        self._done += [(curve.policy, _cells(r)) for r in curve.rows]
-        self._playing = []
-        self._draw()
-
-    def _draw(self) -> None:
-        if self._live is not None:
-            self._live.update(self._table(), refresh=True)
-
-    def _table(self) -> RenderableType:
-        from rich.text import Text
-
-        playing = [(self._name, cells) for cells in self._playing]
-        lines = result_lines(("policy", *_COLUMNS), [[n, *c] for n, c in [*self._done, *playing]], self._console.width)
-        return Text("\n".join(map(printable, lines)), no_wrap=True, overflow="ignore")
-
-
-def _cells(row: Row) -> list[str]:
-    low, high = (f"{100 * bound:.1f}" for bound in row.interval)
-    return [
-        str(row.budget),
-        "-" if row.success is None else f"{100 * row.success:.1f} %",
-        f"{low} to {high}" if row.episodes else "-",
-        *(_mean(row.means[name]) for name in ("calls", "turns", "tokens")),
-        _mean(row.clocks["seconds"]),
-        _mean(row.means["cost"]),
-        _number(row.productivity),
-        _number(row.cost_of_pass),
-        *map(str, (row.wasted, row.refused, row.malformed, row.failures.action_errors, row.failed)),
-    ]
-
-
-def _mean(mean: Mean) -> str:
-    half = (mean.high - mean.low) / 2
-    return f"{_number(mean.mean)} ±{_number(half)}" if half > 0 else _number(mean.mean)
-
-
-def _number(value: float | None) -> str:
-    from numpy import format_float_positional
-
-    if value is None or value != value:
-        return "-"
-    if float(value).is_integer() or abs(value) >= 100:
-        return f"{value:.0f}"
-    return format_float_positional(value, precision=3, fractional=False, trim="-")

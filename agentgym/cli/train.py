@@ -127,15 +127,20 @@ def _free_folder(env: str, recipe: str) -> Path:
 
 
 class _Console:
-    """Draws progress: one line a step on a terminal or in a file."""
+    """Draws progress: one line a step on a terminal or in a file, and how far a rollout is."""
 
     def __init__(self) -> None:
         from rich.console import Console
 
+        from agentgym.cli._live import Live
+
         self._console = Console(highlight=False, soft_wrap=True)
+        self._live = Live(self._console)
+        self.playing = self._live.playing
         self._rows = 0
 
     def __call__(self, stage: str, figures: Mapping[str, Any]) -> None:
+        self._live.close()
         if stage == "update":
             if self._rows % 20 == 0:
                 self._console.print("".join(f"{name[:10]:>11}" for name in _SHOWN), style="bold")
@@ -145,7 +150,7 @@ class _Console:
         else:
             numbers = {name: value for name, value in figures.items() if not isinstance(value, str | None)}
             text = "  ".join(f"{name} {_short(value)}" for name, value in numbers.items())
-            self._console.print(f"{stage}: {text}", style="cyan", markup=False)
+            self._console.print(f"{stage}: {text}" if text else stage, style="cyan", markup=False)
             self._tell_failures({name.removeprefix("eval_"): value for name, value in figures.items()})
 
     def _tell_failures(self, figures: Mapping[str, Any]) -> None:

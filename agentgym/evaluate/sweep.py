@@ -19,7 +19,7 @@ from agentgym.evaluate.figures import Curve, Row, compare, row
 from agentgym.policy import Policy
 from agentgym.prices import Prices
 from agentgym.records import Episode, Task
-from agentgym.rollout import Group, MakeEnv, Rollout
+from agentgym.rollout import Group, MakeEnv, Pace, Rollout
 from agentgym.store import EpisodeWriter, RunFolder, atomic_write, read_episodes
 
 Progress = Callable[[Budget, Collection[Episode]], None]
@@ -99,6 +99,7 @@ def evaluate(
     step_seconds: float | None = None,
     run_key: int = 0,
     progress: Progress | None = None,
+    watch: Callable[[Pace], None] | None = None,
 ) -> Curve:
     """Play the same tasks under every budget.
 
@@ -115,6 +116,7 @@ def evaluate(
         folder: where episodes are kept as they finish; one that holds some of them already is continued.
         slots, max_turns, step_seconds, run_key: as in :class:`~agentgym.rollout.Rollout`.
         progress: called with the budget and its episodes so far, at the start of a row and after each episode.
+        watch: called after each turn and each episode with how fast a row goes; see :class:`~agentgym.rollout.Pace`.
 
     Raises:
         UsageError: no tasks, or a budget that the environment cannot have.
@@ -135,6 +137,7 @@ def evaluate(
             episodes = {i: done[i] for i in order if i in done and not done[i].failed}
             if progress is not None:
                 progress(budget, episodes.values())
+            rollout.pace = Pace(f"{name}, {budget}", len(missing), watch)
             with contextlib.ExitStack() as stack:
                 writer: EpisodeWriter | None = None
                 for episode in rollout.play(replace(g, task=under(g.task, budget)) for g in missing):

@@ -23,7 +23,8 @@ Promises, each with a test in ``tests/core/test_rollout.py``:
 10. An environment with a method ``charge`` is told what each reply used, before the action is played.
 
 The engine is in :mod:`agentgym.rollout.engine`, how it calls environments in :mod:`agentgym.rollout.stepping`, what
-they and policies may give back in :mod:`agentgym.rollout.returned`, an episode in the making in
+they and policies may give back in :mod:`agentgym.rollout.returned`, how fast it goes in
+:mod:`agentgym.rollout.pace`, an episode in the making in
 :mod:`agentgym.rollout.running`, and how the episodes of a group come about in :mod:`agentgym.rollout.branching`.
 """
 
@@ -31,6 +32,7 @@ from __future__ import annotations
 
 from agentgym.rollout.branching import Branching, Independent
 from agentgym.rollout.engine import MakeEnv, Rollout
+from agentgym.rollout.pace import Pace
 from agentgym.rollout.running import Group, GroupState, Running
 
-__all__ = ["Branching", "Group", "GroupState", "Independent", "MakeEnv", "Rollout", "Running"]
+__all__ = ["Branching", "Group", "GroupState", "Independent", "MakeEnv", "Pace", "Rollout", "Running"]

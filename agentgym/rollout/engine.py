@@ -23,6 +23,7 @@ from agentgym.policy import Policy, Reply
 from agentgym.records import Episode, StopReason, Task
 from agentgym.rollout import returned
 from agentgym.rollout.branching import Branching, Independent
+from agentgym.rollout.pace import Pace
 from agentgym.rollout.returned import Stepped
 from agentgym.rollout.roots import Roots
 from agentgym.rollout.running import Group, GroupState, Running
@@ -52,6 +53,7 @@ class Rollout:
         policy_calls: requests submitted so far.
         instructions: what the environment tells a model that never saw it.
         num_tasks: how many tasks the environment has, where they are finitely many.
+        pace: counts what is played.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Rollout:
         self.policy, self.slots, self.max_turns, self.run_key = policy, slots, max_turns, run_key
         self.branching, self.step_seconds = branching or Independent(), step_seconds
         self.policy_calls = 0
+        self.pace = Pace("", 0)
         self._make_env = make_env
         first = make_env()
         if not isinstance(first, gym.Env):
@@ -251,6 +254,7 @@ class Rollout:
 
     def _after_step(self, episode: Running, came: Stepped, began: float, ended: float) -> None:
         episode.played(came.reward, came.info, began, ended)
+        self.pace.turn(episode.reply.usage.completion_tokens)
         stop = came.stop
         if stop is None and self.max_turns is not None and len(episode.turns) >= self.max_turns:
             stop = StopReason.TURN_LIMIT
@@ -321,6 +325,7 @@ class Rollout:
             done = replace(done, group="")
             state.claimed -= 1
         self._done.append(done)
+        self.pace.episode(done)
         self.branching.ended(done)
         if episode.env is not None:
             self._put_back(episode.env, broken=stop in _BROKEN)

@@ -10,6 +10,7 @@
                   requirements.py   what an algorithm needs from an environment
                   imitation.py      the warm start; demonstrations.py: episodes that nobody sampled as training data
                   summary.py        episodes in figures; board.py: these for TensorBoard
+                  outlook.py        how long the run takes, and why it learns nothing
     algorithms    recipes/          named algorithms, one short file a paper
                   algorithm.py      one value per stage; parts.py: slots filled by name
     the stages    sampling.py       which tasks; which groups are learned from

@@ -19,7 +19,8 @@ from agentgym.failures import Failures
 from agentgym.policy import ExpertPolicy, Policy, RandomPolicy, ScriptedPolicy, check_playable
 from agentgym.records import Episode, Task
 from agentgym.registry import import_of, make, takes_split
-from agentgym.rollout import Group, Rollout
+from agentgym.rollout import Group, Pace, Rollout
+from agentgym.rollout.pace import clock
 from agentgym.store import PATTERN, EpisodeWriter, JsonLines, RunFolder
 from agentgym.trainers.algorithm import Algorithm, get_recipe, slots
 from agentgym.trainers.attention import longest_context
@@ -35,6 +36,7 @@ from agentgym.trainers.imitation import imitate
 from agentgym.trainers.learner import Learner, Optimisation
 from agentgym.trainers.lora import check_lora, with_lora
 from agentgym.trainers.model import ModelPolicy, check_model, load_to_learn
+from agentgym.trainers.outlook import Outlook
 from agentgym.trainers.parts import with_part
 from agentgym.trainers.precision import chosen, compute_in
 from agentgym.trainers.recorded import (
@@ -57,7 +59,10 @@ class Progress(Protocol):
     """Is told what happens; the command line draws it."""
 
     def __call__(self, stage: str, figures: Mapping[str, Any]) -> None:
-        """``stage``: ``warm start``, ``update`` or ``evaluation``."""
+        """``stage``: ``warm start``, ``update`` or ``evaluation``; any other text is a message.
+
+        An object that also has a method ``playing(pace)`` is told after every turn how far a rollout is.
+        """
 
 
 def silent(stage: str, figures: Mapping[str, Any]) -> None:
@@ -86,6 +91,7 @@ class Training:
         self.update = 0
         self._recent: list[float] = []
         self._resumed = False
+        self._outlook = Outlook(config)
 
     @classmethod
     def start(cls, config: TrainConfig, path: str | Path, progress: Progress = silent) -> Training:
@@ -215,6 +221,8 @@ class Training:
         seconds = {"rollout_seconds": rolled_out - began, "update_seconds": ended - rolled_out}
         self.timings.append({"update": self.update} | seconds)
         self.progress("update", metrics | seconds)
+        for line in self._outlook.updated(self.update, ended - began, episodes, done.metrics):
+            self.progress(line, {})
 
     def _played(self, rollout: Rollout) -> tuple[list[Episode], list[Episode]]:
         """All episodes of this update, and those that are learned from; rolls out again while groups are missing."""
@@ -227,6 +235,7 @@ class Training:
             tasks = self.budgets.drawn(tasks, draws.key(key, self.update))
             first = attempt * self.config.groups
             groups = [Group(f"{self.update}.{first + i}", t, self.config.group_size) for i, t in enumerate(tasks)]
+            self._show(rollout, f"update {self.update} of {self.config.updates}", groups, made=self.update - 1)
             played = in_order(rollout.play(groups))
             episodes += played
             for group in groups:
@@ -273,13 +282,24 @@ class Training:
             chosen = range(min(count, self.config.eval_episodes))
             finite = rollout.num_tasks is not None
             tasks = [Task(i, {"task": i}) if finite else Task(i) for i in chosen]
-            episodes = in_order(rollout.play(Group(f"eval.{self.update}.{i}", t) for i, t in enumerate(tasks)))
+            groups = [Group(f"eval.{self.update}.{i}", t) for i, t in enumerate(tasks)]
+            self._show(rollout, "evaluation", groups, made=self.update)
+            episodes = in_order(rollout.play(groups))
         engine.temperature = trained
         self._stop_if_failing(episodes, f"the evaluation after update {self.update}")
         figures = {f"eval_{name}": value for name, value in summary(episodes).items()}
         self._record({"update": self.update, "event": "eval", "split": self.config.eval_split} | figures)
-        self.timings.append({"update": self.update, "eval_seconds": time.perf_counter() - began})
+        seconds = time.perf_counter() - began
+        self.timings.append({"update": self.update, "eval_seconds": seconds})
         self.progress("evaluation", {"update": self.update} | figures)
+        for line in self._outlook.evaluated(self.update, seconds, len(episodes)):
+            self.progress(line, {})
+
+    def _show(self, rollout: Rollout, what: str, groups: Sequence[Group], *, made: int) -> None:
+        """Let whoever shows the progress know how far the rollout is that comes now, after so many updates."""
+        if left := self._outlook.seconds_left(made):
+            what += f" ({clock(left)} to go)"
+        rollout.pace = Pace(what, sum(group.size for group in groups), getattr(self.progress, "playing", None))
 
     # Beginning and continuing -----------------------------------------------------------------------------------------
 
@@ -370,7 +390,9 @@ class Training:
         limit = None if player is expert else self.config.max_turns or _NARRATED
         with Rollout(self.budgets.environment, player, max_turns=limit, **self._stepping) as rollout:
             tasks = self.budgets.drawn(self.algorithm.sampling(key, 0, wanted, rollout.num_tasks), key)
-            episodes = in_order(rollout.play(Group(f"warm.{i}", task) for i, task in enumerate(tasks)))
+            groups = [Group(f"warm.{i}", task) for i, task in enumerate(tasks)]
+            self._show(rollout, "demonstrations", groups, made=0)
+            episodes = in_order(rollout.play(groups))
         played = [e for e in episodes if e.failure is None]
         if len(played) < len(episodes):
             first = next(e.failure for e in episodes if e.failure is not None)

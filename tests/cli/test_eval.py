@@ -292,7 +292,7 @@ def test_an_interrupted_evaluation_says_how_to_go_on(
             raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("agentgym.cli.eval._Screen.progress", interrupt)
+    monkeypatch.setattr("agentgym.cli._screen.Screen.row", interrupt)
     assert run(toy, "--policy", "expert", *out) == 130
     assert f"interrupted; {said}\n" in capsys.readouterr().err
     assert (len(list(read_episodes(tmp_path / "kept"))) == 2) if out else not (tmp_path / "kept").exists()
