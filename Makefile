@@ -38,7 +38,7 @@ lint: $(READY)  ## style, types, and who may import whom
 
 bench: $(READY)  ## every benchmark, one after the other; results in benchmarks/out
 	mkdir -p benchmarks/out
-	for file in credit generation overhead trl_step; do \
+	for file in credit generation overhead trl_step waiting; do \
 	    OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$file.py --json benchmarks/out/$$file.json || exit 1; done
 
 docs: $(READY)  ## write the tables of the documentation anew

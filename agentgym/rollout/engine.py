@@ -222,7 +222,9 @@ class Rollout:
         self._step(episode)
 
     def _step(self, episode: Running) -> None:
-        usage = replace(episode.reply.usage, model_seconds=episode.model_seconds)
+        usage = episode.reply.usage
+        if episode.meter is not None:
+            usage = replace(usage, model_seconds=episode.model_seconds)
         left = episode.meter.seconds_left(usage) if isinstance(episode.meter, BudgetedEnv) else None
         self._call("step", episode, playing(episode.reply.action, usage), left)
 

@@ -24,7 +24,10 @@ from agentgym.records import CallStatus, Sample, StopReason, ToolCall, Usage
 _CUTS = frozenset({StopReason.TURN_LIMIT, StopReason.BUDGET, StopReason.CONTEXT_FULL})
 _POLICY_STOPS = frozenset({StopReason.CONTEXT_FULL, StopReason.POLICY_STOPPED})
 _STATUSES = get_args(CallStatus)
+_NOTHING_USED = Reply("").usage
 _USED = tuple(field.name for field in fields(Usage))
+_PLAIN = frozenset({str, int, float, bool})  # types looked at first: most values have them, and isinstance is slower
+_ROWS = (tuple, list)
 _DEEPEST = 64  #: levels of a tool call's arguments
 _SHOWN = 200  #: characters of a value in a message
 _LONGEST = 2000  #: characters of a message
@@ -54,7 +57,7 @@ def environment(made: object) -> gym.Env[str, str]:
 
 def after_reset(result: Any) -> tuple[str, dict[str, Any]]:
     """Observation and info, from what ``reset`` returned."""
-    if not isinstance(result, tuple | list) or len(result) != 2:
+    if not isinstance(result, _ROWS) or len(result) != 2:
         raise Unusable("expected (observation, info)")
     observation, info = result
     return capped(_text("the observation", observation)), _info(info)
@@ -62,11 +65,11 @@ def after_reset(result: Any) -> tuple[str, dict[str, Any]]:
 
 def after_step(result: Any) -> Stepped:
     """Everything that counts of what ``step`` returned."""
-    if not isinstance(result, tuple | list) or len(result) != 5:
+    if not isinstance(result, _ROWS) or len(result) != 5:
         raise Unusable("expected (observation, reward, terminated, truncated, info)")
     observation, reward, terminated, truncated, info = result
     observation = capped(_text("the observation", observation))
-    if isinstance(reward, str | bytes) or not math.isfinite(earned := float(reward)):
+    if isinstance(reward, (str, bytes)) or not math.isfinite(earned := float(reward)):
         raise Unusable(f"the reward must be a finite number, got {shown(reward)}")
     over, cut = flag("terminated", terminated), flag("truncated", truncated)
     if over and cut:
@@ -91,8 +94,9 @@ def reply(given: object) -> Reply:
     usage = given.usage
     if not isinstance(usage, Usage):
         raise Unusable(f"the usage of the reply must be a Usage, got {shown(usage)}")
-    for name in _USED:
-        _amount(getattr(usage, name), "the usage of the reply: ", name)
+    if usage is not _NOTHING_USED:
+        for name in _USED:
+            _amount(getattr(usage, name), "the usage of the reply: ", name)
     if given.sample is not None:
         _sample(given.sample)
     return given
@@ -111,7 +115,7 @@ def flag(name: str, value: Any) -> bool:
     """Truth as it is meant: a bool, NumPy's, or a number that is 0 or 1; never the truth of a text."""
     if value is True or value is False:
         return bool(value)
-    if isinstance(value, bool | np.bool_ | int | float | np.number) and (value == 0 or value == 1):
+    if isinstance(value, (np.bool_, int, float, np.number)) and (value == 0 or value == 1):
         return bool(value)
     raise Unusable(f"{name} must be True or False, got {shown(value)}")
 
@@ -157,7 +161,7 @@ def _info(given: Any) -> dict[str, Any]:
         raise Unusable(f"info['screenshot'] must be the bytes of a PNG, got {shown(value)}")
     calls = info.get("tool_calls")
     if calls is not None:
-        if isinstance(calls, str | bytes) or not isinstance(calls, Sequence):
+        if type(calls) not in _ROWS and (isinstance(calls, (str, bytes)) or not isinstance(calls, Sequence)):
             raise Unusable(f"info['tool_calls'] must be a sequence of ToolCall, got {shown(calls)}")
         info = {**info, "tool_calls": tuple(map(_call, calls))}
     if info.get("error") is not None:
@@ -172,14 +176,14 @@ def _call(call: Any) -> ToolCall:
     _text("the result of a tool call", call.result)
     if call.error is not None:
         _text("the error of a tool call", call.error)
-    if not isinstance(call.arguments, Mapping):
+    if type(call.arguments) is not dict and not isinstance(call.arguments, Mapping):
         raise Unusable(f"the arguments of a tool call must be a mapping, got {shown(call.arguments)}")
     _json(call.arguments, 0)
     if call.status not in _STATUSES:
         raise Unusable(f"the status of a tool call must be one of {', '.join(_STATUSES)}, got {shown(call.status)}")
     _amount(call.seconds, "the seconds of a tool call")
     _amount(call.cost, "the cost of a tool call")
-    if max(len(call.result), len(call.error or "")) <= MAX_OBSERVATION:
+    if len(call.result) <= MAX_OBSERVATION and (call.error is None or len(call.error) <= MAX_OBSERVATION):
         return call
     return replace(call, result=capped(call.result), error=None if call.error is None else capped(call.error))
 
@@ -203,15 +207,15 @@ def _sample(sample: Any) -> None:
 
 def _json(value: Any, depth: int) -> None:
     """Whether a value can be stored."""
-    if value is None or isinstance(value, str | bool | int | float | np.generic):
+    if value is None or type(value) in _PLAIN or isinstance(value, (str, int, float, np.generic)):
         return
     if depth >= _DEEPEST:
         raise Unusable(f"the arguments of a tool call are nested more than {_DEEPEST} deep")
-    if isinstance(value, Mapping):
+    if type(value) is dict or isinstance(value, Mapping):
         for key, item in value.items():
             _text("a key in the arguments of a tool call", key)
             _json(item, depth + 1)
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, _ROWS):
         for item in value:
             _json(item, depth + 1)
     else:
@@ -225,14 +229,16 @@ def _text(name: str, value: Any) -> str:
 
 
 def _texts(name: str, value: Any) -> None:
-    if isinstance(value, str | bytes) or not isinstance(value, Sequence) or not all(isinstance(v, str) for v in value):
+    if type(value) in _ROWS and set(map(type, value)) <= {str}:
+        return
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence) or not all(isinstance(v, str) for v in value):
         raise Unusable(f"info[{name!r}] must be a sequence of texts, got {shown(value)}")
 
 
 def _amount(value: Any, *name: str) -> None:
     if type(value) in (int, float) and 0 <= value < math.inf:
         return
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or value < 0:
         raise Unusable(f"{''.join(name)} must be a finite number >= 0, got {shown(value)}")
 

@@ -31,15 +31,18 @@ class Execution:
         self._value: Any = None
         self._error: BaseException | None = None
         self._coroutine: Future[Any] | None = None
-        self._over = threading.Lock()  # one lock wakes the one that waits; a Future would take three
-        self._over.acquire()
-        if inspect.iscoroutinefunction(getattr(function, "func", function)):
-            self._coroutine = background().submit(function())
-            self._coroutine.add_done_callback(lambda done: self._run(partial(done.result, 0)))
-        elif timeout is None and not aside:
+        self._over: threading.Lock | None = None
+        coroutine = inspect.iscoroutinefunction(getattr(function, "func", function))
+        if timeout is None and not aside and not coroutine:
             self._run(function)
             if isinstance(self._error, KeyboardInterrupt):
                 raise self._error
+            return
+        self._over = threading.Lock()  # one lock wakes the one that waits; a Future would take three
+        self._over.acquire()
+        if coroutine:
+            self._coroutine = background().submit(function())
+            self._coroutine.add_done_callback(lambda done: self._run(partial(done.result, 0)))
         else:
             _threads.start(partial(self._run, function))
 
@@ -49,11 +52,12 @@ class Execution:
         Raises:
             OutOfTime: it took too long. A coroutine was cancelled; a thread goes on for as long as it wants.
         """
-        left = -1.0 if self._timeout is None else max(0.0, self._begin + self._timeout - time.perf_counter())
-        if not self._over.acquire(timeout=left):
-            if self._coroutine is not None:
-                self._coroutine.cancel()
-            raise OutOfTime
+        if self._over is not None:
+            left = -1.0 if self._timeout is None else max(0.0, self._begin + self._timeout - time.perf_counter())
+            if not self._over.acquire(timeout=left):
+                if self._coroutine is not None:
+                    self._coroutine.cancel()
+                raise OutOfTime
         if self._error is not None:
             raise self._error
         return self._value
@@ -74,4 +78,5 @@ class Execution:
         except BaseException as error:  # for whoever waits
             self._error = error
         self._end = time.perf_counter()
-        self._over.release()
+        if self._over is not None:
+            self._over.release()

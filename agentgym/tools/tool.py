@@ -295,12 +295,14 @@ class Toolbox:
         batch: list[ToolCall | _Allowed] = []
         for name, arguments in calls:
             known = self._tools.get(name) if isinstance(name, str) else None
-            if known is not None and not known.parallel:
+            alone = known is not None and not known.parallel
+            if alone and batch:
                 self._run_batch(batch, records)
             batch.append(self._allow(known, name, arguments, gate))
-            if known is not None and not known.parallel:
+            if alone:
                 self._run_batch(batch, records)
-        self._run_batch(batch, records)
+        if batch:
+            self._run_batch(batch, records)
         return records
 
     def _allow(self, known: Tool | None, name: object, arguments: object, gate: Gate | None) -> ToolCall | _Allowed:
@@ -325,7 +327,7 @@ class Toolbox:
 
     def _run_batch(self, batch: list[ToolCall | _Allowed], records: list[ToolCall]) -> None:
         """Run what is allowed, side by side if it is several, and move all to the records."""
-        several = sum(isinstance(call, _Allowed) for call in batch) > 1
+        several = len(batch) > 1 and sum(isinstance(call, _Allowed) for call in batch) > 1
         for call in batch:
             if isinstance(call, _Allowed):
                 self._execute(call, aside=several)
