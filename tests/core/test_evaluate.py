@@ -360,7 +360,7 @@ def test_failed_episodes_are_played_again(tmp_path: Path) -> None:
 
 
 def test_a_folder_belongs_to_one_sweep(tmp_path: Path) -> None:
-    SweepFolder(tmp_path / "s", {"env": "coin", "seed": 0})
+    SweepFolder(tmp_path / "s", {"env": "coin", "seed": 0}).writer("policy", UNLIMITED).close()
     with pytest.raises(StoreError, match=r"s holds results with seed=0, not 1; choose another folder"):
         SweepFolder(tmp_path / "s", {"env": "coin", "seed": 1})
     with pytest.raises(StoreError, match="exists and is not a run folder"):
