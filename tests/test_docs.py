@@ -71,18 +71,11 @@ def test_every_recipe_names_its_paper(tables: ModuleType) -> None:
     assert [row[0] for row in rows if not row[2].strip()] == []
 
 
-def test_the_first_session_prints_what_is_shown() -> None:
+def test_the_first_session_prints_what_is_shown(tmp_path: Path) -> None:
     code, shown = blocks(page("README.md"), "python")[0], blocks(page("README.md"), "text")[0]
     assert len(code.splitlines()) <= 14
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout == shown, "run: make docs"
-
-
-def test_the_own_environment_keeps_the_contract(tmp_path: Path) -> None:
-    (tmp_path / "capitals.py").write_text(blocks(page("README.md"), "python")[1])
-    run = [sys.executable, "-m", "agentgym"]
-    done = subprocess.run([*run, "check", "capitals:me/Capitals-v0"], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def environment_example(name: str, folder: Path) -> None:
@@ -92,7 +85,7 @@ def environment_example(name: str, folder: Path) -> None:
 
 
 def run_agentgym(folder: Path, *arguments: str) -> str:
-    run = [sys.executable, "-m", "agentgym", *arguments]
+    run = [str(Path(sys.executable).with_name("agentgym")), *arguments]
     done = subprocess.run(run, capture_output=True, text=True, cwd=folder, env={**os.environ, "COLUMNS": "200"})
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -135,6 +135,8 @@ def command(
 def _how_to_go_on(folder: Any) -> str:
     if folder is None:
         return "nothing was kept: with --out FOLDER an evaluation goes on where it was"
+    if not (folder.path / "run.yaml").exists():
+        return "nothing was played yet; give the same command again"
     return f"what was played is kept in {folder.path}; give the same command again to go on"
 
 

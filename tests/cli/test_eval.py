@@ -273,13 +273,15 @@ def test_an_evaluation_that_was_not_played_leaves_no_folder(toy: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("out", "said"),
+    ("played", "out", "said"),
     [
-        ((), "nothing was kept: with --out FOLDER an evaluation goes on where it was"),
-        (("--out", "kept"), "what was played is kept in kept; give the same command again to go on"),
+        (2, (), "nothing was kept: with --out FOLDER an evaluation goes on where it was"),
+        (2, ("--out", "kept"), "what was played is kept in kept; give the same command again to go on"),
+        (0, ("--out", "kept"), "nothing was played yet; give the same command again"),
     ],
 )
 def test_an_interrupted_evaluation_says_how_to_go_on(
+    played: int,
     out: tuple[str, ...],
     said: str,
     toy: str,
@@ -288,14 +290,15 @@ def test_an_interrupted_evaluation_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def interrupt(self: object, budget: object, episodes: Collection[object]) -> None:
-        if len(episodes) == 2:
+        if len(episodes) == played:
             raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("agentgym.cli._screen.Screen.row", interrupt)
     assert run(toy, "--policy", "expert", *out) == 130
     assert f"interrupted; {said}\n" in capsys.readouterr().err
-    assert (len(list(read_episodes(tmp_path / "kept"))) == 2) if out else not (tmp_path / "kept").exists()
+    assert (tmp_path / "kept").exists() == bool(played and out)
+    assert not (played and out) or len(list(read_episodes(tmp_path / "kept"))) == 2
 
 
 def test_kill_9_loses_nothing(tmp_path: Path) -> None:
