@@ -268,7 +268,7 @@ def test_a_failing_environment_is_told_and_exits_with_1(
     monkeypatch.setattr("builtins.input", lambda prompt: "fly")
     result = run("play", lists_too_much)
     assert result.code == 1
-    assert "ended after 0 turns, reward 0 (environment error: RuntimeError: no wings)" in result.out
+    assert "not solved after 1 turn, reward 0 (action error: RuntimeError: no wings)" in result.out
     assert "\x1b" not in result.out
     assert r"hello \x1b]0;owned\x07" in result.out
 

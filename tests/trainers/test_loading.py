@@ -104,6 +104,7 @@ def test_adapters_without_a_tokenizer_have_that_of_their_model(small, tmp_path):
 def test_a_gguf_file_that_is_not_there_or_cannot_be_read_is_refused(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"no model file 'nowhere/x\.gguf'"):
         load("nowhere/x.gguf")
+    pytest.importorskip("gguf")
     path = tmp_path / "broken.gguf"
     path.write_bytes(b"GGUF but not really")
     with pytest.raises(UsageError, match=r"cannot load model .*broken\.gguf") as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 
 import letters
@@ -50,7 +51,9 @@ def resumed(path):
     """What is told when it is resumed to its end."""
     told = []
     Training.resume(path, lambda stage, figures: told.append(stage)).run()
-    return [line for line in told if line not in ("update", "evaluation", "warm start", "tiny model")]
+    # how long it will still take is told too, and says nothing of resuming
+    stages = ("update", "evaluation", "warm start", "tiny model")
+    return [line for line in told if line not in stages and not re.search("to go$|^[0-9]+ rollouts? of", line)]
 
 
 def edited(path, **changes):

@@ -41,7 +41,10 @@ class UnsafeLocalSandbox(CageSandbox):
             stacklevel=2,
         )
         super().__init__(limits, parallel=parallel, cells=cells)
-        self._folder = tempfile.TemporaryDirectory(prefix="agentgym-unsafe-")
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="agentgym-unsafe-",
+            ignore_cleanup_errors=True,  # what nothing watched any more may still be writing there
+        )
         self.cage()
 
     @property
