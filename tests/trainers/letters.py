@@ -7,6 +7,7 @@ import copy
 import gymnasium as gym
 
 from agentgym.env import TextEnv, digest
+from agentgym.records import ToolCall
 
 WORDS = ("red", "blue", "green")
 
@@ -50,5 +51,19 @@ class Letters(TextEnv):
         return {"task_id": self.word, "anchor": digest(self.word, self.turn), "admissible": list(WORDS)}
 
 
-if "tests/Letters-v0" not in gym.registry:
-    gym.register("tests/Letters-v0", entry_point=Letters, disable_env_checker=True)
+class LettersWithTools(Letters):
+    """The same, where some actions are tool calls too; it gives the accepted answers."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        calls = sum(letter in action for letter in "aeiou")
+        info["tool_calls"] = tuple(ToolCall("look", {"at": n}, "nothing") for n in range(calls))
+        return observation, reward, terminated, truncated, info
+
+    def _info(self):
+        return super()._info() | {"answers": (self.word,)}
+
+
+for name, entry_point in {"tests/Letters-v0": Letters, "tests/LettersWithTools-v0": LettersWithTools}.items():
+    if name not in gym.registry:
+        gym.register(name, entry_point=entry_point, disable_env_checker=True)

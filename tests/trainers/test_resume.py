@@ -17,11 +17,23 @@ from small_runs import BASE, SMALL, Crash, products, start
 from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.train import Training, silent
 
+TOOLS = {"env": "letters:tests/LettersWithTools-v0", "warm_start_epochs": 6, "group_size": 4}
+STATES = {  # what has to be kept from update to update
+    "gigpo": {"kl": 0.01},  # a reference
+    "ppo": {"kl": 0.01},  # and a critic with its moments
+    "otc": {"fewest": "task"},  # a table of calls
+    "arpo": {},
+    "aepo_agentic": {},  # how unsure the policy was
+    "igpo": {"kl": 0.01, "by": "reference"},
+}
 
-@pytest.mark.parametrize("recipe", ["gigpo", "ppo", "reinforce_pp"])
+
+@pytest.mark.parametrize(
+    "recipe", [*list(STATES)[:4], *(pytest.param(r, marks=pytest.mark.slow) for r in list(STATES)[4:])]
+)
 def test_crashes_between_any_two_stages_change_nothing(recipe, tmp_path):
     """An exception at every report in turn: in the warm start, after an update, after an evaluation."""
-    options = {"recipe": recipe, "parameters": {"kl": 0.01}, "updates": 4, "checkpoint_every": 1}
+    options = TOOLS | {"recipe": recipe, "parameters": STATES[recipe], "updates": 4, "checkpoint_every": 1}
     start(tmp_path / "whole", **options)
     seen = []
 
@@ -58,6 +70,7 @@ def test_an_extended_run_is_the_longer_run(tmp_path):
         (64, {"optimizer": "muon"}),
         (96, {"recipe": "ppo", "parameters": {"kl": 0.05}}),
         (128, {"lora": 4, "optimizer": "muon", "warm_start_optimizer": "muon"}),
+        (96, {"dtype": "bfloat16", "lr": 1e-4}),
         pytest.param(64, {}, marks=pytest.mark.slow),
         pytest.param(96, {"lora": 4}, marks=pytest.mark.slow),
         pytest.param(128, {"optimizer": "muon"}, marks=pytest.mark.slow),
@@ -152,7 +165,17 @@ def test_killed_at_random_moments_and_resumed(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"recipe": "ppo"}, {"lora": 4}, {"recipe": "dapo", "optimizer": "muon"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"recipe": "ppo"},
+        {"lora": 4},
+        {"recipe": "dapo", "optimizer": "muon"},
+        TOOLS | {"recipe": "otc", "parameters": {"fewest": "task"}, "lora": 4, "optimizer": "muon"},
+        TOOLS | {"recipe": "arpo", "tiny": SMALL | {"hidden": 64}},
+    ],
+    ids=["ppo", "lora", "dapo muon", "otc lora muon", "arpo"],
+)
 def test_killed_often(tmp_path, options):
     options = {"updates": 30, "checkpoint_every": 3, **options}
     start(tmp_path / "whole", **options)
