@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from agentgym.store import RunFolder
 from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.train import Training
@@ -32,13 +34,24 @@ def start(path, progress=None, **options):
 
 
 def products(path):
-    """What two equal runs have in common: weights and metrics as bytes, episodes as records."""
+    """What two equal runs have in common: weights and metrics as bytes, the trainer's state and episodes as values."""
     folder = RunFolder(path)
     _, checkpoint = folder.latest_checkpoint()
     weights = {str(f.relative_to(checkpoint)): f.read_bytes() for f in sorted(checkpoint.rglob("*.safetensors"))}
     assert weights
     lines = {n: (path / n).read_bytes() for n in ("metrics.jsonl", "credits.jsonl")}
-    return weights | lines, list(folder.episodes())
+    state = torch.load(checkpoint / "trainer.pt", weights_only=True)
+    state = {name: plain(state[name]) for name in ("learner", "branching", "recent")}
+    return weights | lines, state, list(folder.episodes())
+
+
+def plain(tree):
+    """Nested state with lists in place of tensors."""
+    if isinstance(tree, torch.Tensor):
+        return tree.tolist()
+    if isinstance(tree, dict):
+        return {key: plain(value) for key, value in tree.items()}
+    return [plain(value) for value in tree] if isinstance(tree, list | tuple) else tree
 
 
 class Crash(Exception):
