@@ -34,12 +34,13 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "ppo": {"kl": 0.01},
     "reinforce_pp": {"kl": 0.01},
     "otc": {"fewest": "task"},
-    "arpo": {},
+    "arpo": {},  # with a branching that remembers returns, see REPLACED
     "aepo_agentic": {},
     "igpo": {"kl": 0.01},
     "spo_tree": {},
     "polychromic": {},
 }
+REPLACED: dict[str, dict[str, str]] = {"arpo": {"branching": "spread_branching"}}
 VARIANTS: list[dict[str, Any]] = [
     {},
     {"optimizer": "muon", "warm_start_optimizer": "muon"},
@@ -71,8 +72,9 @@ def configurations() -> list[dict[str, Any]]:
         variant = VARIANTS[(number + number // len(ALGORITHMS)) % len(VARIANTS)]
         width = WIDTHS[(number + number // len(ALGORITHMS)) % len(WIDTHS)]
         size = {"layers": 1, "hidden": width, "heads": 2, "kv_heads": 1, "vocabulary": 300, "max_context": 256}
-        algorithm = {"recipe": recipe, "parameters": ALGORITHMS[recipe]}
-        found.append(BASE | {"tiny": size, "seed": number} | algorithm | variant)
+        algorithm = {"recipe": recipe, "parameters": ALGORITHMS[recipe], "replaced": REPLACED.get(recipe, {})}
+        precision = {"dtype": "bfloat16" if number % 5 == 4 else "float32"}
+        found.append(BASE | {"tiny": size, "seed": number} | algorithm | variant | precision)
     return found
 
 
@@ -293,7 +295,8 @@ def main() -> None:
     with ForkServer(1) as first, ForkServer(2) as second, ForkServer(3) as third:
         for number, settings in enumerate(configurations()[: given.runs]):
             kind = " ".join([*(["lora"] if "lora" in settings else []), settings.get("optimizer", "adamw")])
-            name = f"{number:02d} {settings['recipe']:<13} {kind:<11} width {settings['tiny']['hidden']:<4}"
+            size = f"width {settings['tiny']['hidden']}"
+            name = f"{number:02d} {settings['recipe']:<13} {kind:<11} {size:<10} {settings['dtype']:<9}"
             whole, broken = given.out / f"{number:02d}-whole", given.out / f"{number:02d}-killed"
             shutil.rmtree(whole, ignore_errors=True)
             times = left_alone(whole, settings, first)
