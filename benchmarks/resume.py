@@ -73,8 +73,8 @@ def configurations() -> list[dict[str, Any]]:
         width = WIDTHS[(number + number // len(ALGORITHMS)) % len(WIDTHS)]
         size = {"layers": 1, "hidden": width, "heads": 2, "kv_heads": 1, "vocabulary": 300, "max_context": 256}
         algorithm = {"recipe": recipe, "parameters": ALGORITHMS[recipe], "replaced": REPLACED.get(recipe, {})}
-        precision = {"dtype": "bfloat16" if number % 5 == 4 else "float32"}
-        found.append(BASE | {"tiny": size, "seed": number} | algorithm | variant | precision)
+        more = {"dtype": "bfloat16" if number % 5 == 4 else "float32", "admissible": recipe in ("otc", "dapo")}
+        found.append(BASE | {"tiny": size, "seed": number} | algorithm | variant | more)
     return found
 
 

@@ -51,7 +51,12 @@ class Words(TextEnv):
         return copy.deepcopy(self)
 
     def _info(self) -> dict[str, Any]:
-        return {"task_id": self.word, "anchor": digest(self.word, self.turn, self.asked), "answers": (self.word,)}
+        return {
+            "task_id": self.word,
+            "anchor": digest(self.word, self.turn, self.asked),
+            "answers": (self.word,),
+            "admissible": [*WORDS, "?"],
+        }
 
 
 if "bench/Words-v0" not in gym.registry:
