@@ -40,15 +40,15 @@ def test_crashes_between_any_two_stages_change_nothing(recipe, tmp_path):
     seen = []
 
     def crash(stage, figures):
-        if (place := (stage, tuple(figures.items())[:1])) not in seen:
+        place = (stage, tuple(figures.items())[:1])
+        if stage in ("warm start", "update", "evaluation") and place not in seen:  # other lines tell seconds
             seen.append(place)
             raise Crash
 
     training = Training.start(TrainConfig.checked(BASE | options), tmp_path / "broken", crash)
-    for _ in range(30):
+    while training.update < 4:
         try:
             training.run()
-            break
         except Crash:
             training = Training.resume(tmp_path / "broken", crash)
     assert len(seen) >= 8
