@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -251,20 +252,20 @@ def test_the_page_model_and_the_server_show_the_same_widgets() -> None:
 
 
 def browsers() -> list[int]:
-    """Main processes of browsers that this process started."""
-    found = []
+    """Main processes of browsers that this process started, whichever test started them."""
+    parents, arguments = {}, {}
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            arguments = (entry / "cmdline").read_bytes()
-            environment = (entry / "environ").read_bytes()
-        except OSError:
-            continue
-        ours = f"PYTEST_CURRENT_TEST={os.environ['PYTEST_CURRENT_TEST'].rpartition('::')[0]}".encode()
-        if b"--remote-debugging" in arguments and b"--type=" not in arguments and ours in environment:
-            found.append(int(entry.name))
-    return found
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                arguments[int(entry.name)] = (entry / "cmdline").read_bytes()
+
+    def ours(pid: int) -> bool:
+        return pid == os.getpid() or (pid in parents and ours(parents[pid]))
+
+    return [
+        pid for pid, line in arguments.items() if b"--remote-debugging" in line and b"--type=" not in line and ours(pid)
+    ]
 
 
 @needs_chromium
