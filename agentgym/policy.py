@@ -1,7 +1,7 @@
 """Policies: whatever answers a request with an action.
 
 A policy gets one :class:`Request` a turn and answers at once with a :class:`Reply`, or with a future of one. Policies
-here need no torch; a local model is :class:`agentgym.trainers.model.ModelPolicy`, a server
+here need no torch; a local model is :class:`agentgym.models.loading.ModelPolicy`, a server
 :class:`agentgym.endpoint.EndpointPolicy`.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
-from agentgym import draws
+from agentgym import keyed_random
 from agentgym.env import Info
 from agentgym.errors import PolicyError, UsageError
 from agentgym.records import Episode, Sample, StopReason, Turn, Usage
@@ -27,7 +27,7 @@ class Request:
 
     Attributes:
         episode: id of the running episode; a policy may keep state (a cache) under it until ``release``.
-        key: 64-bit key of this turn; every random draw of the answer hangs off it (:mod:`agentgym.draws`).
+        key: 64-bit key of this turn; every random draw of the answer hangs off it (:mod:`agentgym.keyed_random`).
         observation: the text that is new this turn.
         info: what the environment returned beside it; ``answers`` and ``evidence`` are never in it.
         turns: the finished turns before this one.
@@ -85,7 +85,7 @@ class Policy(Protocol):
         """The episode has ended; whatever was kept for it can go."""
 
 
-class Immediate:
+class SyncPolicy:
     """Base of policies that answer at once and keep nothing."""
 
     def advance(self) -> bool:
@@ -122,7 +122,7 @@ def random_action(request: Request) -> str:
         PolicyError: the environment has neither.
     """
     if admissible := request.info.get("admissible"):
-        return draws.choice(admissible, request.key)
+        return keyed_random.choice(admissible, request.key)
     sample = getattr(request.env.unwrapped, "sample_action", None) if request.env is not None else None
     if sample is None:
         raise PolicyError(f"{_NO_RANDOM}, and this environment has neither")
@@ -133,7 +133,7 @@ def _name(env: gym.Env[str, str]) -> str:
     return env.spec.id if env.spec is not None else "this environment"
 
 
-class RandomPolicy(Immediate):
+class RandomPolicy(SyncPolicy):
     """Any admissible action; where they are not listed, what the environment's ``sample_action`` draws."""
 
     def submit(self, request: Request) -> Reply:
@@ -152,7 +152,7 @@ class RandomPolicy(Immediate):
 _TASKS = 8  # tasks that an expert is asked about before it is taken to know none
 
 
-class ExpertPolicy(Immediate):
+class ExpertPolicy(SyncPolicy):
     """The environment's own ``expert()``, with noise.
 
     Args:
@@ -174,7 +174,7 @@ class ExpertPolicy(Immediate):
             raise PolicyError("this environment has no expert()")
         if self.epsilon:
             mistake = self._mistake(request)
-            if draws.uniform(request.key, "epsilon") < self.epsilon:
+            if keyed_random.uniform(request.key, "epsilon") < self.epsilon:
                 return self._stray(request, mistake)
         action = expert()
         if action is None:
@@ -205,7 +205,7 @@ class ExpertPolicy(Immediate):
     def _stray(self, request: Request, mistake: str | None) -> Reply:
         drawn = random_action(request)
         self.noise.add((request.episode, len(request.turns)))
-        return Reply(mistake if mistake is not None and draws.uniform(request.key, "stale") < 0.5 else drawn)
+        return Reply(mistake if mistake is not None and keyed_random.uniform(request.key, "stale") < 0.5 else drawn)
 
     def _mistake(self, request: Request) -> str | None:
         """An action that was admissible before and is not now, its first word drawn first; None where there is none."""
@@ -215,11 +215,11 @@ class ExpertPolicy(Immediate):
         seen.update(dict.fromkeys(admissible))
         if not stale:
             return None
-        verb = draws.choice(list(dict.fromkeys(a.split(" ", 1)[0] for a in stale)), request.key, "mistake")
-        return draws.choice([a for a in stale if a.split(" ", 1)[0] == verb], request.key)
+        verb = keyed_random.choice(list(dict.fromkeys(a.split(" ", 1)[0] for a in stale)), request.key, "mistake")
+        return keyed_random.choice([a for a in stale if a.split(" ", 1)[0] == verb], request.key)
 
 
-class ReplayPolicy(Immediate):
+class ReplayPolicy(SyncPolicy):
     """Plays recorded episodes again: each request is answered from a recording of the same task.
 
     Args:
@@ -244,7 +244,7 @@ class ReplayPolicy(Immediate):
         return Reply(actions[turn])
 
 
-class ScriptedPolicy(Immediate):
+class ScriptedPolicy(SyncPolicy):
     """A function of the request, for tests and quick experiments."""
 
     def __init__(self, act: Callable[[Request], str]) -> None:
@@ -254,7 +254,7 @@ class ScriptedPolicy(Immediate):
         return Reply(self._act(request))
 
 
-class PersonPolicy(Immediate):
+class HumanPolicy(SyncPolicy):
     """A person at the terminal. An empty line lists the actions, end of input leaves."""
 
     def __init__(self, ask: Callable[[str], str] = input, show: Callable[[str], Any] = print) -> None:

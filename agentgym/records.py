@@ -241,3 +241,12 @@ class Episode:
             out.append(full)
             before = full + turn.sample.action
         return out
+
+
+def sampled_ids(turns: Iterable[Turn]) -> list[int]:
+    """Context and action of the last turn, put together from the samples of all turns; empty without samples."""
+    ids: list[int] = []
+    for turn in turns:
+        if turn.sample is not None:
+            ids[turn.sample.keep :] = [*turn.sample.context, *turn.sample.action]
+    return ids

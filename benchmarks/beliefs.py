@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from agentgym.trainers.scoring import Scorer
-from agentgym.trainers.tree import Row, TokenTree
+from agentgym.trainers.prefix_tree.scoring import Scorer
+from agentgym.trainers.prefix_tree.tree import Row, TokenTree
 
 VOCABULARY = 2048
 TURNS = (9, 8, 8, 7, 7, 7, 6, 5)  #: beliefs of each episode, 57 in all

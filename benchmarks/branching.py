@@ -20,12 +20,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agentgym import draws
+from agentgym import keyed_random
 from agentgym.env import TextEnv, digest
 from agentgym.policy import Reply, Request
 from agentgym.records import Episode, Sample, Task, ToolCall
 from agentgym.rollout import Branching, Group, Independent, Rollout
-from agentgym.trainers.branching import entropy_branching, random_branching, shared, spread_branching
+from agentgym.trainers.sampling.branching import entropy_branching, random_branching, shared, spread_branching
 
 CAP, LENGTH = 3, 145
 
@@ -44,7 +44,7 @@ class Calls(TextEnv):
         self.way.append(action)
         calls = (ToolCall("call", {}, "result"),) if action == "call" else ()
         done = action != "call"
-        reward = float(draws.uniform("paid", *self.way) < 0.3) if done else 0.0
+        reward = float(keyed_random.uniform("paid", *self.way) < 0.3) if done else 0.0
         return "result", reward, done, False, self._info() | {"tool_calls": calls}
 
     def fork(self) -> Calls:
@@ -86,7 +86,7 @@ class Scripted:
                 request.probed(Reply("", self._sample(request, work.tokens)))
             if work.tokens == LENGTH:
                 self.working.remove(work)
-                calls = len(request.turns) < CAP and draws.uniform(request.key, "call") < self.p
+                calls = len(request.turns) < CAP and keyed_random.uniform(request.key, "call") < self.p
                 work.future.set_result(Reply("call" if calls else "answer", self._sample(request, LENGTH)))
         return True
 
@@ -94,7 +94,7 @@ class Scripted:
         return
 
     def _sample(self, request: Request, tokens: int) -> Sample:
-        level = 0.5 + 0.7 * bool(request.turns) + draws.uniform(request.key, "entropy")
+        level = 0.5 + 0.7 * bool(request.turns) + keyed_random.uniform(request.key, "entropy")
         return Sample(0, (), (0,) * tokens, (), (level,) * tokens)
 
 

@@ -27,15 +27,18 @@ import numpy as np
 import torch
 from measure import interval
 
-from agentgym import draws
+from agentgym import keyed_random
 from agentgym.env import TextEnv, digest
+from agentgym.models.local_policy import ModelPolicy
+from agentgym.models.tiny import tiny
 from agentgym.policy import ScriptedPolicy
 from agentgym.records import Episode, Task, ToolCall
 from agentgym.rollout import Group, Rollout
-from agentgym.trainers.aggregate import token_mean
 from agentgym.trainers.algorithm import Algorithm
-from agentgym.trainers.branching import (
-    Maker,
+from agentgym.trainers.loss.aggregate import token_mean
+from agentgym.trainers.run.config import TrainConfig
+from agentgym.trainers.sampling.branching import (
+    BranchingFactory,
     decisions,
     entropy_branching,
     independent,
@@ -44,15 +47,12 @@ from agentgym.trainers.branching import (
     spread_branching,
     tree_figures,
 )
-from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.imitation import imitate
-from agentgym.trainers.learner import Learner, Optimisation
-from agentgym.trainers.model import ModelPolicy
-from agentgym.trainers.tiny import tiny
+from agentgym.trainers.sft.imitation import imitate
+from agentgym.trainers.update.learner import Learner, OptimizerConfig
 
 SIGNS, TOOLS, FAULTS, CALLS = 30, ("hammer", "wrench", "drill", "tape", "oil", "saw"), 4, 6
 SIZE, ROOTS = 16, 8
-ARMS: dict[str, Maker] = {
+ARMS: dict[str, BranchingFactory] = {
     "grpo": independent(),
     "random": random_branching(ROOTS, fill=False),
     "entropy": entropy_branching(ROOTS, fill=False),
@@ -71,7 +71,7 @@ class Repair(TextEnv):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
         place = ("repair", self.world, self.split, seed or 0)
-        self.signs = [draws.key(*place, i) % SIGNS for i in range(FAULTS)]
+        self.signs = [keyed_random.key(*place, i) % SIGNS for i in range(FAULTS)]
         self.task_id, self.stage, self.calls = f"{self.split}/{seed}", 0, 0
         return f"sign {self.signs[0]}", self._info()
 
@@ -98,12 +98,12 @@ class Repair(TextEnv):
 
 def kind(world: int, sign: int) -> str:
     """``taught``, ``new`` or ``free``."""
-    return ("taught", "new", "free")[draws.key("kind", world, sign) % 3]
+    return ("taught", "new", "free")[keyed_random.key("kind", world, sign) % 3]
 
 
 def works(world: int, sign: int, tool: str) -> bool:
     """Whether the tool repairs what shows this sign."""
-    return kind(world, sign) == "free" or TOOLS[draws.key("tool", world, sign) % len(TOOLS)] == tool
+    return kind(world, sign) == "free" or TOOLS[keyed_random.key("tool", world, sign) % len(TOOLS)] == tool
 
 
 def demonstrated(world: int) -> list[Episode]:
@@ -113,7 +113,7 @@ def demonstrated(world: int) -> list[Episode]:
         env = request.env.unwrapped
         sign = env.signs[env.stage]
         known = [t for t in TOOLS if works(world, sign, t)] if kind(world, sign) == "taught" else TOOLS
-        return draws.choice(known, request.key, "demonstration")
+        return keyed_random.choice(known, request.key, "demonstration")
 
     with Rollout(lambda: Repair(world), ScriptedPolicy(act), run_key=world) as rollout:
         return list(rollout.play(Group(f"d{i}", Task(10_000 + i)) for i in range(300)))
@@ -142,7 +142,7 @@ def run(arm: str, seed: int, out: Path, given: argparse.Namespace) -> dict[str, 
     maker = ARMS[arm]
     algorithm = Algorithm(branching=maker, aggregate=token_mean)
     policy = ModelPolicy(model, tokenizer, max_new_tokens=4, entropies="sampled_entropy" in algorithm.needs)
-    learner = Learner(model, algorithm, Optimisation(lr=given.lr))
+    learner = Learner(model, algorithm, OptimizerConfig(lr=given.lr))
     rule = maker()
     figures: dict[str, float] = {}
     made = update = trained = 0
@@ -151,7 +151,7 @@ def run(arm: str, seed: int, out: Path, given: argparse.Namespace) -> dict[str, 
         while made < given.budget:
             update += 1
             groups = [
-                Group(f"{update}.{i}", Task(draws.key(seed, update, i) % given.tasks), SIZE)
+                Group(f"{update}.{i}", Task(keyed_random.key(seed, update, i) % given.tasks), SIZE)
                 for i in range(given.groups)
             ]
             episodes = sorted(rollout.play(groups), key=lambda e: (int(e.group.split(".")[1]), e.member))
@@ -182,7 +182,7 @@ def run(arm: str, seed: int, out: Path, given: argparse.Namespace) -> dict[str, 
 
 def evaluated(policy: ModelPolicy, seed: int, update: int) -> tuple[float, float]:
     """Success and tool calls an episode on 400 tasks that training never saw."""
-    key = draws.key("evaluation", seed, update)
+    key = keyed_random.key("evaluation", seed, update)
     with Rollout(lambda: Repair(seed, split="test"), policy, slots=400, run_key=key) as rollout:
         found = list(rollout.play(Group(f"e{update}.{i}", Task(i)) for i in range(400)))
     return float(np.mean([bool(e.success) for e in found])), float(np.mean([e.tool_calls for e in found]))

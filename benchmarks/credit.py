@@ -15,15 +15,17 @@ from typing import Any
 import numpy as np
 from measure import compare, options, table, write
 
-from agentgym.trainers.credit import chain, outcome, scaled, standardize, to_go, total
-from agentgym.trainers.information import information_credit
-from agentgym.trainers.turns import TurnTable
+from agentgym.trainers.advantage.baselines import standardize
+from agentgym.trainers.advantage.combine import add, chain, scale
+from agentgym.trainers.advantage.information_gain import information_credit
+from agentgym.trainers.advantage.returns import discounted_return, episode_return
+from agentgym.trainers.advantage.turn_table import TurnTable
 
 GROUPS, EPISODES, TURNS, STATES = 250, 8, 50, 30
 DISCOUNT = 0.95
-GIGPO = total(
-    chain(outcome(), standardize()),
-    scaled(1.0, chain(to_go(DISCOUNT), standardize(by="anchor", scale=False))),
+GIGPO = add(
+    chain(episode_return(), standardize()),
+    scale(1.0, chain(discounted_return(DISCOUNT), standardize(by="anchor", scale=False))),
 )
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from measure import compare, options, small_model, table, write
 
-from agentgym import draws
-from agentgym.trainers.generation import Engine
+from agentgym import keyed_random
+from agentgym.models.engines.local import Engine
 
 VOCABULARY = 2048
 
@@ -48,7 +48,7 @@ def engine(model: Any, work: Work, *, keep: bool) -> Callable[[], int]:
                 made.forget()
             for slot, context, observation in zip(slots, contexts, work.observations[turn], strict=True):
                 context.extend(observation)
-                made.submit(slot, list(context), draws.key(0, slot, turn), work.new)
+                made.submit(slot, list(context), keyed_random.key(0, slot, turn), work.new)
             while made.busy:
                 for done in made.step():
                     contexts[done.slot].extend(done.action)

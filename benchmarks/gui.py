@@ -15,7 +15,7 @@ from typing import Any
 
 from measure import compare, options, spread, table, write
 
-from agentgym import draws
+from agentgym import keyed_random
 from agentgym.env import TextEnv
 from agentgym.envs.gui import GUIEnv, tasks
 from agentgym.envs.household import HouseholdEnv
@@ -30,7 +30,7 @@ def expert(env: Any, info: dict[str, Any], turn: int) -> str:
 
 def random(env: Any, info: dict[str, Any], turn: int) -> str:
     """Uniform, by a counter-based draw."""
-    return str(draws.choice(info["admissible"], turn))
+    return str(keyed_random.choice(info["admissible"], turn))
 
 
 def play(env: TextEnv, act: Callable[..., str], episodes: int, family: str | None = None) -> int:

@@ -101,8 +101,8 @@ def trained(path: Path, options: dict[str, Any]) -> None:
     """Train a run to its end, from where it stopped."""
     from agentgym.errors import StoreError
     from agentgym.store import RunFolder
-    from agentgym.trainers.config import TrainConfig
-    from agentgym.trainers.train import Training
+    from agentgym.trainers.run.config import TrainConfig
+    from agentgym.trainers.run.trainer import Training
 
     try:
         RunFolder(path).latest_checkpoint()

@@ -23,7 +23,7 @@ from typing import Any
 from measure import compare, options, spread, table, write
 
 import agentgym
-from agentgym import draws, registry
+from agentgym import keyed_random, registry
 from agentgym.env import TextEnv
 from agentgym.envs.household import HouseholdEnv
 from agentgym.policy import ExpertPolicy, Policy, RandomPolicy, ScriptedPolicy
@@ -67,7 +67,7 @@ def rollout(make: Callable[[], TextEnv], policy: Policy, episodes: int) -> int:
 
 def random_action(env: TextEnv, info: dict[str, Any], turn: int) -> str:
     """Uniform, by a counter-based draw."""
-    return str(draws.choice(info["admissible"], turn))
+    return str(keyed_random.choice(info["admissible"], turn))
 
 
 def speeds(rounds: int) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -14,7 +14,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from agentgym.trainers.model import load
+from agentgym.models.loading import load
 
 
 def packaged() -> Path | None:

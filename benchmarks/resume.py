@@ -85,7 +85,7 @@ def serve() -> None:
     """Fork a process for every folder on standard input, which continues that run; tell its pid, then its status."""
     import traceback
 
-    from agentgym.trainers.train import Training
+    from agentgym.trainers.run.trainer import Training
 
     with tempfile.TemporaryDirectory() as folder:  # a run of its own imports whatever one needs, once and for all
         started(configurations()[3] | {"updates": 1}, Path(folder) / "run").run()
@@ -256,8 +256,8 @@ def killed(
 
 def started(settings: dict[str, Any], path: Path) -> Any:
     """A run that is about to begin."""
-    from agentgym.trainers.config import TrainConfig
-    from agentgym.trainers.train import Training
+    from agentgym.trainers.run.config import TrainConfig
+    from agentgym.trainers.run.trainer import Training
 
     return Training.start(TrainConfig.checked(settings), path)
 

@@ -30,11 +30,12 @@ from measure import interval, trained
 
 from agentgym.budget import Budget, parse_budgets
 from agentgym.evaluate import Curve, SweepFolder, evaluate, row, success_plot
-from agentgym.evaluate.figures import Row
+from agentgym.evaluate.statistics import Row
+from agentgym.models.loading import load
+from agentgym.models.local_policy import ModelPolicy
 from agentgym.records import Episode, Task
 from agentgym.store import JsonLines, RunFolder
-from agentgym.trainers.model import ModelPolicy, load
-from agentgym.trainers.train import Training, environment
+from agentgym.trainers.run.trainer import Training, environment
 
 COOL = 0.4
 BUDGETS = "0,1,2,4,8,inf"

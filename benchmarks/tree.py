@@ -25,9 +25,10 @@ import torch
 from measure import small_model
 from transformers import DynamicCache
 
-from agentgym.trainers.attention import ATTENTION
-from agentgym.trainers.scoring import Scorer
-from agentgym.trainers.tree import MicroBatch, Row, TokenTree
+from agentgym.models.attention import ATTENTION
+from agentgym.trainers.prefix_tree.blocks import MicroBatch
+from agentgym.trainers.prefix_tree.scoring import Scorer
+from agentgym.trainers.prefix_tree.tree import Row, TokenTree
 
 VOCABULARY = 2048
 PROMPT = 80  #: tokens that all episodes share

@@ -26,12 +26,12 @@ from measure import options, small_model, table, write
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 
 from agentgym.env import TextEnv
+from agentgym.models.local_policy import ModelPolicy
+from agentgym.models.tiny import SPECIAL, TEMPLATE
 from agentgym.records import Task
 from agentgym.rollout import Group, Rollout
-from agentgym.trainers.algorithm import get_recipe
-from agentgym.trainers.learner import Learner, Optimisation
-from agentgym.trainers.model import ModelPolicy
-from agentgym.trainers.tiny import SPECIAL, TEMPLATE
+from agentgym.trainers.algorithm import get_algorithm
+from agentgym.trainers.update.learner import Learner, OptimizerConfig
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 VOCABULARY, PROMPTS, SAMPLES, PROMPT, COMPLETION = 2048, 8, 8, 64, 64
@@ -83,7 +83,7 @@ class Ours:
         self.policy = ModelPolicy(model, tokenizer, max_new_tokens=COMPLETION)
         self.policy.engine.stop = -1  # no token ends an action
         self.rollout = Rollout(OneTurn, self.policy, slots=PROMPTS * SAMPLES)
-        self.learner = Learner(model, get_recipe("grpo")(), Optimisation(lr=1e-4))
+        self.learner = Learner(model, get_algorithm("grpo")(), OptimizerConfig(lr=1e-4))
         self.steps = 0
         self.seconds: dict[str, list[float]] = {"rollout": [], "update": []}
 

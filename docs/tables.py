@@ -21,8 +21,8 @@ from agentgym import cli, registry
 from agentgym.cli._options import option_rows
 from agentgym.contract import RULES
 from agentgym.envs.gui import tasks as gui_tasks
-from agentgym.trainers.algorithm import get_recipe, recipe_names
-from agentgym.trainers.parts import RETURNS, SLOTS, stage_parts
+from agentgym.trainers.algorithm import algorithm_names, get_algorithm
+from agentgym.trainers.parts import RETURNS, STAGES, stage_parts
 
 ROOT = Path(__file__).parent.parent
 END = "<!-- end -->"
@@ -62,8 +62,8 @@ def environments() -> str:
 def recipes() -> str:
     """Every recipe with its first paper: an arXiv number, or where it appeared."""
     rows = []
-    for name in recipe_names():
-        recipe = get_recipe(name)
+    for name in algorithm_names():
+        recipe = get_algorithm(name)
         about = recipe.docstring.split("Args:")[0]
         number = re.search(r"\d{4}\.\d{5}", about)
         place = re.search(r"\(([A-Z]+)\s(20\d\d)\)", about)
@@ -95,7 +95,7 @@ def contract() -> str:
 def parts() -> str:
     """What can stand in each slot of an algorithm."""
     rows = []
-    for slot, (stages, _) in SLOTS.items():
+    for slot, (stages, _) in STAGES.items():
         named = {name: part for stage in stages for name, part in stage_parts(stage)}
         made = {name: str(inspect.signature(part).return_annotation) for name, part in named.items()}
         names = sorted(name for name, what in made.items() if what.split("[")[0] in RETURNS[slot])

@@ -19,7 +19,7 @@ from agentgym.records import Episode, StopReason, Task, Turn
 from agentgym.tools.syntax import make_syntax, syntaxes
 from agentgym.tools.syntax.base import Call
 from agentgym.tools.tool import tool
-from agentgym.trainers.turns import TurnTable
+from agentgym.trainers.advantage.turn_table import TurnTable
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -175,15 +175,20 @@ def test_commands_in_examples_exist(path: Path, tables: ModuleType) -> None:
 
 
 def test_every_metric_has_its_line() -> None:
-    from agentgym.trainers.branching import tree_figures
-    from agentgym.trainers.figures import Totals, turn_metrics
-    from agentgym.trainers.summary import summary
+    from agentgym.trainers.run.summary import summary
+    from agentgym.trainers.sampling.branching import tree_figures
+    from agentgym.trainers.update.metrics import UpdateMetrics, turn_metrics
 
     turns = TurnTable.from_columns(
         group=[0], episode=[0], turn=[0], reward=[0.0], answer_logprob=[-1.0], answer_logprob_before=[-2.0]
     )
     episode = Episode("0/0", "", Task(0), (Turn("", ""),), StopReason.TERMINATED)
-    names = {*Totals().metrics(), *turn_metrics(turns, turns.reward), *summary([episode]), *tree_figures([episode], [])}
+    names = {
+        *UpdateMetrics().metrics(),
+        *turn_metrics(turns, turns.reward),
+        *summary([episode]),
+        *tree_figures([episode], []),
+    }
     documented = set(re.findall(r"^\| `(\w+)` \|", page("docs/training.md").partition("## Metrics")[2], re.MULTILINE))
     assert names <= documented
     assert documented - names == {"kept_episodes", "calls_per_turn", "generated_tokens"}

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 
 CODE = """
 from agentgym import make
-from agentgym.trainers.config import Tiny, TrainConfig
+from agentgym.trainers.run.config import Tiny, TrainConfig
 
 first = TrainConfig(env="x")
 second = TrainConfig(env="x", updates=5, tiny=Tiny(layers=1), replaced={"aggregate": "token_mean"})
@@ -31,5 +31,5 @@ def test_options_with_defaults_may_be_left_out(tmp_path: Path) -> None:
 
 def test_a_wrong_type_is_still_found(tmp_path: Path) -> None:
     assert 'Argument "updates" to "TrainConfig" has incompatible type' in mypy(
-        tmp_path, 'from agentgym.trainers.config import TrainConfig\nTrainConfig(env="x", updates="many")\n'
+        tmp_path, 'from agentgym.trainers.run.config import TrainConfig\nTrainConfig(env="x", updates="many")\n'
     )

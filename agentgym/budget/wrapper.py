@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import gymnasium as gym
 
-from agentgym import draws
+from agentgym import keyed_random
 from agentgym.budget.limits import PER_TOOL, ROUNDING, UNLIMITED, Budget, Spent, amount
 from agentgym.errors import UnknownName, UsageError
 from agentgym.prices import Prices
@@ -101,7 +101,7 @@ class BudgetedEnv(gym.Wrapper[str, str, str, str]):
         elif seed is None:
             budget = self._budgets[int(self.np_random.integers(len(self._budgets)))]
         else:
-            budget = draws.choice(self._budgets, self._key, seed, "budget")
+            budget = keyed_random.choice(self._budgets, self._key, seed, "budget")
         observation, info = self.env.reset(seed=seed, options=others or None)
         self.budget, self.spent, self._state = budget, Spent(), _state_of(info)
         return self._told(observation), {**info, "budget": self.left}

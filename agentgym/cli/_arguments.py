@@ -13,7 +13,7 @@ import yaml
 from agentgym import registry
 from agentgym.env import Journal
 from agentgym.errors import UnknownName, UsageError
-from agentgym.policy import ExpertPolicy, PersonPolicy, Policy, RandomPolicy, ReplayPolicy
+from agentgym.policy import ExpertPolicy, HumanPolicy, Policy, RandomPolicy, ReplayPolicy
 
 POLICY_HELP = "random, expert, expert:0.1 (a tenth random), person, replay:FILE or model:DIR"
 _WORDS = {"true": True, "false": False, "null": None, "none": None}
@@ -127,7 +127,8 @@ def _model(rest: str) -> Callable[[], Policy]:
         from agentgym.errors import MissingExtra
 
         try:
-            from agentgym.trainers.model import ModelPolicy, load
+            from agentgym.models.loading import load
+            from agentgym.models.local_policy import ModelPolicy
         except ModuleNotFoundError as error:
             raise MissingExtra(str(error.name), "train") from error
         return ModelPolicy(*load(rest))
@@ -138,7 +139,7 @@ def _model(rest: str) -> Callable[[], Policy]:
 _POLICIES: dict[str, Callable[[str], Callable[[], Policy]]] = {
     "random": _plain(RandomPolicy),
     "expert": _expert,
-    "person": _plain(PersonPolicy),
+    "person": _plain(HumanPolicy),
     "replay": _replay,
     "model": _model,
 }

@@ -36,8 +36,8 @@ class TrainCommand(TyperCommand):
 
 def option_rows() -> list[tuple[str, str, str]]:
     """Name, default and meaning of every option of a training; an option that must be given has no default."""
-    from agentgym.trainers.config import TrainConfig
-    from agentgym.trainers.defaults import DEFAULTS
+    from agentgym.trainers.run.config import TrainConfig
+    from agentgym.trainers.run.defaults import DEFAULTS
 
     rows = []
     for name, field in TrainConfig.model_fields.items():
@@ -61,10 +61,10 @@ def read_settings(pairs: Iterable[str], recipe: str, values: Mapping[str, Any]) 
     Raises:
         UsageError: neither, or not ``key=value``.
     """
-    from agentgym.trainers.algorithm import get_recipe
-    from agentgym.trainers.config import TrainConfig
+    from agentgym.trainers.parts import get_algorithm
+    from agentgym.trainers.run.config import TrainConfig
 
-    parameters = get_recipe(recipe).parameters
+    parameters = get_algorithm(recipe).parameters
     out: dict[str, Any] = {}
     for text in pairs:
         key, value = read_pair(text)
@@ -116,14 +116,14 @@ def read_file(path: Path | None) -> dict[str, Any]:
 
 def _is_setting(key: str, arguments: list[str]) -> bool:
     """Whether ``key=value`` could set it: an option, or a parameter of the recipe among the arguments."""
-    from agentgym.trainers.config import TrainConfig
+    from agentgym.trainers.run.config import TrainConfig
 
     if key in TrainConfig.model_fields or (key.partition(".")[0] in _NESTED and "." in key):
         return True
     try:
-        from agentgym.trainers.algorithm import get_recipe
+        from agentgym.trainers.parts import get_algorithm
 
-        return key in get_recipe(_value("--recipe", arguments, "grpo")).parameters
+        return key in get_algorithm(_value("--recipe", arguments, "grpo")).parameters
     except (UsageError, ModuleNotFoundError):  # another error, told when this one is mended
         return False
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from agentgym.cli._arguments import parse_policy
 from agentgym.errors import MissingExtra, UsageError
-from agentgym.policy import PersonPolicy, Policy, check_playable
+from agentgym.models.kinds import newest_of
+from agentgym.policy import HumanPolicy, Policy, check_playable
 from agentgym.prices import Prices
-from agentgym.trainers.defaults import newest_of
 
 if TYPE_CHECKING:
     import gymnasium as gym
 
-    from agentgym.trainers.model import ModelPolicy
+    from agentgym.models.local_policy import ModelPolicy
 
 PLAYER_HELP = "random, expert, expert:0.2, replay:FILE, model:DIR, the folder of a run, or http://HOST:PORT/v1"
 
@@ -59,7 +59,7 @@ def player(
         newest_of(str(folder))
         return _trained(folder, sampling)
     make = parse_policy(text)
-    if make is PersonPolicy:
+    if make is HumanPolicy:
         raise UsageError("a person cannot be evaluated; use: agentgym play ENV")
     if text.startswith("model:"):
         return _loaded(text, make, sampling)
@@ -98,8 +98,9 @@ def _trained(path: Path, sampling: Sampling) -> Iterator[tuple[str, Policy]]:
     from agentgym.store import RunFolder
 
     try:
-        from agentgym.trainers.model import ModelPolicy, load
-        from agentgym.trainers.train import Training
+        from agentgym.models.loading import load
+        from agentgym.models.local_policy import ModelPolicy
+        from agentgym.trainers.run.trainer import Training
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train") from error
     folder = RunFolder(path)

@@ -13,7 +13,7 @@ def command(
     to: Annotated[Path | None, typer.Option(help="The file to write; by default episodes.parquet beside it.")] = None,
 ) -> None:
     """Write the stored episodes as one parquet file, one row an episode (needs the extra 'parquet')."""
-    from agentgym.parquet import export
+    from agentgym.store.parquet import export
 
     target = to or (run if run.is_dir() else run.parent) / "episodes.parquet"
     count = export(run, target)

@@ -67,10 +67,10 @@ def _player(
     policy: str, make_env: Callable[[], gym.Env[str, str]]
 ) -> contextlib.AbstractContextManager[tuple[str, Policy]]:
     from agentgym.cli._players import Endpoint, Sampling, player
-    from agentgym.policy import PersonPolicy
+    from agentgym.policy import HumanPolicy
 
     if policy == "person":
-        return contextlib.nullcontext(("person", PersonPolicy(input, lambda text: print(printable(text)))))
+        return contextlib.nullcontext(("person", HumanPolicy(input, lambda text: print(printable(text)))))
     return player(policy, Sampling(), Endpoint(), make_env)
 
 

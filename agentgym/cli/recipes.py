@@ -12,7 +12,7 @@ from agentgym.cli._completion import recipe_names
 from agentgym.cli._console import print_table
 
 if TYPE_CHECKING:
-    from agentgym.trainers.algorithm import Recipe
+    from agentgym.trainers.parts import RegisteredAlgorithm
 
 
 def command(
@@ -21,13 +21,13 @@ def command(
     ] = None,
 ) -> None:
     """List the training recipes, or show the page of one."""
-    from agentgym.trainers import algorithm
+    from agentgym.trainers.parts import algorithm_names, get_algorithm
 
     if name is None:
-        names = algorithm.recipe_names()
-        print_table(("recipe", "what it is"), ((known, algorithm.get_recipe(known).summary) for known in names))
+        names = algorithm_names()
+        print_table(("recipe", "what it is"), ((known, get_algorithm(known).summary) for known in names))
     else:
-        _show_page(algorithm.get_recipe(name))
+        _show_page(get_algorithm(name))
 
 
 def _type(annotation: object) -> str:
@@ -36,7 +36,7 @@ def _type(annotation: object) -> str:
     return re.sub(r"Annotated\[(.*), Field\((.*)\)\]$", r"\1, \2", text)
 
 
-def _show_page(recipe: Recipe) -> None:
+def _show_page(recipe: RegisteredAlgorithm) -> None:
     print(f"{recipe.name}\n\n{recipe.docstring}\n")
     parameters = recipe.parameters.values()
     if parameters:

@@ -19,8 +19,8 @@ def command(
     from agentgym.errors import MissingExtra
 
     try:
-        from agentgym.trainers.model import load
-        from agentgym.trainers.serving import Service, serve_model
+        from agentgym.models.loading import load
+        from agentgym.models.server import Service, serve_model
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train") from error
     weights, tokenizer = load(model, device=device)

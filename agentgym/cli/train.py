@@ -67,8 +67,8 @@ def command(
 ) -> None:
     """Train an agent in an environment."""
     try:
-        from agentgym.trainers.config import TrainConfig
-        from agentgym.trainers.train import Training
+        from agentgym.trainers.run.config import TrainConfig
+        from agentgym.trainers.run.trainer import Training
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train") from error
     from agentgym.registry import import_of

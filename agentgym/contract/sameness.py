@@ -9,7 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
-from agentgym import draws
+from agentgym import keyed_random
 from agentgym.contract.subject import Env, NotApplicable, Subject, difference, play, replay, rule, start, step
 from agentgym.env import Journal, fork
 
@@ -105,7 +105,7 @@ def _copies(subject: Subject, copy: Callable[[Env], Env]) -> Iterator[str]:
     for seed in subject.seeds:
         env = subject.make()
         actions, expected = play(env, seed, subject.turns)
-        for turn in sorted({0, int(draws.uniform("check", seed) * len(actions)), max(0, len(actions) - 1)}):
+        for turn in sorted({0, int(keyed_random.uniform("check", seed) * len(actions)), max(0, len(actions) - 1)}):
             replay(env, seed, actions[:turn])
             twin = copy(env)
             for who, one in (("the copy", twin), ("the original, after its copy went on", env)):

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from agentgym import draws
+from agentgym import keyed_random
 from agentgym.contract.subject import Met, Subject, agreed, expert_action, play, rule, short, some_action, start, step
 from agentgym.records import ToolCall
 
@@ -64,7 +64,7 @@ def _step(subject: Subject) -> Iterator[str]:
     for seed in subject.seeds:
         observation, info = env.unwrapped.reset(seed=seed)
         for turn in range(subject.turns):
-            action = some_action(env, Met(observation, info=agreed(info)), draws.key("check", seed, turn))
+            action = some_action(env, Met(observation, info=agreed(info)), keyed_random.key("check", seed, turn))
             result: Any = env.unwrapped.step(action)
             if not isinstance(result, tuple) or len(result) != 5:
                 yield f"seed {seed}, turn {turn}: returned {short(result)}"
@@ -160,7 +160,7 @@ def _end(subject: Subject) -> Iterator[str]:
         turn = 0
         while not met.over and turn < 500:
             action = expert_action(env)
-            met = step(env, action if action is not None else some_action(env, met, draws.key(seed, turn)))
+            met = step(env, action if action is not None else some_action(env, met, keyed_random.key(seed, turn)))
             turn += 1
         if met.terminated and met.truncated:
             yield f"seed {seed}, turn {turn}: terminated and truncated"

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from agentgym import draws
+from agentgym import keyed_random
 from agentgym.env import Info, Journal
 
 Env = gym.Env[str, str]
@@ -111,7 +111,7 @@ def play(env: Env, seed: int, turns: int) -> tuple[list[str], list[Met]]:
     """Play with admissible or sampled actions, the expert's and a few arbitrary phrases, chosen by the seed."""
     met, actions = [start(env, seed)], list[str]()
     while len(actions) < turns and not met[-1].over:
-        actions.append(some_action(env, met[-1], draws.key("check", seed, len(actions))))
+        actions.append(some_action(env, met[-1], keyed_random.key("check", seed, len(actions))))
         met.append(step(env, actions[-1]))
     return actions, met
 
@@ -141,11 +141,15 @@ def sampled_action(env: Env, seed: int) -> str | None:
 def some_action(env: Env, met: Met, key: int) -> str:
     """An action chosen by the key: the expert's, an admissible one, one that the environment samples, or a phrase."""
     admissible: Sequence[str] | None = met.known.get("admissible")
-    if draws.uniform(key, "who") < 0.5 and (action := expert_action(env)) is not None:
+    if keyed_random.uniform(key, "who") < 0.5 and (action := expert_action(env)) is not None:
         return action
-    if not admissible and draws.uniform(key, "sampled") < 0.8 and (action := sampled_action(env, key)) is not None:
+    if (
+        not admissible
+        and keyed_random.uniform(key, "sampled") < 0.8
+        and (action := sampled_action(env, key)) is not None
+    ):
         return action
-    return draws.choice(admissible or PHRASES, key)
+    return keyed_random.choice(admissible or PHRASES, key)
 
 
 def agreed(info: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

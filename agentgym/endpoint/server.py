@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from agentgym import draws
+from agentgym import keyed_random
 from agentgym.errors import PolicyError, UsageError
 from agentgym.http import Answer, AnswerTooLarge, HttpClient, NoAnswer
 
@@ -91,7 +91,7 @@ class Server:
 
     def get(self, path: str, read: Callable[[Any], _T], *, retries: int | None = None) -> _T:
         """Ask without a body; see :meth:`post`."""
-        return self._ask("GET", path, None, read, draws.key(path), self._retries if retries is None else retries)
+        return self._ask("GET", path, None, read, keyed_random.key(path), self._retries if retries is None else retries)
 
     def post(self, path: str, body: object, read: Callable[[Any], _T], *, key: int) -> _T:
         """Send a JSON body, read the JSON answer.
@@ -115,7 +115,7 @@ class Server:
         address = path if path.startswith("http") else self.url + path
         problem, tries = "", 0
         while tries <= retries and not self._closed.is_set():
-            wait = min(_LONGEST_WAIT, self._backoff * 2**tries) * (1 - draws.uniform(key, "back-off", tries) / 2)
+            wait = min(_LONGEST_WAIT, self._backoff * 2**tries) * (1 - keyed_random.uniform(key, "back-off", tries) / 2)
             tries += 1
             try:
                 answer = self._client.request(method, address, content, seconds=self._timeout)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from agentgym.evaluate.figures import Calls, Comparison, Curve, Mean, Row, calls_of, compare, row
+from agentgym.evaluate.intervals import Difference, Interval, area, mean_intervals, paired, wilson
 from agentgym.evaluate.plot import success_plot
-from agentgym.evaluate.statistics import Difference, Interval, area, mean_intervals, paired, wilson
+from agentgym.evaluate.statistics import Calls, Comparison, Curve, Mean, Row, calls_of, compare, row
 from agentgym.evaluate.sweep import SweepFolder, evaluate, result, timing
 
 __all__ = [

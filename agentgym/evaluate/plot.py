@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from agentgym.evaluate.figures import Curve, Row
+from agentgym.evaluate.statistics import Curve, Row
 
 _WIDTH, _HEIGHT = 720, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 24, 56, 64

@@ -15,7 +15,7 @@ import gymnasium as gym
 from agentgym.budget import UNLIMITED, Budget, BudgetedEnv, under
 from agentgym.env import digest
 from agentgym.errors import StoreError, UsageError
-from agentgym.evaluate.figures import Curve, Row, compare, row
+from agentgym.evaluate.statistics import Curve, Row, compare, row
 from agentgym.policy import Policy
 from agentgym.prices import Prices
 from agentgym.records import Episode, Task

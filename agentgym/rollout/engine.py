@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import gymnasium as gym
 
-from agentgym import draws
+from agentgym import keyed_random
 from agentgym.budget import BudgetedEnv
 from agentgym.env import can_fork
 from agentgym.errors import ContractError, PolicyError, UsageError, WorldFault
@@ -139,7 +139,7 @@ class Rollout:
         task, root = state.group.task, state.roots
         state.roots += 1
         env = self._idle.pop() if self._idle else None
-        episode = state.start(draws.key(self.run_key, state.group.id, root), task, env, self.max_turns)
+        episode = state.start(keyed_random.key(self.run_key, state.group.id, root), task, env, self.max_turns)
         self._running[id(episode)] = episode
         self._reset(episode)
 

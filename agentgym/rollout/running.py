@@ -7,7 +7,7 @@ from typing import Any, Protocol, cast
 
 import gymnasium as gym
 
-from agentgym import draws
+from agentgym import keyed_random
 from agentgym.env import Info
 from agentgym.policy import Reply, Request
 from agentgym.records import Episode, StopReason, Task, Turn, Usage
@@ -109,7 +109,7 @@ class Running:
         info = self.info
         if "answers" in info or "evidence" in info:
             info = {k: v for k, v in info.items() if k not in _PRIVATE}
-        key = draws.key(self.key, len(self.turns))
+        key = keyed_random.key(self.key, len(self.turns))
         shown: Info = info  # type: ignore[assignment]
         return Request(self.id, key, self.observation, shown, self.turns, instructions, self.env, self.copied_from)
 
@@ -176,7 +176,7 @@ class Running:
         """Another member of the group that stands where this one does; it needs a copy of the environment."""
         self.state.claimed += 1
         self.branches += 1
-        key = draws.key(self.key, len(self.turns), "branch", self.branches)
+        key = keyed_random.key(self.key, len(self.turns), "branch", self.branches)
         twin = self.state.start(key, self.task, None, self.max_turns)
         twin.turns = list(self.turns)
         twin.answers, twin.evidence = self.answers, self.evidence

@@ -1,225 +1,397 @@
-"""The parts that can stand in each slot of an algorithm, by name: what ``--with slot=part`` reads."""
+"""Parts: the typed functions of the learning pipeline, each made for one stage by a decorated factory. ::
+
+    @advantage
+    def doubled(factor: float = 2.0):
+        \"\"\"The value times ``factor``.\"\"\"
+        return lambda turns, values: factor * values
+
+A factory takes typed parameters, checked by pydantic, and returns the function that does the work; calling it makes a
+:class:`Part`. It is registered under its own name, for ``--with advantage='doubled(3.0)'`` as for code. Parts are found
+in the rooms of ``agentgym.trainers``, in modules named by the entry-point group ``agentgym.parts``, and in a user's
+module, once that is imported.
+"""
 
 from __future__ import annotations
 
-import ast
 import inspect
-import io
-import re
-import tokenize
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache, wraps
 from importlib import import_module
-from typing import Any
+from importlib.metadata import entry_points
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
-from agentgym.errors import UnknownName, UsageError
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from agentgym.errors import UnknownName, UsageError, nearest
 from agentgym.registry import import_named
-from agentgym.trainers.algorithm import Algorithm
-from agentgym.trainers.branching import Maker
-from agentgym.trainers.penalties import Penalty
-from agentgym.trainers.sampling import Selection
-from agentgym.trainers.surrogate import Surrogate
-from agentgym.trainers.tokens import Term
-from agentgym.trainers.turns import Part
 
-#: slot -> the stage files whose parts fill it, and how such a part is recognised
-SLOTS: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
-    "sampling": (("sampling",), lambda part: callable(part) and not isinstance(part, Selection)),
-    "select": (("sampling",), lambda part: isinstance(part, Selection)),
-    "branching": (("branching",), lambda part: isinstance(part, Maker)),
-    "context": (("contexts",), callable),
-    "reward": (("rewards", "information"), lambda part: isinstance(part, Part)),
-    "credit": (("credit", "information", "branches", "anchors"), lambda part: isinstance(part, Part)),
-    "critic": (("credit",), lambda part: isinstance(part, Part)),
-    "weights": (("weights", "branches"), lambda part: isinstance(part, Part | Term)),
-    "surrogate": (("surrogate",), lambda part: isinstance(part, Surrogate)),
-    "penalties": (("penalties",), lambda part: isinstance(part, Penalty)),
-    "aggregate": (("aggregate",), callable),
-}
+if TYPE_CHECKING:
+    from torch import Tensor
 
-#: slot -> what the functions that fill it say that they return; the surrogate takes a ratio, bounds and a shape
-RETURNS: dict[str, tuple[str, ...]] = {
-    "sampling": ("TaskSampling",),
-    "select": ("Selection",),
-    "branching": ("Maker",),
-    "context": ("Context",),
-    "reward": ("Part",),
-    "credit": ("Part",),
-    "critic": ("Part",),
-    "weights": ("Part", "Term"),
-    "surrogate": ("Surrogate", "Term"),
-    "penalties": ("Penalty",),
-    "aggregate": ("Tensor",),
-}
+    from agentgym.rollout import Branching
+    from agentgym.trainers.advantage.turn_table import TurnTable
+    from agentgym.trainers.algorithm import Algorithm
+    from agentgym.trainers.loss.surrogate import Bounds
+    from agentgym.trainers.loss.tokens import Tokens
+
+A = ParamSpec("A")
+F = ParamSpec("F")
+R = TypeVar("R")
+B = TypeVar("B", bound="Callable[..., Algorithm]")
+Floats = NDArray[np.float64]
+
+#: Packages whose modules register parts.
+ROOMS = ("sampling", "rewards", "advantage", "loss", "algorithms")
+ENTRY_POINTS = "agentgym.parts"
 
 
-def with_part(algorithm: Algorithm, slot: str, expression: str) -> Algorithm:
-    """The algorithm with one slot replaced by name: ``aggregate=token_mean``, ``penalties=kl(0.01)``.
+@dataclass(frozen=True)
+class Part(Generic[A, R]):
+    """A function of the pipeline, and what is known about it.
 
-    The expression is a name of the stage's file, or a call of one, possibly nested, with literal arguments; ``weights``
-    and ``penalties`` also take several, ``(kl(0.01), entropy(0.001))``, or none, ``()``. ``module:name`` is a function
-    of any module that says it returns a part: ``def halved() -> Part``. It is parsed, never evaluated.
-
-    Raises:
-        UsageError: unknown slot or part, wrong arguments, or anything but names, calls and literals.
+    Attributes:
+        stage: name of the stage that it fills.
+        name: the call that makes it, e.g. ``standardize(scale=False)``; also its ``repr``.
+        function: does the work.
+        own_needs: what it reads itself beyond the basics: columns of the turn table, or tensors of ``Tokens``.
+        parts: what it is made of.
+        state: what it remembers from update to update, JSON values; saved with the checkpoint. None: it is pure.
+        linear: a loss term whose gradient is 0 wherever the advantage is.
     """
-    if slot not in SLOTS:
-        raise UnknownName("slot", slot, SLOTS)
-    stages, fits = SLOTS[slot]
-    known = Known(slot, {name: part for stage in reversed(stages) for name, part in stage_parts(stage)})
-    try:
-        value = _built(ast.parse(known.read(expression.strip()), mode="eval").body, known, slot)
-    except (SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"--with {slot}={expression[:80]!r} is not a part like name(argument=1)") from error
-    several = slot in ("weights", "penalties")
-    if several and not isinstance(value, tuple):
-        value = (value,)
-    if not all(map(fits, value if several else (value,))):
-        raise UsageError(f"--with {slot}={expression[:80]!r}: that part does not go into this slot")
-    return replace(algorithm, **{slot: value})
+
+    stage: str
+    name: str
+    function: Callable[A, R]
+    own_needs: frozenset[str] = frozenset()
+    parts: tuple[Any, ...] = ()
+    state: dict[str, Any] | None = field(default=None, compare=False)
+    linear: bool = False
+
+    def __call__(self, *args: A.args, **kwargs: A.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Everything that it and its parts read; only this is computed."""
+        return self.own_needs.union(*(getattr(part, "needs", ()) for part in self.parts))
+
+    def walk(self) -> Iterator[Part[..., Any]]:
+        """This part and all parts inside it."""
+        yield self
+        for part in self.parts:
+            if isinstance(part, Part):
+                yield from part.walk()
+
+    def __repr__(self) -> str:
+        return self.name
 
 
-class Known:
-    """The parts that an expression may name: those of a slot, and ``module:name`` of modules.
+@dataclass(frozen=True)
+class Declared(Generic[A, R]):
+    """What a factory returns in place of a bare function if there is more to say; see :func:`declare`."""
+
+    function: Callable[A, R]
+    needs: frozenset[str]
+    parts: tuple[Any, ...]
+    state: dict[str, Any] | None
+    linear: bool
+    stage: str | None
+
+
+def declare(
+    function: Callable[A, R],
+    *,
+    needs: Iterable[str] = (),
+    parts: Iterable[Any] = (),
+    state: dict[str, Any] | None = None,
+    linear: bool = False,
+    stage: str | None = None,
+) -> Declared[A, R]:
+    """A part's function with a declaration that depends on the factory's arguments; see :class:`Part`.
 
     Args:
-        slot: what they are for.
-        parts: those that are known by a bare name.
+        stage: where it fits, if not only the stage of its decorator.
+    """
+    return Declared(function, frozenset(needs), tuple(parts), state, linear, stage)
+
+
+class Stage(Generic[A, R]):
+    """A place of the pipeline, and the decorator that registers factories of parts for it.
+
+    Args:
+        name: also the field of :class:`~agentgym.trainers.algorithm.Algorithm` that it fills.
+        what: its parts in words, with an article.
+        several: whether an algorithm may have more than one such part.
+        uses: names of stages whose parts may stand inside this one's.
     """
 
-    def __init__(self, slot: str, parts: Mapping[str, Any]) -> None:
-        self.slot, self._parts = slot, parts
-        self._modules: dict[str, str] = {}  # stand-in -> module:name
+    def __init__(self, name: str, what: str, *, several: bool = False, uses: tuple[str, ...] = ()) -> None:
+        self.name, self.what, self.several, self.uses = name, what, several, uses
+        self.factories: dict[str, Callable[..., Part[A, R]]] = {}
 
-    def read(self, expression: str) -> str:
-        """The expression with a name in place of each ``module:name``, which Python's grammar does not have.
+    @overload
+    def __call__(self, factory: Callable[F, Callable[A, R]], /) -> Callable[F, Part[A, R]]: ...
+    @overload
+    def __call__(self, factory: Callable[F, Declared[A, R]], /) -> Callable[F, Part[A, R]]: ...
+    @overload
+    def __call__(
+        self, /, *, needs: Iterable[str] = ...
+    ) -> Callable[[Callable[F, Callable[A, R]]], Callable[F, Part[A, R]]]: ...
 
-        Raises:
-            SyntaxError, tokenize.TokenError: it is no expression.
-        """
-        words: list[str] = []
-        path: list[tokenize.TokenInfo] = []
-        for token in tokenize.generate_tokens(io.StringIO(expression).readline):
-            if path and (path[-1].end != token.start or not (token.type == tokenize.NAME or token.string in _JOINTS)):
-                words += self._joined(path)
-                path = []
-            if path or token.type == tokenize.NAME:
-                path.append(token)
-            else:
-                words.append(token.string)
-        return " ".join(words).strip()
-
-    def _joined(self, path: Sequence[tokenize.TokenInfo]) -> list[str]:
-        """Names, points and colons that touch: one stand-in if they are ``module:name``, else themselves."""
-        words = [token.string for token in path]
-        if not _QUALIFIED.fullmatch("".join(words)):
-            return words
-        stand_in = f"_{len(self._modules)}"
-        self._modules[stand_in] = "".join(words)
-        return [stand_in]
-
-    def part(self, name: str) -> Any:
-        """The function behind a name of the expression; a module is imported here.
+    def __call__(self, factory: Any = None, /, *, needs: Iterable[str] = ()) -> Any:
+        """Register a factory; with ``needs``, one whose parts read more than the basics.
 
         Raises:
-            UsageError: no such part, or a function that does not say that it makes one.
+            UsageError: no docstring, a parameter without a type, or a name that is taken.
         """
-        if name in self._modules:
-            return self._of_module(self._modules[name])
-        if name not in self._parts:
-            raise UnknownName(f"{self.slot} part", name, self._parts)
-        return self._parts[name]
+        if factory is None:
+            return lambda factory: self._registered(factory, frozenset(needs))
+        return self._registered(factory, frozenset())
 
-    def said(self, node: ast.expr | str) -> str:
-        """A piece of the expression as it was written."""
-        text = node if isinstance(node, str) else ast.unparse(node)
-        for stand_in, name in reversed(self._modules.items()):
-            text = text.replace(stand_in, name)
-        return text[:80]
+    def _registered(self, factory: Callable[F, Any], needs: frozenset[str]) -> Callable[F, Part[A, R]]:
+        _check_factory(factory, self.what)
 
-    def _of_module(self, text: str) -> Any:
-        module, _, name = text.partition(":")
-        import_named(module)
-        value = getattr(import_module(module), name, None)
-        if not inspect.isfunction(value):
-            mine = [k for k, v in vars(import_module(module)).items() if inspect.isfunction(v) and _makes_a_part(v)]
-            raise UnknownName(f"part of {module}", name, mine)
-        if not _makes_a_part(value):
-            kinds = " or ".join(RETURNS[self.slot])
-            raise UsageError(f"--with {self.slot}: {text} does not say that it makes a part; annotate it: -> {kinds}")
-        return value
+        @wraps(factory)
+        def make(*args: F.args, **kwargs: F.kwargs) -> Part[A, R]:
+            call = _validated(factory, args, kwargs)
+            found = factory(*call.args, **call.kwargs)
+            told = found if isinstance(found, Declared) else declare(found)
+            name = _call(factory.__name__, args, kwargs)
+            stage, reads = told.stage or self.name, needs | told.needs
+            function = _checking(told.function, name, reads) if stage in OF_TURNS else told.function
+            return Part(stage, name, function, reads, told.parts, told.state, told.linear)
 
+        self.add(make)
+        return make
 
-_JOINTS = (".", ":")
-_QUALIFIED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+    def add(self, factory: Callable[..., Part[A, R]]) -> None:
+        """Register a factory of parts that another stage's decorator made."""
+        name = factory.__name__
+        known = self.factories.get(name)
+        if known is not None and known.__module__ != factory.__module__:
+            both = f"{known.__module__} and {factory.__module__}"
+            raise UsageError(f"{self.name} {name!r} is registered by {both}; give one of them another name")
+        self.factories[name] = factory
 
+    def require(self, part: object, where: str) -> None:
+        """Refuse what does not fit; a bare callable says nothing about itself, and may.
 
-def _makes_a_part(function: Any) -> bool:
-    """Whether a function's annotation says so; a run folder can have no other function of a module called."""
-    says = inspect.signature(function).return_annotation
-    text = says if isinstance(says, str) else getattr(says, "__name__", str(says))
-    return any(text.partition("[")[0].rpartition(".")[2] in kinds for kinds in RETURNS.values())
+        Raises:
+            UsageError: a part of another stage, or nothing that can be called.
+        """
+        if isinstance(part, Part) and part.stage != self.name:
+            raise UsageError(f"{where} takes {self.what}, but {part!r} is {STAGES[part.stage].what}")
+        if not callable(part):
+            raise UsageError(f"{where} takes {self.what}, got {part!r}")
 
-
-def _built(node: ast.expr, known: Known, slot: str) -> Any:
-    if isinstance(node, ast.Tuple):
-        return tuple(_built(e, known, slot) for e in node.elts)
-    if isinstance(node, ast.Name):
-        part = known.part(node.id)
-        return part if slot == "aggregate" or not _makes(part) else part()
-    if not isinstance(node, ast.Call):
-        return _literal(node, known, slot)
-    if not isinstance(node.func, ast.Name) or len({k.arg for k in node.keywords} - {None}) < len(node.keywords):
-        raise UsageError(f"--with {slot}: {known.said(node)} is not a call of a part by name")
-    part = known.part(node.func.id)
-    values = [_built(a, known, slot) for a in node.args]
-    named = {str(k.arg): _built(k.value, known, slot) for k in node.keywords}
-    try:
-        if slot == "aggregate":  # it is called later, with the tokens
-            inspect.signature(part).bind(None, None, *values, **named)
-            return partial(part, **named)
-        _check_types(inspect.signature(part).bind(*values, **named))
-        return part(*values, **named)
-    except TypeError as error:
-        raise UsageError(f"--with {slot}: {known.said(node.func.id)}: {error}") from error
+    def __repr__(self) -> str:
+        return self.name
 
 
-def _literal(node: ast.expr, known: Known, slot: str) -> Any:
-    try:
-        return ast.literal_eval(node)
-    except ValueError as error:
-        raise UsageError(f"--with {slot}: {known.said(node)} is neither a part nor a literal") from error
+sampler: Stage[[int, int, int, int | None], list[Any]] = Stage("sampler", "a sampler of tasks")
+branching: Stage[[], Branching] = Stage("branching", "a branching rule")
+context: Stage[[Any, Any, Any], list[int]] = Stage("context", "a context")
+selection: Stage[[Any], bool] = Stage("selection", "a selection of groups")
+reward: Stage[[TurnTable, Floats], Floats] = Stage("reward", "a reward part")
+advantage: Stage[[TurnTable, Floats], Floats] = Stage("advantage", "an advantage part", uses=("turn_key",))
+turn_key: Stage[[TurnTable], Iterable[object]] = Stage("turn_key", "a key of turns")
+turn_weight: Stage[[TurnTable, Floats], Floats] = Stage("turn_weight", "a turn weight", several=True)
+token_weight: Stage[[Tokens], Tensor] = Stage("token_weight", "a token weight", several=True)
+loss_term: Stage[[Tokens], Tensor] = Stage("loss_term", "a loss term", uses=("ratio", "bound", "shape"))
+ratio: Stage[[Tokens], Tensor] = Stage("ratio", "a ratio")
+bound: Stage[[Tokens], Bounds] = Stage("bound", "a bound")
+shape: Stage[[Tokens, Tensor, Bounds], Tensor] = Stage("shape", "a shape")
+penalty: Stage[[Tokens], Tensor] = Stage("penalty", "a penalty", several=True)
+aggregate: Stage[[Tensor, Tensor], Tensor] = Stage("aggregate", "an aggregate")
 
-
-def stage_parts(stage: str) -> Iterator[tuple[str, Any]]:
-    """The public functions of a stage file."""
-    module = import_module(f"agentgym.trainers.{stage}")
-    for name, value in vars(module).items():
-        if inspect.isfunction(value) and not name.startswith("_") and value.__module__ == module.__name__:
-            yield name, value
-
-
-_PLAIN = {"float": (int, float), "int": (int,), "bool": (bool,), "str": (str,)}
-
-
-def _check_types(bound: inspect.BoundArguments) -> None:
-    """Numbers, switches and words are what the part's annotations say; anything else is the part's own business."""
-    for name, value in bound.arguments.items():
-        says = bound.signature.parameters[name].annotation
-        kind, *optional = (says if isinstance(says, str) else inspect.formatannotation(says)).split(" | ")
-        wanted = _PLAIN.get(kind)
-        if wanted is None or (value is None and optional == ["None"]):
-            continue
-        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-            raise TypeError(f"{name} is a {kind}, got {value!r}")
-
-
-def _makes(part: Any) -> bool:
-    """Whether a part is made by calling it without arguments."""
-    return all(
-        p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        for p in inspect.signature(part).parameters.values()
+STAGES: dict[str, Stage[..., Any]] = {
+    stage.name: stage
+    for stage in (
+        *(sampler, branching, context, selection, reward, advantage, turn_key, turn_weight),
+        *(token_weight, loss_term, ratio, bound, shape, penalty, aggregate),
     )
+}
+#: Stages whose parts map one float64 number a turn to another.
+OF_TURNS = ("reward", "advantage", "turn_weight")
+
+
+# Algorithms -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RegisteredAlgorithm:
+    """A registered function that makes an :class:`~agentgym.trainers.algorithm.Algorithm`."""
+
+    name: str
+    build: Callable[..., Algorithm]
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring."""
+        return self.docstring.splitlines()[0]
+
+    @property
+    def docstring(self) -> str:
+        """The page: idea, formula, paper, parameters."""
+        return inspect.getdoc(self.build) or ""
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """What can be set."""
+        return inspect.signature(self.build).parameters
+
+    def __call__(self, **values: Any) -> Algorithm:
+        """Build it with checked parameters.
+
+        Raises:
+            UsageError: an unknown parameter (the nearest is offered) or a value of the wrong type or range.
+        """
+        return self.build(**self.resolve(**values))
+
+    def resolve(self, **values: Any) -> dict[str, Any]:
+        """All parameters with their final values."""
+        types = _adapters(self.build)
+        for name in values:
+            if name not in self.parameters:
+                raise UsageError(f"algorithm {self.name} has no parameter {name!r}{nearest(name, self.parameters)}")
+        return {
+            name: _checked(f"{self.name}: {name}", types[name], values.get(name, parameter.default), strict=False)
+            for name, parameter in self.parameters.items()
+        }
+
+
+_algorithms: dict[str, RegisteredAlgorithm] = {}
+
+
+def algorithm(function: B) -> B:
+    """Register a published method: a function whose parameters have types and defaults, and that returns an Algorithm.
+
+    Its signature and docstring are its command-line options and its page.
+
+    Raises:
+        UsageError: no docstring, a parameter without a type or a default, or a name that is taken.
+    """
+    name = function.__name__
+    _check_factory(function, "an algorithm")
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.default is parameter.empty:
+            raise UsageError(f"algorithm {name!r}: parameter {parameter.name!r} needs a default")
+    known = _algorithms.get(name)
+    if known is not None and known.build.__module__ != function.__module__:
+        both = f"{known.build.__module__} and {function.__module__}"
+        raise UsageError(f"algorithm {name!r} is registered by {both}; give one of them another name")
+    _algorithms[name] = RegisteredAlgorithm(name, function)
+    return function
+
+
+def algorithm_names() -> list[str]:
+    """Every algorithm's name, sorted."""
+    load_parts()
+    return sorted(_algorithms)
+
+
+def get_algorithm(name: str) -> RegisteredAlgorithm:
+    """An algorithm by name; ``module:name`` imports a module first, which registers it.
+
+    Raises:
+        UnknownName: not registered.
+        UsageError: the module cannot be imported.
+    """
+    module, _, own = name.rpartition(":")
+    if module:
+        import_named(module)
+    if own not in algorithm_names():
+        raise UnknownName("algorithm", name, _algorithms)
+    return _algorithms[own]
+
+
+@cache
+def load_parts() -> None:
+    """Import every module that registers parts: those of the rooms, and those of entry points."""
+    for room in ROOMS:
+        package = import_module(f"agentgym.trainers.{room}")
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            import_module(module.name)
+    for point in entry_points(group=ENTRY_POINTS):
+        point.load()
+
+
+# Checks ---------------------------------------------------------------------------------------------------------------
+
+
+def _check_factory(factory: Callable[..., Any], what: str) -> None:
+    name = factory.__name__
+    if not factory.__doc__:
+        raise UsageError(f"{name!r} needs a docstring: what it computes, and where that was published")
+    for parameter in inspect.signature(factory).parameters.values():
+        if parameter.annotation is parameter.empty:
+            raise UsageError(f"{name!r} makes {what}: its parameter {parameter.name!r} needs a type")
+
+
+@cache
+def _adapters(factory: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
+    """What checks each of its parameters; what it says that it returns may not be importable here."""
+    annotations = {k: v for k, v in inspect.get_annotations(factory).items() if k != "return"}
+    parameters = SimpleNamespace(__annotations__=annotations)
+    types = get_type_hints(parameters, getattr(factory, "__globals__", {}), include_extras=True)
+    return {k: TypeAdapter(v, config=ConfigDict(arbitrary_types_allowed=True)) for k, v in types.items()}
+
+
+def _validated(factory: Callable[..., Any], args: Any, kwargs: Any) -> inspect.BoundArguments:
+    """The arguments, each as its parameter's type says."""
+    try:
+        call = inspect.signature(factory).bind(*args, **kwargs)
+    except TypeError as error:
+        raise UsageError(f"{factory.__name__}: {error}") from error
+    adapters = _adapters(factory)
+    for name, value in call.arguments.items():
+        where, adapter = f"{factory.__name__}: {name}", adapters[name]
+        if call.signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
+            call.arguments[name] = tuple(_checked(where, adapter, item) for item in value)
+        else:
+            call.arguments[name] = _checked(where, adapter, value)
+    return call
+
+
+def _checked(where: str, adapter: TypeAdapter[Any], value: Any, *, strict: bool = True) -> Any:
+    try:
+        return adapter.validate_python(value, strict=strict)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{where}: {first['msg'].lower()} (got {value!r})") from error
+
+
+def _checking(function: Callable[..., Any], name: str, needs: frozenset[str]) -> Callable[..., Any]:
+    """The function of a turn-level part with its columns looked up first and both ends checked."""
+
+    def checked(turns: TurnTable, values: ArrayLike) -> Floats:
+        for column in needs:
+            turns.column(column)
+        before = _finite(values, len(turns), f"given to {name}")
+        return _finite(function(turns, before), len(turns), f"returned by {name}")
+
+    return checked
+
+
+def _finite(values: ArrayLike, turns: int, where: str) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    if array.shape != (turns,):
+        raise UsageError(f"the values {where} have shape {array.shape}; the table has {turns} turns, so ({turns},)")
+    if not np.isfinite(array).all():
+        row = int(np.flatnonzero(~np.isfinite(array))[0])
+        raise UsageError(f"the values {where} must be finite; row {row} is {array[row]}")
+    return array
+
+
+def _call(name: str, args: Iterable[object], kwargs: Mapping[str, object]) -> str:
+    shown = [_shown(value) for value in args] + [f"{key}={_shown(value)}" for key, value in kwargs.items()]
+    return f"{name}({', '.join(shown)})"
+
+
+def _shown(value: object) -> str:
+    return getattr(value, "__name__", repr(value)) if callable(value) and not isinstance(value, Part) else repr(value)

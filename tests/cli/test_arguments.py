@@ -7,7 +7,7 @@ import pytest
 from agentgym.cli._arguments import environment, parse_policy, parse_settings, parse_value
 from agentgym.cli._console import printable
 from agentgym.errors import UsageError
-from agentgym.policy import ExpertPolicy, PersonPolicy, RandomPolicy
+from agentgym.policy import ExpertPolicy, HumanPolicy, RandomPolicy
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_an_environment_takes_settings_and_split() -> None:
 
 def test_policies_by_name() -> None:
     assert isinstance(parse_policy("random")(), RandomPolicy)
-    assert isinstance(parse_policy("person")(), PersonPolicy)
+    assert isinstance(parse_policy("person")(), HumanPolicy)
     expert = parse_policy("expert:0.25")()
     assert isinstance(expert, ExpertPolicy)
     assert expert.epsilon == 0.25

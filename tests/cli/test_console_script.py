@@ -45,7 +45,7 @@ gymnasium.register("own/Double-v0", entry_point=world, disable_env_checker=True)
 
 
 from agentgym.trainers.algorithm import Algorithm, recipe
-from agentgym.trainers.credit import outcome
+from agentgym.trainers.advantage.baselines import outcome
 
 
 @recipe
@@ -56,8 +56,8 @@ def beside(unused: float = 1.0) -> Algorithm:
 
 PARTS = '''
 from agentgym.trainers.algorithm import Algorithm, recipe
-from agentgym.trainers.credit import outcome
-from agentgym.trainers.turns import Part, named
+from agentgym.trainers.advantage.baselines import outcome
+from agentgym.trainers.advantage.turn_table import Part, named
 
 
 @named

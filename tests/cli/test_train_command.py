@@ -14,8 +14,8 @@ from agentgym.cli.train import _Console
 from agentgym.errors import DiskFull, PolicyError, UsageError
 from agentgym.failures import Failures
 from agentgym.store import RunFolder
-from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.train import Training
+from agentgym.trainers.run.config import TrainConfig
+from agentgym.trainers.run.trainer import Training
 
 HOUSE = "agentgym/Household-v0"
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -19,12 +19,12 @@ import httpx
 import pytest
 
 from agentgym.budget import Budget, BudgetedEnv
-from agentgym.draws import key
 from agentgym.endpoint import EndpointPolicy, Server
 from agentgym.endpoint.server import UnreadableAnswer
 from agentgym.endpoint.wire import messages, read_chat, read_completion, read_generate
 from agentgym.envs.tool_env import Question, ToolEnv
 from agentgym.errors import PolicyError, UsageError
+from agentgym.keyed_random import key
 from agentgym.policy import Reply, Request
 from agentgym.prices import ModelPrice, Prices
 from agentgym.records import Episode, Sample, StopReason, Task, Turn, Usage
@@ -502,7 +502,7 @@ def test_a_server_killed_in_the_middle_of_a_run() -> None:
 @pytest.mark.slow
 def test_transformers_serve(tmp_path: Path) -> None:
     pytest.importorskip("openai", reason="transformers serve needs: pip install 'transformers[serving]'")
-    from agentgym.trainers.tiny import tiny
+    from agentgym.models.tiny import tiny
 
     for part in tiny(["What is 2 doubled?", "42", "no"], layers=1, hidden=32, heads=2, vocabulary=300):
         part.save_pretrained(tmp_path / "model")

@@ -39,7 +39,7 @@ from agentgym.evaluate import (
     timing,
     wilson,
 )
-from agentgym.evaluate.statistics import bootstrap_means, smallest_sufficient
+from agentgym.evaluate.intervals import bootstrap_means, smallest_sufficient
 from agentgym.policy import ScriptedPolicy
 from agentgym.records import Episode, StopReason, Task, ToolCall, Turn, Usage
 from agentgym.store import read_episodes
@@ -77,7 +77,7 @@ def test_a_resample_takes_whole_rows() -> None:
 
 
 def test_chunks_do_not_change_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentgym.evaluate.statistics._CHUNK", 64)
+    monkeypatch.setattr("agentgym.evaluate.intervals._CHUNK", 64)
     means = bootstrap_means(np.arange(20.0)[:, None], resamples=1001)
     assert means.shape == (1001, 1)
     assert means.mean() == pytest.approx(9.5, abs=0.2)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentgym import draws
+from agentgym import keyed_random
 from agentgym.env import TextEnv
 from agentgym.errors import WorldFault
 from agentgym.evaluate import Row, evaluate, result
@@ -25,12 +25,12 @@ class Guess(TextEnv):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
         self.seed, self.turn = seed or 0, 0
-        self.key = draws.key("coin", self.seed)
+        self.key = keyed_random.key("coin", self.seed)
         return "which?", {"task_id": f"coin/{self.seed}", "anchor": f"{self.seed}/0"}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         self.turn += 1
-        done = self.turn > draws.choice((0, 1, 2), self.key, "turns")
+        done = self.turn > keyed_random.choice((0, 1, 2), self.key, "turns")
         right = done and action == "heads"
         self.may_break(right, done)
         info: dict[str, Any] = {"task_id": f"coin/{self.seed}", "anchor": f"{self.seed}/{self.turn}"}
@@ -45,7 +45,7 @@ class Unlucky(Guess):
 
     def may_break(self, right: bool, done: bool) -> None:
         type(self).faults += 1
-        if done and draws.uniform(draws.key("world", type(self).faults), "breaks") < 0.3:
+        if done and keyed_random.uniform(keyed_random.key("world", type(self).faults), "breaks") < 0.3:
             raise WorldFault("the server is gone")
 
 
@@ -53,7 +53,7 @@ class Doomed(Guess):
     """30 % of the tasks cannot be played in this world, however often they are tried."""
 
     def may_break(self, right: bool, done: bool) -> None:
-        if done and draws.uniform(self.key, "doomed") < 0.3:
+        if done and keyed_random.uniform(self.key, "doomed") < 0.3:
             raise WorldFault("the server is gone")
 
 
@@ -61,12 +61,12 @@ class Provoked(Guess):
     """Nine of ten wrong answers raise: an agent would look perfect if these were left out."""
 
     def may_break(self, right: bool, done: bool) -> None:
-        if done and not right and draws.uniform(self.key, "raises") < 0.9:
+        if done and not right and keyed_random.uniform(self.key, "raises") < 0.9:
             raise ZeroDivisionError("Fraction(5, 0)")
 
 
 def toss(request: Any) -> str:
-    return "heads" if draws.uniform(request.key, "toss") < 0.67 else "tails"
+    return "heads" if keyed_random.uniform(request.key, "toss") < 0.67 else "tails"
 
 
 def played(make: type[Guess]) -> Row:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agentgym.env import TextEnv
-from agentgym.policy import Immediate, PolicyError, Reply, Request
+from agentgym.policy import PolicyError, Reply, Request, SyncPolicy
 from agentgym.records import Episode, StopReason, Task, Usage
 from agentgym.rollout import Group, Pace, Rollout
 from agentgym.rollout.pace import clock
@@ -88,7 +88,7 @@ class Walk(TextEnv):
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_a_rollout_counts(threads: int) -> None:
-    class Writes(Immediate):
+    class Writes(SyncPolicy):
         def submit(self, request: Request) -> Reply:
             if request.episode == "g1/0":
                 raise PolicyError("no")

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agentgym import draws
+from agentgym import keyed_random
 from agentgym.env import TextEnv
 from agentgym.errors import PolicyError, UsageError
 from agentgym.policy import (
     ExpertPolicy,
-    PersonPolicy,
+    HumanPolicy,
     Policy,
     RandomPolicy,
     ReplayPolicy,
@@ -57,7 +57,7 @@ def request(key: int = 0, turns: int = 0, env: TextEnv | None = None, episode: s
 def test_random_takes_any_admissible_action_by_its_key() -> None:
     taken = [RandomPolicy().submit(request(k, admissible=["a", "b", "c"])).action for k in range(300)]
     assert all(60 < taken.count(action) < 140 for action in "abc")
-    assert taken == [draws.choice("abc", k) for k in range(300)]
+    assert taken == [keyed_random.choice("abc", k) for k in range(300)]
 
 
 def test_where_actions_are_not_listed_the_environment_draws_them_by_the_key() -> None:
@@ -131,7 +131,7 @@ def test_the_expert_is_the_environments() -> None:
 
 def test_the_expert_errs_as_often_as_it_is_told() -> None:
     policy = ExpertPolicy(0.25)
-    taken = [policy.submit(request(draws.key(k), k, Expert(), admissible=["bad"])).action for k in range(4000)]
+    taken = [policy.submit(request(keyed_random.key(k), k, Expert(), admissible=["bad"])).action for k in range(4000)]
     assert 900 < taken.count("bad") < 1100  # 1000 expected, standard deviation 27
     assert policy.noise == {("e", turn) for turn, action in enumerate(taken) if action == "bad"}
     with pytest.raises(PolicyError, match=r"random actions need info\['admissible'\]"):
@@ -141,7 +141,7 @@ def test_the_expert_errs_as_often_as_it_is_told() -> None:
 def test_half_of_the_errors_were_right_before() -> None:
     policy = ExpertPolicy(1.0)
     policy.submit(request(0, 0, Expert(), admissible=["old"]))
-    taken = [policy.submit(request(draws.key(k), 1, Expert(), admissible=["new"])).action for k in range(1000)]
+    taken = [policy.submit(request(keyed_random.key(k), 1, Expert(), admissible=["new"])).action for k in range(1000)]
     assert taken[0] in ("old", "new")
     policy.release("e")
     assert policy.submit(request(0, 0, Expert(), admissible=["new"])).action == "new"  # another episode of that name
@@ -167,11 +167,11 @@ def test_a_script_is_a_function_of_the_request() -> None:
 def test_a_person_is_asked_until_something_is_written() -> None:
     lines = iter(["", "  ", " go north "])
     shown: list[str] = []
-    policy = PersonPolicy(lambda prompt: next(lines), shown.append)
+    policy = HumanPolicy(lambda prompt: next(lines), shown.append)
     assert policy.submit(request(admissible=["go north", "look"])) == Reply("go north")
     assert shown == ["\nyou see", "go north\nlook", "go north\nlook"]
     lines = iter(["", "x"])
-    assert PersonPolicy(lambda prompt: next(lines), shown.append).submit(request()) == Reply("x")
+    assert HumanPolicy(lambda prompt: next(lines), shown.append).submit(request()) == Reply("x")
     assert shown[-1] == "(this environment does not list its actions)"
 
 
@@ -180,7 +180,7 @@ def test_a_person_can_leave(leaving: type[BaseException]) -> None:
     def ask(prompt: str) -> str:
         raise leaving
 
-    assert PersonPolicy(ask, lambda text: None).submit(request()).stop is StopReason.POLICY_STOPPED
+    assert HumanPolicy(ask, lambda text: None).submit(request()).stop is StopReason.POLICY_STOPPED
 
 
 def test_policies_without_a_model_have_nothing_to_do() -> None:

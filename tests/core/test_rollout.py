@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from agentgym import draws
+from agentgym import keyed_random
 from agentgym.env import TextEnv, digest
 from agentgym.errors import ContractError, PolicyError, UsageError, WorldFault
-from agentgym.policy import Immediate, Reply, Request, ScriptedPolicy
+from agentgym.policy import Reply, Request, ScriptedPolicy, SyncPolicy
 from agentgym.records import Episode, StopReason, Task, Usage
 from agentgym.rollout import Group, Independent, Rollout, Running
 
@@ -69,7 +69,7 @@ def play(
         return {e.id: e for e in rollout.play(todo)}, rollout
 
 
-class Counting(Immediate):
+class Counting(SyncPolicy):
     """Remembers every request, answers with the number of the turn."""
 
     def __init__(self) -> None:
@@ -155,7 +155,7 @@ def test_2_a_fast_episode_does_not_wait_for_a_slow_policy_answer() -> None:
     late: list[Future[Reply]] = []
     finished: list[str] = []
 
-    class OneIsSlow(Immediate):
+    class OneIsSlow(SyncPolicy):
         def submit(self, request: Request) -> Reply | Future[Reply]:
             if request.episode == "g0/0":
                 late.append(Future())
@@ -447,7 +447,7 @@ def test_4_a_policy_that_raises_ends_one_episode() -> None:
         future.set_running_or_notify_cancel()
         return future
 
-    class Moody(Immediate):
+    class Moody(SyncPolicy):
         def submit(self, request: Request) -> Reply | Future[Reply]:
             if request.info["task_id"] == "walk/1":
                 raise PolicyError("I would rather not")
@@ -473,7 +473,7 @@ def test_4_a_policy_that_raises_ends_one_episode() -> None:
 
 
 def test_4_answers_that_come_by_themselves_are_waited_for() -> None:
-    class Sleepy(Immediate):
+    class Sleepy(SyncPolicy):
         def submit(self, request: Request) -> Future[Reply]:
             future: Future[Reply] = Future()
             threading.Timer(0.05, future.set_result, [Reply("go")]).start()
@@ -516,7 +516,7 @@ def test_5_terminated_and_truncated_are_kept_apart() -> None:
 def test_5_a_reply_with_stop_ends_before_the_step(stop: StopReason) -> None:
     log: list[str] = []
 
-    class Stops(Immediate):
+    class Stops(SyncPolicy):
         def submit(self, request: Request) -> Reply:
             return Reply("go", stop=stop if len(request.turns) == 2 else None)
 
@@ -566,7 +566,7 @@ def test_7_answers_never_reach_a_policy_but_are_kept() -> None:
 class Dice(Counting):
     def submit(self, request: Request) -> Reply | Future[Reply]:
         super().submit(request)
-        return Reply(str(draws.choice(range(1000), request.key)))
+        return Reply(str(keyed_random.choice(range(1000), request.key)))
 
 
 class SlowDice(Dice):
@@ -578,7 +578,7 @@ class SlowDice(Dice):
 
     def submit(self, request: Request) -> Reply | Future[Reply]:
         reply = super().submit(request)
-        delay = draws.uniform(request.key, "delay") / 200
+        delay = keyed_random.uniform(request.key, "delay") / 200
 
         def answer() -> Reply:
             time.sleep(delay)
@@ -711,7 +711,7 @@ def test_10_an_environment_is_charged_before_the_action_is_played() -> None:
         def charge(self, usage: Usage) -> None:
             self.log.append(f"{self.seed} pays {usage.completion_tokens}")
 
-    class Costly(Immediate):
+    class Costly(SyncPolicy):
         def submit(self, request: Request) -> Reply:
             return Reply("go", usage=Usage(completion_tokens=len(request.turns) + 5))
 
@@ -725,7 +725,7 @@ def test_seconds_are_kept_apart() -> None:
             time.sleep(0.02)
             return super().step(action)
 
-    class Thinking(Immediate):
+    class Thinking(SyncPolicy):
         def submit(self, request: Request) -> Reply:
             time.sleep(0.05)
             return Reply("go", usage=Usage(10, 3, 0.5))

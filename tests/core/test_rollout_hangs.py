@@ -22,7 +22,7 @@ from agentgym.budget import Budget, BudgetedEnv
 from agentgym.env import TextEnv
 from agentgym.envs.tool_env import Question, ToolEnv
 from agentgym.errors import UsageError
-from agentgym.policy import Immediate, Reply, Request, ScriptedPolicy
+from agentgym.policy import Reply, Request, ScriptedPolicy, SyncPolicy
 from agentgym.records import Episode, StopReason, Task
 from agentgym.rollout import Group, Independent, Rollout, Running, stepping
 from agentgym.tools.tool import tool
@@ -122,7 +122,7 @@ def test_what_comes_back_late_disturbs_nobody(hangs: Callable[..., type[World]],
     """The hung reset comes back while the episode is played in another environment."""
     world = hangs("reset")
 
-    class Releasing(Immediate):
+    class Releasing(SyncPolicy):
         def submit(self, request: Request) -> Reply:
             if request.episode == f"{BAD}/0":
                 world.go.set()
@@ -201,7 +201,7 @@ def test_a_call_that_waits_for_a_thread_uses_no_time() -> None:
 def test_a_policy_that_works_does_not_hide_what_hangs(hangs: Callable[..., type[World]]) -> None:
     """The limit is looked at between two pieces of the policy's work, too."""
 
-    class Busy(Immediate):
+    class Busy(SyncPolicy):
         """Answers the others only after the one that hangs has failed."""
 
         def __init__(self) -> None:
@@ -281,7 +281,7 @@ def test_a_budget_of_seconds_ends_a_step_that_hangs(hangs: Callable[..., type[Wo
 def test_what_is_left_of_a_budget_is_what_counts(hangs: Callable[..., type[World]]) -> None:
     """The policy has used half of the seconds; the step gets the rest of them."""
 
-    class Thinking(Immediate):
+    class Thinking(SyncPolicy):
         def submit(self, request: Request) -> Reply:
             if request.episode == f"{BAD}/0" and not request.turns:
                 time.sleep(LIMIT)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from agentgym import draws
+from agentgym import keyed_random
 from agentgym.env import TextEnv
-from agentgym.policy import Immediate, Reply, Request
+from agentgym.policy import Reply, Request, SyncPolicy
 from agentgym.records import Episode, Task
 from agentgym.rollout import Group, Independent, Rollout, Running
 
@@ -42,7 +42,7 @@ class Uneven(TextEnv):
         return twin
 
 
-class Model(Immediate):
+class Model(SyncPolicy):
     """A local model: a token a request at each ``advance``, for all together; actions are one to four tokens long."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Model(Immediate):
 
     def submit(self, request: Request) -> Future[Reply]:
         future: Future[Reply] = Future()
-        self.working.append((request, 1 + int(4 * draws.uniform(request.key)), future))
+        self.working.append((request, 1 + int(4 * keyed_random.uniform(request.key)), future))
         return future
 
     def advance(self) -> bool:
@@ -63,7 +63,7 @@ class Model(Immediate):
             if tokens > 1:
                 self.working.append((request, tokens - 1, future))
             else:
-                future.set_result(Reply(str(draws.choice(range(1000), request.key))))
+                future.set_result(Reply(str(keyed_random.choice(range(1000), request.key))))
         return True
 
 
@@ -105,7 +105,7 @@ def test_8_a_model_meets_the_same_batches_whatever_the_steps_take() -> None:
 def test_8_a_tree_does_not_depend_on_the_order_of_answers() -> None:
     """Answers come from other threads in any order; steps are handled as they were asked for."""
 
-    class Elsewhere(Immediate):
+    class Elsewhere(SyncPolicy):
         def __init__(self, pool: ThreadPoolExecutor) -> None:
             self.pool = pool
 
@@ -114,7 +114,7 @@ def test_8_a_tree_does_not_depend_on_the_order_of_answers() -> None:
 
         def answer(self, key: int) -> Reply:
             time.sleep(random.SystemRandom().random() / 300)
-            return Reply(str(draws.choice(range(1000), key)))
+            return Reply(str(keyed_random.choice(range(1000), key)))
 
     with ThreadPoolExecutor(5) as pool:
         runs = [[e.id for e in played(Elsewhere(pool))] for _ in range(3)]

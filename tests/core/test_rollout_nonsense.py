@@ -12,7 +12,7 @@ import pytest
 
 from agentgym.env import TextEnv
 from agentgym.errors import ContractError, UsageError
-from agentgym.policy import Immediate, Reply, Request, ScriptedPolicy
+from agentgym.policy import Reply, Request, ScriptedPolicy, SyncPolicy
 from agentgym.records import Episode, Sample, StopReason, Task, ToolCall, Usage
 from agentgym.rollout import Group, Independent, Rollout, Running
 from agentgym.store import decode, encode
@@ -281,7 +281,7 @@ def test_the_first_environment_that_cannot_be_made_is_told_at_once() -> None:
         Rollout(lambda: None, ScriptedPolicy(lambda request: "go"))  # type: ignore[arg-type, return-value]
 
 
-class Together(Immediate):
+class Together(SyncPolicy):
     """Answers all requests that wait at once, so that as many episodes run as there are slots."""
 
     def __init__(self) -> None:
@@ -404,7 +404,7 @@ NONSENSE: dict[str, tuple[Any, str]] = {
 }
 
 
-class Odd(Immediate):
+class Odd(SyncPolicy):
     """Answers the second request of the episode of :data:`BAD` in another way."""
 
     def __init__(self, odd: Callable[[Request], Any]) -> None:
@@ -495,7 +495,7 @@ def test_4_a_release_that_raises_is_one_failed_episode(error: BaseException, mod
 
 
 def test_4_what_the_work_for_all_raises_is_told() -> None:
-    class Falls(Immediate):
+    class Falls(SyncPolicy):
         def submit(self, request: Request) -> Future[Reply]:
             return Future()
 

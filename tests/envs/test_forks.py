@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 import agentgym
-from agentgym import draws
+from agentgym import keyed_random
 from agentgym.env import fork
 from agentgym.errors import SandboxUnavailable
 from agentgym.policy import ExpertPolicy, Request
@@ -35,8 +35,8 @@ WORLDS = {  # turns, what to do when straying where the world does not say
 def acting(env, observation, info, turn, strays):
     """The expert's action, or one drawn from the admissible ones where it strays or there is none."""
     admissible = info.get("admissible") or strays
-    if draws.uniform("stray", turn) < 0.4:
-        return draws.choice(admissible, "action", turn)
+    if keyed_random.uniform("stray", turn) < 0.4:
+        return keyed_random.choice(admissible, "action", turn)
     request = Request("e", turn, observation, info, [], env=env)
     return ExpertPolicy().submit(request).action or admissible[0]
 

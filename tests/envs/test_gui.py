@@ -6,12 +6,12 @@ import pytest
 from gymnasium.error import ResetNeeded
 
 from agentgym.budget import Budget, BudgetedEnv
-from agentgym.draws import Dice
 from agentgym.envs.gui import GUIEnv, commands, tasks
 from agentgym.envs.gui.apps.settings import Settings, _drawn
 from agentgym.envs.gui.commands import Command, Unreadable
 from agentgym.envs.gui.look import Look
 from agentgym.errors import UnknownName, UsageError
+from agentgym.keyed_random import Dice
 from agentgym.tools.syntax import syntaxes
 from agentgym.tools.syntax.base import Call
 

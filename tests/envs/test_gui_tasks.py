@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentgym import draws
-from agentgym.draws import Dice
+from agentgym import keyed_random
 from agentgym.envs.gui import GUIEnv, tasks
 from agentgym.envs.gui.apps import mail, wiki
 from agentgym.envs.gui.apps.forms import FORMS
@@ -21,6 +20,7 @@ from agentgym.envs.gui.look import COMMON
 from agentgym.envs.gui.page import PageBackend
 from agentgym.envs.gui.snapshot import impossible, possible, whole
 from agentgym.envs.gui.world import HINTS, World
+from agentgym.keyed_random import Dice
 
 SPLITS = ("train", "test", "unseen")
 KINDS = [kind for family in tasks.templates("unseen").values() for kind in family]
@@ -186,7 +186,7 @@ def test_damage_beside_the_task_fails_it(kind):
             backend._world.show(name)
             for step in range(400):
                 actions = [a for a in possible(backend.snapshot(), task.texts) if "_tab" not in a]
-                backend.perform(parse(draws.choice(actions, kind.name, number, name, step)))
+                backend.perform(parse(keyed_random.choice(actions, kind.name, number, name, step)))
                 if data(backend._world) != done:
                     assert not backend.solved(answer), (task.task_id, name, step)
                     damaged.add(name)
@@ -206,8 +206,8 @@ def test_the_expert_goes_on_from_wherever_a_stranger_leaves_it(kind, monkeypatch
             action = env.expert()
             assert action in info["admissible"] or action.startswith("type("), (task.task_id, action)
             others = [a for a in info["admissible"] if not a.startswith("done")]
-            if turn < 20 and draws.uniform(kind.name, number, turn) < 0.4 and others:
-                action = draws.choice(others, kind.name, number, turn, "which")
+            if turn < 20 and keyed_random.uniform(kind.name, number, turn) < 0.4 and others:
+                action = keyed_random.choice(others, kind.name, number, turn, "which")
             _, reward, over, truncated, info = env.step(action)
             assert "error" not in info, (task.task_id, action, info["error"])
             turn += 1
@@ -239,7 +239,7 @@ def test_screens_are_small_and_their_ids_are_a_matter_of_the_state_alone(kind, m
             shown = whole(now._replace(messages=()))
             assert met.setdefault(info["anchor"], shown) == shown
             words.append(len(re.findall(r"\w+|[^\w\s]|\n", observation)))
-            action = draws.choice(info["admissible"], kind.name, number, turn)
+            action = keyed_random.choice(info["admissible"], kind.name, number, turn)
             observation, _, over, truncated, info = env.step(action)
             over, turn = over or truncated, turn + 1
     assert sum(words) / len(words) < 150
@@ -270,7 +270,7 @@ def test_what_is_told_is_what_has_changed(kind, monkeypatch):
                 known += [x for x in told if x not in known]
             assert sorted(known) == sorted(now.lines.values()), (task.task_id, observation)
             pages[first] = list(now.lines.values())
-            action = draws.choice(info["admissible"], kind.name, number, turn)
+            action = keyed_random.choice(info["admissible"], kind.name, number, turn)
             observation, _, over, truncated, info = env.step(action)
             turn += 1
             if over or truncated:

@@ -27,7 +27,7 @@ from agentgym.policy import ExpertPolicy
 from agentgym.records import Episode, StopReason, Task, Turn
 from agentgym.rollout import Group, Rollout
 from agentgym.tools.search import Bm25Index, Passage, SearchR1Client, build_index
-from agentgym.trainers.demonstrations import exchanged
+from agentgym.trainers.sft.demonstrations import exchanged
 
 Played = list[tuple[str, str, float, dict[str, Any]]]
 

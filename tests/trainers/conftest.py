@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from agentgym.models.local_policy import ModelPolicy
+from agentgym.models.tiny import tiny
 from agentgym.records import Task
 from agentgym.rollout import Group, Rollout
-from agentgym.trainers.model import ModelPolicy
-from agentgym.trainers.tiny import tiny
 
 sys.path.insert(0, str(Path(__file__).parent))
 import letters

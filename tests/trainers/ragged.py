@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from agentgym.models.chat_template import ChatTemplate
 from agentgym.records import Episode, Sample, StopReason, Task, ToolCall, Turn
-from agentgym.trainers.chat import Chat
 
 TEMPERATURE = 0.7
 FULL, LIMIT, BUDGET = StopReason.CONTEXT_FULL, StopReason.TURN_LIMIT, StopReason.BUDGET
@@ -119,7 +119,7 @@ class World:
         """The context that would have come next."""
         last = episode.turns[-1].sample
         assert last is not None
-        chat = Chat(self.tokenizer)
+        chat = ChatTemplate(self.tokenizer)
         before = [*episode.contexts()[-1], *last.action]
         return [*before, *chat.following(episode.final, before)]
 
@@ -147,7 +147,7 @@ def build(small: Any) -> World:
     first, tokenizer = small(dtype=torch.float64)
     second = moved(first, 1, 0.02)
     world = World(first, second, moved(second, 2, 0.01), tokenizer)
-    rng, chat, made = np.random.default_rng(5), Chat(tokenizer), {}
+    rng, chat, made = np.random.default_rng(5), ChatTemplate(tokenizer), {}
     for name, (parent, fork, own, stop, success) in SHAPES.items():
         turns = list(made[parent].turns[:fork]) if parent else []
         group = name.partition("/")[0]
@@ -163,7 +163,7 @@ def build(small: Any) -> World:
     return world
 
 
-def _turn(world: World, chat: Chat, rng: Any, before: list[Turn], t: T, colour: str) -> Turn:
+def _turn(world: World, chat: ChatTemplate, rng: Any, before: list[Turn], t: T, colour: str) -> Turn:
     observation = f"Still {colour}, turn {len(before)}." if before else f"You see {colour}."
     history: list[int] = []
     for turn in before:

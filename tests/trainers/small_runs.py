@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from agentgym.store import RunFolder
-from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.train import Training
+from agentgym.trainers.run.config import TrainConfig
+from agentgym.trainers.run.trainer import Training
 
 SMALL = {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "vocabulary": 300, "max_context": 128}
 BASE = {

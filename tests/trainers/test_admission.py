@@ -9,13 +9,14 @@ import torch
 from test_architectures import CONFIGS, VOCABULARY, make
 
 from agentgym.errors import UsageError
-from agentgym.trainers.admission import LIMITS, admit, compare
-from agentgym.trainers.attention import CachePlan, TreePlan
-from agentgym.trainers.learner import Learner
-from agentgym.trainers.lora import with_lora
-from agentgym.trainers.model import load
-from agentgym.trainers.precision import compute_in
-from agentgym.trainers.scoring import Scorer
+from agentgym.models.admission import LIMITS, admit, compare
+from agentgym.models.attention import CachePlan
+from agentgym.models.loading import load
+from agentgym.models.lora import with_lora
+from agentgym.models.precision import compute_in
+from agentgym.trainers.prefix_tree.attention import TreePlan
+from agentgym.trainers.prefix_tree.scoring import Scorer
+from agentgym.trainers.update.learner import Learner
 
 
 def scored(model):
@@ -125,12 +126,12 @@ def test_a_short_context_is_enough(small):
 
 
 def test_the_copy_of_an_admitted_model_is_not_asked_again(monkeypatch, small):
-    from agentgym.trainers import scoring
-    from agentgym.trainers.algorithm import get_recipe
+    from agentgym.trainers.algorithm import get_algorithm
+    from agentgym.trainers.prefix_tree import scoring
 
     asked = []
     monkeypatch.setattr(scoring, "admit", lambda model, score: asked.append(model))
     model, _ = small()
-    learner = Learner(model, get_recipe("grpo")(kl=0.1))
+    learner = Learner(model, get_algorithm("grpo")(kl=0.1))
     assert learner.reference is not None
     assert asked == [model]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentgym.errors import UsageError
-from agentgym.trainers.aggregate import (
+from agentgym.trainers.loss.aggregate import (
     seq_mean_token_mean,
     seq_mean_token_sum,
     seq_mean_token_sum_norm,

@@ -12,13 +12,13 @@ import pytest
 import torch
 import transformers as hf
 
-from agentgym import draws
+from agentgym import keyed_random
 from agentgym.errors import UsageError
-from agentgym.trainers.attention import CachePlan
-from agentgym.trainers.generation import Engine
-from agentgym.trainers.model import ModelPolicy
-from agentgym.trainers.scoring import Scorer
-from agentgym.trainers.tree import Row, TokenTree
+from agentgym.models.attention import CachePlan
+from agentgym.models.engines.local import Engine
+from agentgym.models.local_policy import ModelPolicy
+from agentgym.trainers.prefix_tree.scoring import Scorer
+from agentgym.trainers.prefix_tree.tree import Row, TokenTree
 
 VOCABULARY = 50
 SIZES: dict[str, Any] = {
@@ -71,14 +71,14 @@ def played(model: Any) -> list[Any]:
     """Three episodes of three turns on kept keys and values, one of them a branch of another; every action."""
     engine, done = Engine(model, []), []
     slots = [engine.open() for _ in range(2)]
-    contexts = [[3 + draws.key(n, i) % 40 for i in range(25 + 4 * n)] for n in range(2)]
+    contexts = [[3 + keyed_random.key(n, i) % 40 for i in range(25 + 4 * n)] for n in range(2)]
     for turn in range(3):
         if turn == 1:
             slots.append(engine.open())
             contexts.append(contexts[0])
             engine.copy(slots[0], slots[2])
         for slot, context in zip(slots, contexts, strict=True):
-            engine.submit(slot, context, draws.key(slot, turn), 5 + slot)
+            engine.submit(slot, context, keyed_random.key(slot, turn), 5 + slot)
         finished = []
         while engine.busy:
             finished += engine.step()
@@ -104,7 +104,7 @@ def test_sampling_equals_plain_forward_passes(name):
 def test_scoring_equals_plain_forward_passes(name):
     model = make(name)
     ordinary = make(name)
-    ids = np.array([3 + draws.key("scored", i) % 40 for i in range(60)])
+    ids = np.array([3 + keyed_random.key("scored", i) % 40 for i in range(60)])
     branch = np.concatenate([ids[:30], ids[45:]])
     rows = [Row(ids, np.arange(20, 60)), Row(branch, np.arange(28, 45))]
     (batch,) = TokenTree.build(rows).batches()

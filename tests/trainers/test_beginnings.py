@@ -9,8 +9,8 @@ import pytest
 from letters import Letters
 
 from agentgym.errors import UsageError
-from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.train import Training
+from agentgym.trainers.run.config import TrainConfig
+from agentgym.trainers.run.trainer import Training
 
 TINY = {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "vocabulary": 300, "max_context": 256}
 SMALL = {"tiny": TINY, "updates": 0, "groups": 1, "group_size": 2, "max_new_tokens": 4, "eval_episodes": 3}

@@ -15,24 +15,24 @@ from agentgym.env import TextEnv, digest
 from agentgym.envs.search.scoring import exact_match, f1
 from agentgym.envs.tool_env import Question, ToolEnv
 from agentgym.errors import UsageError
+from agentgym.models.chat_template import ChatTemplate
+from agentgym.models.contexts import full_history, window, workspace
+from agentgym.models.local_policy import ModelPolicy
+from agentgym.models.tiny import tiny
 from agentgym.policy import ScriptedPolicy
 from agentgym.records import Episode, StopReason, Task, Turn
 from agentgym.rollout import Group, Rollout
 from agentgym.tools.tool import tool
-from agentgym.trainers.algorithm import get_recipe
-from agentgym.trainers.beliefs import Belief, Beliefs, Questions, answer_markup, without_thought
-from agentgym.trainers.chat import Chat
-from agentgym.trainers.contexts import full_history, window, workspace
-from agentgym.trainers.demonstrations import tokenised
-from agentgym.trainers.information import information_gain
-from agentgym.trainers.learner import Learner, Optimisation
-from agentgym.trainers.model import ModelPolicy
-from agentgym.trainers.penalties import kl
-from agentgym.trainers.requirements import check_environment
-from agentgym.trainers.rows import rows_of
-from agentgym.trainers.tiny import tiny
-from agentgym.trainers.tree import Row, TokenTree
-from agentgym.trainers.turns import TurnTable
+from agentgym.trainers.advantage.information_gain import information_gain
+from agentgym.trainers.advantage.turn_table import TurnTable
+from agentgym.trainers.algorithm import get_algorithm
+from agentgym.trainers.loss.penalties import kl
+from agentgym.trainers.prefix_tree.rows import rows_of
+from agentgym.trainers.prefix_tree.tree import Row, TokenTree
+from agentgym.trainers.run.requirements import check_environment
+from agentgym.trainers.sft.demonstrations import tokenised
+from agentgym.trainers.update.answer_probe import AnswerProbe, AnswerProbes, Questions, answer_markup, without_thought
+from agentgym.trainers.update.learner import Learner, OptimizerConfig
 
 TEXT = "the river Ondra rises in Velmor and meets the sea at Port Salis where Ilka Tarn was born"
 WORDS = TEXT.split()
@@ -108,9 +108,9 @@ def episodes(chat, context=None, *, answers=ANSWERS, lengths=(3, 1, 6, 2), think
 
 def columns(model, tokenizer, found, belief=None, context=None, *, algorithm=None, temperature=1.0, **options):
     """What the learner makes of them, through its own scoring pass."""
-    how = Optimisation(temperature=temperature, max_tokens=options.pop("max_tokens", 16384))
-    algorithm = algorithm or get_recipe("igpo")()
-    beliefs = Beliefs(Chat(tokenizer), context or full_history(), belief, **options)
+    how = OptimizerConfig(temperature=temperature, max_tokens=options.pop("max_tokens", 16384))
+    algorithm = algorithm or get_algorithm("igpo")()
+    beliefs = AnswerProbes(ChatTemplate(tokenizer), context or full_history(), belief, **options)
     learner = Learner(copy.deepcopy(model), algorithm, how, beliefs=beliefs)
     turns, _ = learner._prepared(TurnTable.from_episodes(found), found, rows_of(found))
     return turns.answer_logprob, turns.answer_logprob_before
@@ -120,13 +120,13 @@ def columns(model, tokenizer, found, belief=None, context=None, *, algorithm=Non
 @pytest.mark.parametrize("critic", [False, True])
 def test_the_model_itself_is_asked_whatever_the_temperature_of_sampling(double, by, critic):
     model, tokenizer = double
-    found = episodes(Chat(tokenizer))
-    algorithm = get_recipe("igpo")(by=by, kl=0.1)
+    found = episodes(ChatTemplate(tokenizer))
+    algorithm = get_algorithm("igpo")(by=by, kl=0.1)
     if critic:
-        ppo = get_recipe("ppo")()
+        ppo = get_algorithm("ppo")()
         algorithm = replace(algorithm, critic=ppo.critic, penalties=ppo.penalties)
     plain, warm = (
-        columns(model, tokenizer, found, Belief(by=by), algorithm=algorithm, temperature=t) for t in (1.0, 0.5)
+        columns(model, tokenizer, found, AnswerProbe(by=by), algorithm=algorithm, temperature=t) for t in (1.0, 0.5)
     )
     np.testing.assert_allclose(warm, plain, atol=1e-9)
 
@@ -142,7 +142,7 @@ def mean_logprob(model, ids, answer):
 
 def slow(model, tokenizer, found, *, aliases=ANSWERS, context=None, opening="<answer>"):
     """Beliefs of each alias before every turn, and after the last one of a truncated episode, [beliefs, aliases]."""
-    chat, out = Chat(tokenizer), []
+    chat, out = ChatTemplate(tokenizer), []
     for episode in found:
         contexts = [list(c) for c in episode.contexts()]
         if not episode.terminated:
@@ -161,7 +161,7 @@ def slow(model, tokenizer, found, *, aliases=ANSWERS, context=None, opening="<an
 def test_equal_to_one_prefix_at_a_time_whatever_the_batch(precision, tolerance, request):
     """Also defects 1 and 2: released code misplaced positions by the padding, and left stale context behind."""
     model, tokenizer = request.getfixturevalue(precision)
-    found = episodes(Chat(tokenizer))
+    found = episodes(ChatTemplate(tokenizer))
     expected = [max(zip(*rows, strict=True), key=lambda alias: alias[-1]) for rows in slow(model, tokenizer, found)]
     before = np.concatenate([b[: len(e.turns)] for b, e in zip(expected, found, strict=True)])
     after = np.concatenate(
@@ -177,7 +177,7 @@ def test_equal_to_one_prefix_at_a_time_whatever_the_batch(precision, tolerance, 
 
 
 def test_gains_add_up_to_the_last_belief_minus_the_first(double):
-    found = episodes(Chat(double[1]))
+    found = episodes(ChatTemplate(double[1]))
     after, before = columns(*double, found)
     begin = 0
     for episode in found:
@@ -189,7 +189,7 @@ def test_gains_add_up_to_the_last_belief_minus_the_first(double):
 
 
 def test_defect_5_an_episode_cut_by_a_limit_has_a_belief_after_its_last_turn(double):
-    found = episodes(Chat(double[1]))
+    found = episodes(ChatTemplate(double[1]))
     after, _ = columns(*double, found)
     ends = np.cumsum([len(e.turns) for e in found]) - 1
     assert np.isnan(after[ends]).tolist() == [True, True, False, True]
@@ -199,7 +199,7 @@ def test_defect_5_an_episode_cut_by_a_limit_has_a_belief_after_its_last_turn(dou
 @pytest.mark.parametrize("context", [window(1), window(2, instructions=False), workspace()])
 def test_contexts_that_are_rebuilt_every_turn(double, context):
     model, tokenizer = double
-    chat = Chat(tokenizer)
+    chat = ChatTemplate(tokenizer)
     found = episodes(chat, context, lengths=(3, 6), answers=("Velmor",))
     after, before = columns(model, tokenizer, found, context=context)
     expected = [
@@ -215,33 +215,33 @@ def test_contexts_that_are_rebuilt_every_turn(double, context):
 @pytest.mark.parametrize("penalties", [(), (kl(0.01),)])
 def test_the_pass_that_other_parts_need_gives_the_same_beliefs(double, by, base, penalties):
     """Before the first update the reference is the policy, so all of them agree."""
-    found = episodes(Chat(double[1]))
-    algorithm = replace(get_recipe(base)(), reward=information_gain())
+    found = episodes(ChatTemplate(double[1]))
+    algorithm = replace(get_algorithm(base)(), reward=information_gain())
     algorithm = replace(algorithm, penalties=(*algorithm.penalties, *penalties))
-    got = columns(*double, found, Belief(by=by), algorithm=algorithm)
+    got = columns(*double, found, AnswerProbe(by=by), algorithm=algorithm)
     for a, b in zip(got, columns(*double, found), strict=True):
         assert_allclose(a, b, rtol=0, atol=1e-12)
 
 
 def test_lead_and_markup(double):
     model, tokenizer = double
-    chat = Chat(tokenizer)
+    chat = ChatTemplate(tokenizer)
     found = episodes(chat, lengths=(2,), answers=("Port Salis",))
     _, before = columns(model, tokenizer, found, markup=("Final Answer: ", ""))
     expected = [
         mean_logprob(model, [*c, *chat.plain("Final Answer:")], chat.plain(" Port Salis")) for c in found[0].contexts()
     ]
     assert_allclose(before, expected, rtol=0, atol=1e-9)
-    _, led = columns(model, tokenizer, found, Belief(lead="the sea", opening="(", closing=")"))
+    _, led = columns(model, tokenizer, found, AnswerProbe(lead="the sea", opening="(", closing=")"))
     head = [*tokenizer.encode("the sea"), *chat.plain("(")]
     expected = [mean_logprob(model, [*c, *head], chat.plain("Port Salis")) for c in found[0].contexts()]
     assert_allclose(led, expected, rtol=0, atol=1e-9)
 
 
 def test_ids_are_joined_and_never_tokenised_again(single):
-    chat = Chat(single[1])
+    chat = ChatTemplate(single[1])
     found = episodes(chat, lengths=(2,), answers=("Velmor",))
-    asked = Beliefs(chat, full_history(), Belief()).ask(found)
+    asked = AnswerProbes(chat, full_history(), AnswerProbe()).ask(found)
     for row, context in zip(asked.rows, found[0].contexts(), strict=True):
         parts = [*context, *chat.plain("<answer>"), *chat.plain("Velmor"), *chat.plain("</answer>"), chat.end]
         assert row.tokens.tolist() == parts
@@ -249,9 +249,9 @@ def test_ids_are_joined_and_never_tokenised_again(single):
 
 
 def test_the_space_before_an_answer_is_written_with_its_first_word(single):
-    chat = Chat(single[1])
+    chat = ChatTemplate(single[1])
     found = episodes(chat, lengths=(2,), answers=("Velmor",))
-    row = Beliefs(chat, full_history(), markup=("Final Answer: ", "")).ask(found).rows[0]
+    row = AnswerProbes(chat, full_history(), markup=("Final Answer: ", "")).ask(found).rows[0]
     written = chat.plain("Final Answer: Velmor")  # as the policy writes it
     assert row.tokens.tolist() == [*found[0].contexts()[0], *written, chat.end]
     assert chat.text(row.tokens[row.scored].tolist()) == " Velmor"
@@ -262,7 +262,7 @@ def test_the_space_before_an_answer_is_written_with_its_first_word(single):
 
 def questions(aliases, values, episode=(0, 0, 0)):
     """Three beliefs of one episode, two aliases of 2 and 1 tokens; the turn that follows the last one answers."""
-    asked = Questions(Belief(aliases=aliases))
+    asked = Questions(AnswerProbe(aliases=aliases))
     asked.before, asked.after, asked.episode = [0, 1, 2], [1, 2, -1], list(episode)
     for slot, alias in itertools.product(range(3), range(2)):
         asked.rows.append(Row(np.zeros(5, np.int64), np.arange(2, 4 - alias)))
@@ -286,24 +286,24 @@ def test_the_mean_over_aliases():
 
 
 def test_first_alias_and_cap(single):
-    chat = Chat(single[1])
+    chat = ChatTemplate(single[1])
     found = episodes(chat, lengths=(2,))
-    for belief, count in [(Belief(aliases="first"), 1), (Belief(max_aliases=2), 2), (Belief(), 3)]:
-        assert len(Beliefs(chat, full_history(), belief).ask(found).rows) == 2 * count
+    for belief, count in [(AnswerProbe(aliases="first"), 1), (AnswerProbe(max_aliases=2), 2), (AnswerProbe(), 3)]:
+        assert len(AnswerProbes(chat, full_history(), belief).ask(found).rows) == 2 * count
 
 
 def test_equal_and_empty_answers_are_asked_once_or_not_at_all(single):
-    chat = Chat(single[1])
+    chat = ChatTemplate(single[1])
     found = episodes(chat, lengths=(1,), answers=("Velmor", " Velmor ", "", "Salis"))
-    assert len(Beliefs(chat, full_history()).ask(found).rows) == 2
+    assert len(AnswerProbes(chat, full_history()).ask(found).rows) == 2
 
 
 def test_defect_3_every_alias_counts_and_none_is_overwritten(double):
-    found = episodes(Chat(double[1]))
+    found = episodes(ChatTemplate(double[1]))
     kept = copy.deepcopy(found)
     columns(*double, found)
     assert found == kept
-    reordered = episodes(Chat(double[1]), answers=ANSWERS[::-1])
+    reordered = episodes(ChatTemplate(double[1]), answers=ANSWERS[::-1])
     for a, b in zip(columns(*double, found), columns(*double, reordered), strict=True):
         assert_allclose(a, b, rtol=0, atol=1e-12)
     accepted = ("Velmor", "Velmor City", "the old town", "Salis", "Ondra")
@@ -313,18 +313,18 @@ def test_defect_3_every_alias_counts_and_none_is_overwritten(double):
 
 def test_no_answers_no_beliefs(single):
     model, tokenizer = single
-    found = episodes(Chat(tokenizer), answers=())
+    found = episodes(ChatTemplate(tokenizer), answers=())
     after, before = columns(model, tokenizer, found)
     assert np.isnan(after).all()
     assert np.isnan(before).all()
 
 
 def test_a_belief_that_does_not_fit_is_left_out_and_counted(single):
-    chat = Chat(single[1])
+    chat = ChatTemplate(single[1])
     found = episodes(chat, lengths=(6,), answers=("Velmor",))
-    whole = Beliefs(chat, full_history()).ask(found)
+    whole = AnswerProbes(chat, full_history()).ask(found)
     sizes = [int(row.scored[-1]) + 1 for row in whole.rows]
-    asked = Beliefs(chat, full_history(), limit=sizes[-2]).ask(found)
+    asked = AnswerProbes(chat, full_history(), limit=sizes[-2]).ask(found)
     assert asked.left_out == 1
     assert asked.after[-1] == -1
     assert len(asked.rows) == len(sizes) - 1
@@ -337,10 +337,10 @@ def test_a_belief_that_does_not_fit_is_left_out_and_counted(single):
 @pytest.mark.parametrize("removed", ["thinking", "action"])
 def test_gain_of_the_tools_text_alone(double, removed):
     model, tokenizer = double
-    chat = Chat(tokenizer)
+    chat = ChatTemplate(tokenizer)
     found = episodes(chat, lengths=(3, 6), answers=("Velmor",), thinking=True)
     plain_after, plain_before = columns(model, tokenizer, found)
-    after, before = columns(model, tokenizer, found, Belief(removed=removed))
+    after, before = columns(model, tokenizer, found, AnswerProbe(removed=removed))
     assert_allclose(before, plain_before, rtol=0, atol=1e-12)
     row = 0
     for episode in found:
@@ -362,7 +362,7 @@ def test_gain_of_the_tools_text_alone(double, removed):
 def test_a_guess_written_into_thinking_earns_nothing(double):
     """Two episodes that differ only in what one of them thinks have the same gain with ``removed="thinking"``."""
     model, tokenizer = double
-    chat = Chat(tokenizer)
+    chat = ChatTemplate(tokenizer)
 
     def played(thought):
         turns = (
@@ -373,7 +373,7 @@ def test_a_guess_written_into_thinking_earns_nothing(double):
         return tokenised(episode, chat, full_history())
 
     def gain(thought, removed):
-        after, before = columns(model, tokenizer, [played(thought)], Belief(removed=removed))
+        after, before = columns(model, tokenizer, [played(thought)], AnswerProbe(removed=removed))
         return after[0] - before[0]
 
     assert gain("Velmor Velmor", "thinking") == pytest.approx(gain("sea", "thinking"), abs=1e-12)
@@ -394,7 +394,7 @@ def test_a_guess_written_into_thinking_earns_nothing(double):
 )
 @pytest.mark.parametrize("ended", [True, False])
 def test_without_thought_keeps_the_other_ids(single, text, kept, ended):
-    chat = Chat(single[1])
+    chat = ChatTemplate(single[1])
     ids = chat.plain(text) + ([chat.end] if ended else [])
     left = without_thought(chat, ids)
     assert chat.text(left) == kept
@@ -434,13 +434,13 @@ def test_answers_never_reach_a_context(single, context):
     with Rollout(Quiz, policy) as rollout:
         found = list(rollout.play([Group("g", Task(0), 4)]))
     assert all(e.answers == (SECRET, "Velmor") for e in found)
-    chat = Chat(tokenizer)
+    chat = ChatTemplate(tokenizer)
     for episode in found:
         for ids in episode.contexts():
             shown = tokenizer.decode(ids)
             assert SECRET not in shown
             assert "4712" not in shown
-    asked = Beliefs(chat, context).ask(found)
+    asked = AnswerProbes(chat, context).ask(found)
     for row, (_, alias) in zip(asked.rows, asked.place, strict=True):
         assert SECRET not in tokenizer.decode(row.tokens[: row.scored[0]])
         assert chat.text(row.tokens[row.scored].tolist()) == (SECRET, "Velmor")[alias]
@@ -451,7 +451,7 @@ def test_answers_never_reach_a_context(single, context):
 
 def test_beliefs_are_no_part_of_what_is_learned(double):
     """Defect 10: each token that the policy wrote gets its own turn's advantage, and no other token gets any."""
-    found = episodes(Chat(double[1]))
+    found = episodes(ChatTemplate(double[1]))
     rows = rows_of(found)
     tree = TokenTree.build(rows.rows)
     written = [token for e in found for t in e.turns for token in t.sample.action]
@@ -498,11 +498,11 @@ def test_what_the_environment_does_not_give_is_refused():
 
 def test_wrong_options():
     with pytest.raises(UsageError, match="max_aliases must be at least 1, got 0"):
-        Belief(max_aliases=0)
+        AnswerProbe(max_aliases=0)
     with pytest.raises(UsageError, match="give both opening and closing"):
-        Belief(opening="(")
+        AnswerProbe(opening="(")
 
 
 def test_the_learner_refuses_igpo_without_a_way_to_ask(single):
     with pytest.raises(UsageError, match="beliefs=Beliefs"):
-        Learner(copy.deepcopy(single[0]), get_recipe("igpo")())
+        Learner(copy.deepcopy(single[0]), get_algorithm("igpo")())

@@ -18,9 +18,12 @@ import numpy as np
 import pytest
 import torch
 
-from agentgym.trainers import aggregate, credit
-from agentgym.trainers.credit import best_of_group, chain, outcome
-from agentgym.trainers.turns import TurnTable
+from agentgym.trainers.advantage import baselines
+from agentgym.trainers.advantage.baselines import best_of_group
+from agentgym.trainers.advantage.combine import chain
+from agentgym.trainers.advantage.returns import episode_return
+from agentgym.trainers.advantage.turn_table import TurnTable
+from agentgym.trainers.loss import aggregate
 
 CLAIM = re.compile(r"^\s+``(?P<rule>.+?)``: (?P<kind>unbiased|biased)(?:, times (?P<factor>[^;:,\n]+))?", re.MULTILINE)
 POLICIES = ((0.3, -0.8), (-0.6, 0.5), (1.1, 0.2))  # log-odds of going on in state p and in state q
@@ -118,7 +121,7 @@ def mean_over_episodes(rule, members):
 
 
 def aggregated(rule, members):
-    credited = chain(outcome(), credit.leave_one_out())
+    credited = chain(episode_return(), baselines.leave_one_out())
 
     def update(turns):
         weight, sequence = torch.ones(len(turns), dtype=torch.float64), torch.from_numpy(turns.episodes.code)
@@ -150,9 +153,9 @@ def claims(module):
             )
 
 
-@pytest.mark.parametrize(("written", "unbiased", "factor"), list(claims(credit)))
+@pytest.mark.parametrize(("written", "unbiased", "factor"), list(claims(baselines)))
 def test_credit_rules_are_as_biased_as_they_say(written, unbiased, factor):
-    rule = eval(written, vars(credit))
+    rule = eval(written, vars(baselines))
     check(lambda members: mean_over_episodes(rule, members), unbiased, factor)
 
 
@@ -180,7 +183,7 @@ def check(update_of, unbiased, factor):
 
 def test_every_credit_rule_and_aggregator_makes_a_claim():
     joins = {"chain", "total", "scaled"}
-    for module in (credit, aggregate):
+    for module in (baselines, aggregate):
         silent = {
             name
             for name, function in inspect.getmembers(module, inspect.isfunction)
@@ -192,7 +195,7 @@ def test_every_credit_rule_and_aggregator_makes_a_claim():
 
 
 def test_every_line_of_a_claim_is_read():
-    text = inspect.getdoc(credit.standardize).partition("Bias:")[2]
+    text = inspect.getdoc(baselines.standardize).partition("Bias:")[2]
     assert len(CLAIM.findall(text)) == text.count("biased") == 6
 
 
@@ -216,7 +219,7 @@ def test_the_true_gradient_is_that_of_the_expected_reward(name):
 @pytest.mark.parametrize("name", PROCESSES)
 @pytest.mark.parametrize("members", [2, 3])
 def test_best_of_group_follows_the_expected_best(name, members):
-    rule = chain(outcome(), best_of_group())
+    rule = chain(episode_return(), best_of_group())
     for policy in POLICIES:
         found = expected_update(name, policy, members, mean_over_episodes(rule, members))
         np.testing.assert_allclose(found, best_gradient(PROCESSES[name], policy, members) / members, atol=1e-12)
@@ -224,6 +227,6 @@ def test_best_of_group_follows_the_expected_best(name, members):
 
 def test_a_mean_over_turns_can_push_a_state_the_wrong_way():
     """Why standardize() counts episodes: in state q going on is better here, and this rule makes it rarer."""
-    per_turn = chain(outcome(), credit.standardize(count="turn", scale=False))
+    per_turn = chain(episode_return(), baselines.standardize(count="turn", scale=False))
     found = expected_update("again", POLICIES[0], 2, mean_over_episodes(per_turn, 2))
     assert found[1] < -1e-3 < 1e-3 < gradient(AGAIN, POLICIES[0])[1]

@@ -10,9 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentgym.errors import UsageError
-from agentgym.trainers.branches import continuation_values, diverse_sets, hard, node_values, nodes, once, own
-from agentgym.trainers.credit import chain, outcome, standardize
-from agentgym.trainers.turns import TurnTable
+from agentgym.trainers.advantage.baselines import standardize
+from agentgym.trainers.advantage.branches import (
+    after_fork_mask,
+    diverse_sets,
+    inverse_copy_weight,
+    mean_over_copies,
+    monte_carlo_values,
+    node_values,
+    turn_copies,
+)
+from agentgym.trainers.advantage.combine import chain
+from agentgym.trainers.advantage.returns import episode_return
+from agentgym.trainers.advantage.turn_table import TurnTable
 
 
 def table(episodes, group="g"):
@@ -49,12 +59,12 @@ def by_turn(turns, values):
 
 def test_copies_of_a_turn_are_one_node():
     turns = table(TREE)
-    code = by_turn(turns, nodes(turns).code)
+    code = by_turn(turns, turn_copies(turns).code)
     assert code["a", 0] == code["c", 0] == code["d", 0] != code["b", 0]
     assert code["a", 1] == code["c", 1] == code["d", 1] != code["a", 0]
     assert code["c", 2] == code["d", 2] != code["a", 2]
     assert code["c", 3] != code["d", 3]
-    assert nodes(turns).total == 4 + 2 + 3 + 1
+    assert turn_copies(turns).total == 4 + 2 + 3 + 1
 
 
 @pytest.mark.parametrize(
@@ -66,10 +76,10 @@ def test_copies_of_a_turn_are_one_node():
 )
 def test_hard_attribution_is_the_mean_of_the_leaves(ddof, soft, first, second):
     turns = table(TREE)
-    plain = chain(outcome(), standardize(ddof=ddof))
+    plain = chain(episode_return(), standardize(ddof=ddof))
     given_soft = by_turn(turns, plain(turns, turns.reward))
     assert [given_soft[e, 0] for e in "abcd"] == pytest.approx(soft, abs=1e-6)
-    shared = by_turn(turns, chain(plain, hard())(turns, turns.reward))
+    shared = by_turn(turns, chain(plain, mean_over_copies())(turns, turns.reward))
     assert [shared[e, t] for e in "acd" for t in (0, 1)] == pytest.approx([first] * 6, abs=1e-6)
     assert [shared["c", 2], shared["d", 2]] == pytest.approx([second] * 2, abs=1e-6)
     assert [shared["a", 2], shared["b", 1], shared["c", 4], shared["d", 3]] == pytest.approx(soft, abs=1e-6)
@@ -78,10 +88,10 @@ def test_hard_attribution_is_the_mean_of_the_leaves(ddof, soft, first, second):
 def test_hard_moves_no_credit_between_turns_and_once_gives_every_node_weight_one():
     turns = table(TREE)
     values = np.random.default_rng(0).normal(size=len(turns))
-    found = nodes(turns)
-    assert np.bincount(found.code, hard()(turns, values)) == pytest.approx(np.bincount(found.code, values))
-    assert np.bincount(found.code, once()(turns, values)) == pytest.approx(np.ones(found.total))
-    assert own()(turns, values).sum() == found.total
+    found = turn_copies(turns)
+    assert np.bincount(found.code, mean_over_copies()(turns, values)) == pytest.approx(np.bincount(found.code, values))
+    assert np.bincount(found.code, inverse_copy_weight()(turns, values)) == pytest.approx(np.ones(found.total))
+    assert after_fork_mask()(turns, values).sum() == found.total
 
 
 VALUES = {  # V of a group, of a's first segment, of c's second
@@ -139,17 +149,17 @@ def test_node_values_scaled_by_the_spread_of_siblings(value):
 
 def test_a_failed_parent_is_still_what_its_forks_share():
     turns = table({k: v for k, v in TREE.items() if k != "a"})
-    code = by_turn(turns, nodes(turns).code)
+    code = by_turn(turns, turn_copies(turns).code)
     assert code["c", 0] == code["d", 0] != code["b", 0]
     assert by_turn(turns, node_values()(turns, turns.reward))["d", 0] == pytest.approx(0.75 - 0.375)
 
 
 def test_without_forks_every_turn_is_its_own():
     turns = table({"a": (None, 0, [0, 1.0]), "b": (None, 0, [0.5])})
-    assert nodes(turns).total == 3
-    assert hard()(turns, turns.reward).tolist() == [0, 1, 0.5]
+    assert turn_copies(turns).total == 3
+    assert mean_over_copies()(turns, turns.reward).tolist() == [0, 1, 0.5]
     assert node_values()(turns, turns.reward).tolist() == [0.25, 0.25, -0.25]
-    assert not continuation_values()(turns, turns.reward).any()
+    assert not monte_carlo_values()(turns, turns.reward).any()
 
 
 @st.composite
@@ -218,7 +228,7 @@ def test_continuation_values_by_hand():
             "z": ("y", 1, [0, 0.0]),
         }
     )
-    got = by_turn(turns, continuation_values()(turns, turns.reward))
+    got = by_turn(turns, monte_carlo_values()(turns, turns.reward))
     assert [got["x", t] for t in range(5)] == pytest.approx([0.25, 0.25, -0.5, 0.75, 0.75])
     assert [got["y", t] for t in range(3)] == pytest.approx([0, 1.0, 1.0])
     assert all(got[e, t] == 0 for e, t in got if e not in "xy")
@@ -227,7 +237,7 @@ def test_continuation_values_by_hand():
 def test_a_cut_in_turns_that_an_episode_inherited_is_not_its_own():
     # p is continued from x's turn 2; q claims to go on from p's turn 1, which x played. Both are continuations.
     turns = table({"x": (None, 0, [0, 0, 0, 1.0]), "p": ("x", 2, [0, 0, 0.5]), "q": ("p", 1, [0, 0.25])})
-    got = by_turn(turns, continuation_values()(turns, turns.reward))
+    got = by_turn(turns, monte_carlo_values()(turns, turns.reward))
     assert [got["x", t] for t in range(4)] == [0, 0, 0.5, 0.5]
     assert all(got[e, t] == 0 for e, t in got if e in "pq")
 

@@ -12,12 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from agentgym import draws
+from agentgym import keyed_random
 from agentgym.errors import UsageError
-from agentgym.policy import Immediate, Reply
+from agentgym.models.engines.local import sample
+from agentgym.models.local_policy import ModelPolicy
+from agentgym.policy import Reply, SyncPolicy
 from agentgym.records import Episode, Sample, StopReason, Task, ToolCall, Turn
 from agentgym.rollout import Group, GroupState, Independent, Rollout, Running
-from agentgym.trainers.branching import (
+from agentgym.trainers.prefix_tree.rows import rows_of
+from agentgym.trainers.prefix_tree.scoring import Scorer
+from agentgym.trainers.prefix_tree.tree import TokenTree
+from agentgym.trainers.sampling.branching import (
     chain,
     decisions,
     entropy_branching,
@@ -29,12 +34,7 @@ from agentgym.trainers.branching import (
     tree_figures,
     vines,
 )
-from agentgym.trainers.branching_rules import root_share
-from agentgym.trainers.generation import sample
-from agentgym.trainers.model import ModelPolicy
-from agentgym.trainers.rows import rows_of
-from agentgym.trainers.scoring import Scorer
-from agentgym.trainers.tree import TokenTree
+from agentgym.trainers.sampling.branching_rules import root_share
 
 import letters  # isort: skip
 
@@ -71,7 +71,7 @@ def running(*turns, key=7, size=8, max_turns=None, **options):
     return episode
 
 
-class Knows(Immediate):
+class Knows(SyncPolicy):
     """A policy with a vocabulary of four."""
 
     vocabulary = 4
@@ -187,7 +187,7 @@ def test_the_signal_is_of_this_reply_against_the_first_and_over_the_window():
     (node,) = decisions(rule)
     assert node.signal == pytest.approx((1.2 - 0.4) / math.log(4))
     assert node.chance == pytest.approx(0.5 + 0.2 * node.signal)
-    assert node.draw == draws.uniform(7, 2, "fork")
+    assert node.draw == keyed_random.uniform(7, 2, "fork")
     assert node.branches == (node.draw < node.chance)
 
 
@@ -392,7 +392,7 @@ def test_a_policy_without_entropies_is_refused(small, played):
     with pytest.raises(UsageError, match=r"needs the entropies of sampled tokens: ModelPolicy\(entropies=True\)"):
         played(ModelPolicy(model, tokenizer, max_new_tokens=3), size=4, branching=entropy_branching(1)())
     with pytest.raises(UsageError, match=r"Immediate does not. Use random_branching\(\)"):
-        entropy_branching()().begin(Immediate())
+        entropy_branching()().begin(SyncPolicy())
 
 
 @pytest.mark.parametrize(

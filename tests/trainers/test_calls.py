@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from agentgym.errors import UsageError
-from agentgym.trainers.calls import early_call
-from agentgym.trainers.tokens import Tokens
-from agentgym.trainers.turns import TurnTable
-from agentgym.trainers.weights import by_entropy, unsure
+from agentgym.trainers.advantage.tool_calls import early_call
+from agentgym.trainers.advantage.turn_table import TurnTable
+from agentgym.trainers.loss.token_weights import by_entropy, low_probability
+from agentgym.trainers.loss.tokens import Tokens
 
 
 def table(**columns):
@@ -66,7 +66,7 @@ def test_weight_by_entropy():
 
 def test_only_unsure_tokens():
     given = tokens(old=torch.tensor([0.95, 0.9, 0.89, 0.1]).log() - 1e-6)
-    assert unsure(0.9)(given).tolist() == [0.0, 1.0, 1.0, 1.0]
-    assert unsure(1.0)(tokens(old=torch.tensor([0.0, -1e-3]))).tolist() == [0.0, 1.0]
+    assert low_probability(0.9)(given).tolist() == [0.0, 1.0, 1.0, 1.0]
+    assert low_probability(1.0)(tokens(old=torch.tensor([0.0, -1e-3]))).tolist() == [0.0, 1.0]
     with pytest.raises(UsageError, match=r"below must lie in \(0, 1\], got 0"):
-        unsure(0)
+        low_probability(0)

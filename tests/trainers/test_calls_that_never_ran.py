@@ -14,11 +14,11 @@ from agentgym.policy import ScriptedPolicy
 from agentgym.records import CallCounts, Task
 from agentgym.rollout import Group, Rollout
 from agentgym.tools.tool import tool
-from agentgym.trainers.branching import tree_figures
-from agentgym.trainers.calls import early_call
-from agentgym.trainers.rewards import tool_cost
-from agentgym.trainers.summary import summary
-from agentgym.trainers.turns import TurnTable
+from agentgym.trainers.advantage.tool_calls import early_call
+from agentgym.trainers.advantage.turn_table import TurnTable
+from agentgym.trainers.rewards.tool_calls import tool_cost
+from agentgym.trainers.run.summary import summary
+from agentgym.trainers.sampling.branching import tree_figures
 
 
 @tool(price=0.5)

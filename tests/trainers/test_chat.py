@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentgym.errors import UsageError
-from agentgym.trainers.chat import Chat
-from agentgym.trainers.tiny import train_tokenizer
+from agentgym.models.chat_template import ChatTemplate
+from agentgym.models.tiny import train_tokenizer
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -67,7 +67,7 @@ def tokenizer(name):
     return found
 
 
-CHATS = {name: Chat(tokenizer(name)) for name in SPECIAL}
+CHATS = {name: ChatTemplate(tokenizer(name)) for name in SPECIAL}
 every = pytest.mark.parametrize("name", list(SPECIAL))
 texts = st.text(max_size=40) | st.sampled_from(
     [
@@ -177,7 +177,7 @@ def test_a_template_without_a_system_message_shows_instructions_first(head):
     mute = copy.deepcopy(BASE)
     shown = TEMPLATES["plain"].replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}")
     mute.chat_template = head + shown
-    ids = Chat(mute).opening("be brief", "red door")
+    ids = ChatTemplate(mute).opening("be brief", "red door")
     assert mute.decode(ids) == "user: be brief\n\nred door\nassistant: "
 
 
@@ -185,16 +185,16 @@ def test_tokenizers_that_cannot_chat_are_refused():
     bare = copy.deepcopy(BASE)
     bare.chat_template = None
     with pytest.raises(UsageError, match=r"the tokenizer has no chat_template; set tokenizer\.chat_template"):
-        Chat(bare)
+        ChatTemplate(bare)
     mute = copy.deepcopy(BASE)
     mute.chat_template = "{{ 'hello' }}"
     with pytest.raises(UsageError, match="does not show an action and the observation after it"):
-        Chat(mute)
+        ChatTemplate(mute)
     endless = copy.deepcopy(BASE)
     endless.eos_token = None
     endless.chat_template = PLAIN
     with pytest.raises(UsageError, match="ends an action with no special token and the tokenizer has no eos_token"):
-        Chat(endless)
+        ChatTemplate(endless)
 
 
 def test_every_end_token_of_the_model_ends_an_action():
@@ -204,7 +204,7 @@ def test_every_end_token_of_the_model_ends_an_action():
         class generation_config:
             eos_token_id = [5, 6]
 
-    chat = Chat.of(Model, tokenizer("chatml"))
+    chat = ChatTemplate.of(Model, tokenizer("chatml"))
     assert chat.ends == {5, 6, chat.end, chat.tokenizer.eos_token_id}
     go = chat.plain("go")
     for end in chat.ends:
@@ -220,6 +220,6 @@ def test_a_model_may_name_one_end_token_or_none(told, more):
         class generation_config:
             eos_token_id = told
 
-    chat = Chat.of(Model, tokenizer("tiny"))
+    chat = ChatTemplate.of(Model, tokenizer("tiny"))
     assert chat.ends == {chat.end} | more
-    assert Chat.of(object(), tokenizer("tiny")).ends == {chat.end}
+    assert ChatTemplate.of(object(), tokenizer("tiny")).ends == {chat.end}

@@ -6,13 +6,13 @@ from itertools import pairwise
 
 import pytest
 
+from agentgym.models.chat_template import ChatTemplate
+from agentgym.models.contexts import full_history, window
+from agentgym.models.tiny import train_tokenizer
 from agentgym.policy import Request
 from agentgym.records import Turn
-from agentgym.trainers.chat import Chat
-from agentgym.trainers.contexts import full_history, window
-from agentgym.trainers.tiny import train_tokenizer
 
-CHAT = Chat(train_tokenizer(["You see a red door 1 and a blue door 2."] * 4, 350))
+CHAT = ChatTemplate(train_tokenizer(["You see a red door 1 and a blue door 2."] * 4, 350))
 TURNS = [Turn("You see a red door.", "open red"), Turn("It is shut.", "open blue"), Turn("It opens.", "go")]
 
 

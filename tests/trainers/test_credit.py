@@ -9,22 +9,12 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from agentgym.errors import UsageError
-from agentgym.trainers.anchors import similar_anchors
-from agentgym.trainers.credit import (
-    best_of_group,
-    chain,
-    gae,
-    invalid_penalty,
-    leave_one_out,
-    length_baseline,
-    outcome,
-    scaled,
-    standardize,
-    to_go,
-    total,
-    whiten,
-)
-from agentgym.trainers.turns import ColumnError, Part, TurnTable
+from agentgym.trainers.advantage.baselines import best_of_group, leave_one_out, length_baseline, standardize, whiten
+from agentgym.trainers.advantage.combine import add, chain, scale
+from agentgym.trainers.advantage.critic import gae
+from agentgym.trainers.advantage.returns import discounted_return, episode_return, invalid_penalty
+from agentgym.trainers.advantage.states import similar_anchors
+from agentgym.trainers.advantage.turn_table import ColumnError, TurnFunction, TurnTable
 
 
 def table(**columns):
@@ -42,13 +32,13 @@ CHAIN = table(group="xxxxx", episode="aaabb", turn=[0, 1, 2, 0, 1], reward=[1.0,
 
 
 def test_outcome_is_the_sum_of_the_episode():
-    assert outcome()(CHAIN, CHAIN.reward).tolist() == [3, 3, 3, 3, 3]
+    assert episode_return()(CHAIN, CHAIN.reward).tolist() == [3, 3, 3, 3, 3]
 
 
 def test_to_go_discounts_each_turn_from_its_own():
     # episode a: 1 + .5*0 + .25*2 = 1.5, 0 + .5*2 = 1, 2; episode b: 4 - .5 = 3.5, -1
-    assert to_go(0.5)(CHAIN, CHAIN.reward).tolist() == [1.5, 1.0, 2.0, 3.5, -1.0]
-    assert to_go(0.0)(CHAIN, CHAIN.reward).tolist() == CHAIN.reward.tolist()
+    assert discounted_return(0.5)(CHAIN, CHAIN.reward).tolist() == [1.5, 1.0, 2.0, 3.5, -1.0]
+    assert discounted_return(0.0)(CHAIN, CHAIN.reward).tolist() == CHAIN.reward.tolist()
 
 
 def test_grpo_dr_grpo_and_rloo():
@@ -62,15 +52,15 @@ def test_grpo_dr_grpo_and_rloo():
 
 def test_statistics_per_episode_or_per_turn():
     turns = table(group="xxxx", episode="aaab", turn=[0, 1, 2, 0], reward=[0.0, 0.0, 1.0, 0.0])
-    assert chain(outcome(), standardize(scale=False))(turns, turns.reward).tolist() == [0.5, 0.5, 0.5, -0.5]
-    per_turn = chain(outcome(), standardize(count="turn", scale=False))
+    assert chain(episode_return(), standardize(scale=False))(turns, turns.reward).tolist() == [0.5, 0.5, 0.5, -0.5]
+    per_turn = chain(episode_return(), standardize(count="turn", scale=False))
     assert per_turn(turns, turns.reward).tolist() == [0.25, 0.25, 0.25, -0.75]
 
 
 def test_statistics_of_values_that_differ_inside_an_episode_are_those_of_first_turns():
     turns = table(group="xxx", episode="aab", turn=[0, 1, 0], reward=[1.0, 1.0, 4.0])  # returns 2 1 | 4, mean (2 + 4)/2
-    assert chain(to_go(1.0), standardize(scale=False))(turns, turns.reward).tolist() == [-1.0, -2.0, 1.0]
-    assert chain(to_go(1.0), leave_one_out())(turns, turns.reward).tolist() == [-2.0, -3.0, 2.0]
+    assert chain(discounted_return(1.0), standardize(scale=False))(turns, turns.reward).tolist() == [-1.0, -2.0, 1.0]
+    assert chain(discounted_return(1.0), leave_one_out())(turns, turns.reward).tolist() == [-2.0, -3.0, 2.0]
 
 
 def test_whiten_over_turns_episodes_and_tokens():
@@ -85,7 +75,7 @@ def test_whiten_over_turns_episodes_and_tokens():
 def test_length_baseline_weighs_by_tokens():
     turns = table(group="xxx", episode="aab", turn=[0, 1, 0], reward=[0.0, 1.0, 0.0], tokens=[2, 1, 1])
     # Σ L r / Σ L = (3 * 1 + 1 * 0) / 4
-    assert chain(outcome(), length_baseline())(turns, turns.reward).tolist() == [0.25, 0.25, -0.75]
+    assert chain(episode_return(), length_baseline())(turns, turns.reward).tolist() == [0.25, 0.25, -0.75]
 
 
 def test_length_baseline_of_a_group_without_tokens_is_zero():
@@ -103,11 +93,11 @@ def test_best_of_group_gives_the_lead_to_the_best():
 
 def test_invalid_penalty_is_not_carried_back():
     turns = table(group="xx", episode="aa", turn=[0, 1], reward=[0.0, 1.0], valid=[True, False])
-    assert chain(outcome(), invalid_penalty(0.1))(turns, turns.reward).tolist() == [1.0, 0.9]
+    assert chain(episode_return(), invalid_penalty(0.1))(turns, turns.reward).tolist() == [1.0, 0.9]
 
 
 def test_total_and_scaled():
-    both = total(outcome(), scaled(0.5, to_go(0.0)))
+    both = add(episode_return(), scale(0.5, discounted_return(0.0)))
     assert both(CHAIN, CHAIN.reward).tolist() == [3.5, 3.0, 4.0, 5.0, 2.5]
 
 
@@ -142,7 +132,7 @@ def test_gae_ends_in_zero_when_terminated_and_in_the_critic_when_truncated():
 
 def test_gae_reduces_to_returns_minus_value():
     turns = CHAIN.with_columns(value=[0.1, 0.2, 0.3, 0.4, 0.5], truncated=[False] * 5)
-    assert_allclose(gae()(turns, turns.reward), to_go(1.0)(turns, turns.reward) - turns.value)
+    assert_allclose(gae()(turns, turns.reward), discounted_return(1.0)(turns, turns.reward) - turns.value)
 
 
 def test_gae_of_a_truncated_episode_needs_the_value_after_it():
@@ -164,11 +154,11 @@ GIGPO = table(
 
 
 def returns(penalty):
-    return chain(to_go(0.95), invalid_penalty(penalty))
+    return chain(discounted_return(0.95), invalid_penalty(penalty))
 
 
 def episode_part(penalty, scale, count="turn"):
-    return chain(outcome(), invalid_penalty(penalty), standardize(count=count, scale=scale, alone="keep"))
+    return chain(episode_return(), invalid_penalty(penalty), standardize(count=count, scale=scale, alone="keep"))
 
 
 def turn_part(penalty, scale):
@@ -176,7 +166,7 @@ def turn_part(penalty, scale):
 
 
 def released(penalty, scale):
-    return total(episode_part(penalty, scale), scaled(1.0, turn_part(penalty, scale)))
+    return add(episode_part(penalty, scale), scale(1.0, turn_part(penalty, scale)))
 
 
 T1 = [4.1803, 2.0125, 5.1066, 7.5, -14.3934, -12.5, 5.1066, 2.9875, 0, 0, 10]
@@ -243,8 +233,8 @@ def test_gigpo_as_released_to_all_digits(penalty, scale):
 
 
 def test_gigpo_without_repeated_states_is_grpo():
-    grpo = chain(outcome(), standardize())
-    gigpo = total(grpo, scaled(1.0, chain(to_go(0.95), standardize(by="anchor", scale=False))))
+    grpo = chain(episode_return(), standardize())
+    gigpo = add(grpo, scale(1.0, chain(discounted_return(0.95), standardize(by="anchor", scale=False))))
     turns = CHAIN.with_columns(anchor=list("pqrst"), reward=[1.0, 0.0, 2.0, 4.0, 0.0])
     assert_allclose(gigpo(turns, turns.reward), grpo(turns, turns.reward))
     assert np.abs(grpo(turns, turns.reward)).min() > 0.5
@@ -271,11 +261,11 @@ def test_sets_of_ones_own_make_room_for_other_algorithms():
         turn=[0, 1, 2, 3, 0, 1, 2, 0, 1],
         reward=[0.2, -0.1, 0.3, 1.0, 0.0, 0.4, 0.0, 0.1, 0.5],
     )
-    separate = total(standardize(by=kind("inner"), ddof=0), standardize(by=kind("last"), ddof=0))
+    separate = add(standardize(by=kind("inner"), ddof=0), standardize(by=kind("last"), ddof=0))
     full = [0.93197, 0.63921, 2.10305, 1.22474, -0.63921, 0.2391, -1.22474, -0.29277, 0.0]
     half = [-0.06648, -0.7185, 1.49068, 1.22474, -0.45257, 0.85147, -1.22474, -0.29277, 0.0]
-    assert_allclose(chain(separate, to_go(1.0))(turns, turns.reward), full, atol=1e-4)
-    assert_allclose(chain(separate, to_go(0.5))(turns, turns.reward), half, atol=1e-4)
+    assert_allclose(chain(separate, discounted_return(1.0))(turns, turns.reward), full, atol=1e-4)
+    assert_allclose(chain(separate, discounted_return(0.5))(turns, turns.reward), half, atol=1e-4)
 
 
 # --- similar anchors --------------------------------------------------------------------------------------------------
@@ -335,21 +325,21 @@ def batches(draw):
     return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
 
-GRPO = chain(outcome(), standardize())
+GRPO = chain(episode_return(), standardize())
 CENTRED = [
     GRPO,
-    chain(outcome(), standardize(scale=False)),
-    chain(outcome(), leave_one_out()),
-    chain(outcome(), standardize(count="turn")),
+    chain(episode_return(), standardize(scale=False)),
+    chain(episode_return(), leave_one_out()),
+    chain(episode_return(), standardize(count="turn")),
 ]
-SHIFT_FREE = [*CENTRED, chain(outcome(), best_of_group()), chain(outcome(), length_baseline())]
+SHIFT_FREE = [*CENTRED, chain(episode_return(), best_of_group()), chain(episode_return(), length_baseline())]
 ANY = [
     *SHIFT_FREE,
-    chain(to_go(0.95), standardize(by="anchor", scale=False)),
-    chain(to_go(0.9), leave_one_out(by="anchor")),
-    chain(outcome(), whiten()),
-    chain(outcome(), whiten(count="token")),
-    chain(outcome(), invalid_penalty(0.1), standardize(count="turn", alone="keep")),
+    chain(discounted_return(0.95), standardize(by="anchor", scale=False)),
+    chain(discounted_return(0.9), leave_one_out(by="anchor")),
+    chain(episode_return(), whiten()),
+    chain(episode_return(), whiten(count="token")),
+    chain(episode_return(), invalid_penalty(0.1), standardize(count="turn", alone="keep")),
 ]
 
 
@@ -399,7 +389,7 @@ def test_a_constant_added_to_a_groups_rewards_changes_nothing(rule, columns, shi
 @settings(max_examples=25, deadline=None)
 def test_scaling_rewards_scales_centred_credit_and_leaves_standardized_credit(columns, factor):
     turns, reward = outcomes(columns)
-    exact = chain(outcome(), standardize(eps=0.0))
+    exact = chain(episode_return(), standardize(eps=0.0))
     assert_allclose(exact(turns, factor * reward), exact(turns, reward), atol=1e-6)
     for rule in (CENTRED[1], CENTRED[2]):
         assert_allclose(rule(turns, factor * reward), factor * rule(turns, reward), atol=1e-9)
@@ -440,13 +430,13 @@ def test_to_go_equals_the_loop(columns, discount):
             ahead = turns.turn[k] - turns.turn[row]
             if turns.group[k] == turns.group[row] and turns.episode[k] == turns.episode[row] and ahead >= 0:
                 slow[row] += discount**ahead * turns.reward[k]
-    assert_allclose(to_go(discount)(turns, turns.reward), slow, atol=1e-9)
+    assert_allclose(discounted_return(discount)(turns, turns.reward), slow, atol=1e-9)
 
 
 def test_to_go_of_a_very_long_episode_beside_short_ones():
     n = 5000
     turns = table(group=[0] * (n + 2), episode=[0] * n + [1, 2], turn=[*range(n), 0, 0], reward=[1.0] * (n + 2))
-    found = to_go(0.99)(turns, turns.reward)
+    found = discounted_return(0.99)(turns, turns.reward)
     assert_allclose(found[:n], (1 - 0.99 ** np.arange(n, 0, -1)) / 0.01)
     assert found[n:].tolist() == [1.0, 1.0]
 
@@ -455,7 +445,10 @@ def test_to_go_of_a_very_long_episode_beside_short_ones():
 
 
 def test_parts_are_named_after_the_expression_that_makes_them():
-    rule = total(chain(outcome(), standardize()), scaled(0.5, chain(to_go(0.9), standardize(by="anchor", scale=False))))
+    rule = add(
+        chain(episode_return(), standardize()),
+        scale(0.5, chain(discounted_return(0.9), standardize(by="anchor", scale=False))),
+    )
     assert repr(rule) == (
         "total(chain(outcome(), standardize()), scaled(0.5, chain(to_go(0.9), standardize(by='anchor', scale=False))))"
     )
@@ -467,20 +460,20 @@ def test_any_function_of_that_form_is_a_part():
     def halved(turns, credit):
         return credit / 2
 
-    rule = chain(outcome(), halved)
+    rule = chain(episode_return(), halved)
     assert rule(CHAIN, CHAIN.reward).tolist() == [1.5] * 5
     assert repr(rule) == "chain(outcome(), halved)"
 
 
 def test_credit_of_the_wrong_shape_is_refused():
     with pytest.raises(UsageError, match=r"given to outcome\(\) have shape \(3,\); the table has 5 turns"):
-        outcome()(CHAIN, [1.0, 2.0, 3.0])
+        episode_return()(CHAIN, [1.0, 2.0, 3.0])
 
 
 def test_credit_that_is_not_finite_is_refused_with_the_part_that_made_it():
     with pytest.raises(UsageError, match=r"given to outcome\(\) must be finite; row 2 is nan"):
-        outcome()(CHAIN, [1, 2, float("nan"), 4, 5])
-    broken = Part(lambda turns, credit: credit / 0.0 if len(turns) < 3 else credit * np.inf, name="broken")
+        episode_return()(CHAIN, [1, 2, float("nan"), 4, 5])
+    broken = TurnFunction(lambda turns, credit: credit / 0.0 if len(turns) < 3 else credit * np.inf, name="broken")
     with pytest.raises(UsageError, match=r"returned by broken must be finite; row 0 is inf"):
         broken(CHAIN, np.ones(5))
 
@@ -490,7 +483,7 @@ def test_a_missing_column_is_named():
         standardize(by="anchor")(CHAIN, CHAIN.reward)
 
 
-@pytest.mark.parametrize("make", [lambda: to_go(1.1), lambda: gae(0.9, -0.1), chain, total])
+@pytest.mark.parametrize("make", [lambda: discounted_return(1.1), lambda: gae(0.9, -0.1), chain, add])
 def test_options_out_of_range_are_refused(make):
     with pytest.raises(UsageError, match=r"must lie in \[0, 1\], got|joins nothing; give it parts"):
         make()

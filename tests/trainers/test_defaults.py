@@ -11,11 +11,12 @@ import yaml
 from small_runs import BASE, start
 
 from agentgym.errors import StoreError
+from agentgym.models.kinds import MARK, kind_of, newest_of
+from agentgym.models.loading import load
+from agentgym.models.precision import chosen
 from agentgym.store import RunFolder
-from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.defaults import DEFAULTS, MARK, kind_of, newest_of
-from agentgym.trainers.model import load
-from agentgym.trainers.precision import chosen
+from agentgym.trainers.run.config import TrainConfig
+from agentgym.trainers.run.defaults import DEFAULTS
 
 RANDOM = {"lr": 3e-4, "warm_start_lr": 2e-3, "max_new_tokens": 32, "instructions": False, "dtype": "float32"}
 PRECISION = chosen("auto", "cpu")

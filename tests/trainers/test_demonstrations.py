@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import pytest
 
+from agentgym.models.chat_template import ChatTemplate
+from agentgym.models.contexts import full_history, window
+from agentgym.models.local_policy import ModelPolicy
 from agentgym.policy import ExpertPolicy
 from agentgym.records import Task, Turn
 from agentgym.rollout import Group, Rollout
-from agentgym.trainers.chat import Chat
-from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.contexts import full_history, window
-from agentgym.trainers.demonstrations import exchanged, tokenised
-from agentgym.trainers.imitation import imitate, likelihood
-from agentgym.trainers.learner import Learner
-from agentgym.trainers.model import ModelPolicy
-from agentgym.trainers.rows import rows_of
+from agentgym.trainers.prefix_tree.rows import rows_of
+from agentgym.trainers.run.config import TrainConfig
+from agentgym.trainers.sft.demonstrations import exchanged, tokenised
+from agentgym.trainers.sft.imitation import imitate, likelihood
+from agentgym.trainers.update.learner import Learner
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def experts():
 def test_contexts_are_those_that_the_policy_would_have_met(small, played, context):
     """What a policy sampled, tokenised again from its texts: where its tokens are the usual ones, the same samples."""
     model, tokenizer = small()
-    chat = Chat(tokenizer)
+    chat = ChatTemplate(tokenizer)
     episodes = played(ModelPolicy(model, tokenizer, context=context, max_new_tokens=4), groups=2)
     again = [tokenised(e, chat, context, instructions="Write the colour that you see.") for e in episodes]
     for sampled, made in zip(episodes, again, strict=True):
@@ -45,7 +45,7 @@ def test_contexts_are_those_that_the_policy_would_have_met(small, played, contex
 
 
 def test_noise_is_not_imitated(small, experts):
-    chat = Chat(small()[1])
+    chat = ChatTemplate(small()[1])
     made = tokenised(experts[0], chat, full_history(), noise={(experts[0].id, 0)})
     assert [t.reward for t in made.turns] == [0.0] * 1
     rows = rows_of([made])
@@ -116,7 +116,7 @@ def test_interchangeable_words_are_exchanged_everywhere_in_the_same_way(experts)
 
 def test_every_pass_exchanges_anew(small, experts, monkeypatch):
     """Of 30 passes over one episode each shows one of the three words, and no word is shown in all of them."""
-    from agentgym.trainers import imitation
+    from agentgym.trainers.sft import imitation
 
     shown = []
 

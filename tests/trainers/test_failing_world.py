@@ -10,8 +10,8 @@ import pytest
 from agentgym.errors import WorldFault
 from agentgym.records import StopReason
 from agentgym.store import RunFolder
-from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.train import Training
+from agentgym.trainers.run.config import TrainConfig
+from agentgym.trainers.run.trainer import Training
 
 RUN = {
     "env": "letters:tests/Letters-v0",

@@ -11,10 +11,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agentgym import draws
-from agentgym.trainers import generation
-from agentgym.trainers.generation import Engine, Sampling, alike, common_prefix, sample
-from agentgym.trainers.model import ModelPolicy
+from agentgym import keyed_random
+from agentgym.models.engines import local
+from agentgym.models.engines.local import Engine, Sampling, alike, common_prefix, sample
+from agentgym.models.local_policy import ModelPolicy
 
 STOP = 1
 
@@ -23,7 +23,7 @@ STOP = 1
 def parts(request, monkeypatch):
     """Every test also with batches that go through the model in several calls."""
     if request.param == "in parts":
-        monkeypatch.setattr(generation, "alike", functools.partial(alike, call=100))
+        monkeypatch.setattr(local, "alike", functools.partial(alike, call=100))
 
 
 def finish(engine):
@@ -52,7 +52,7 @@ def check(model, done, tolerance, temperature=1.0):
 
 
 def prompt(key, length):
-    return [2 + draws.key(key, i) % 250 for i in range(length)]
+    return [2 + keyed_random.key(key, i) % 250 for i in range(length)]
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
@@ -97,7 +97,9 @@ def test_turns_of_many_episodes_on_kept_keys_and_values(small, dtype, tolerance)
         for turn in range(3):
             for i, slot in enumerate(slots):
                 keep = before[i] if (n + turn) % 3 else before[i][:4]  # every third context is rebuilt
-                engine.submit(slot, [*keep, *prompt(100 * n + 10 * turn + i, 3 + i)], draws.key(n, turn, i), 2 + i)
+                engine.submit(
+                    slot, [*keep, *prompt(100 * n + 10 * turn + i, 3 + i)], keyed_random.key(n, turn, i), 2 + i
+                )
             done = sorted(finish(engine), key=lambda g: g.slot)
             check(model, done, tolerance)
             seen += len(done)
@@ -135,7 +137,7 @@ def test_equal_new_contexts_are_prefilled_once(small):
     engine = Engine(model, [STOP])
     ids = prompt(0, 30)
     for member in range(8):
-        engine.submit(engine.open(), ids, draws.key("member", member), 4)
+        engine.submit(engine.open(), ids, keyed_random.key("member", member), 4)
     first = engine.step()
     assert engine.forwarded == 30
     done = first + finish(engine)
@@ -292,7 +294,7 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it():
 def test_frequencies_follow_the_distribution(small):
     """4000 draws by key: each token's count within four standard deviations."""
     logits = torch.randn(1, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    noise = draws.uniforms(np.array([draws.key("draw", n) for n in range(4000)], np.uint64), 0)
+    noise = keyed_random.uniforms(np.array([keyed_random.key("draw", n) for n in range(4000)], np.uint64), 0)
     tokens, _, _ = sample(logits.expand(4000, -1), noise, 0.8, 1.0, entropy=False)
     p = torch.softmax(logits[0] / 0.8, -1).numpy()
     counts = np.bincount(tokens, minlength=20)
@@ -353,7 +355,7 @@ def test_actions_are_drawn_as_often_as_their_probability_says(small):
     """4,000 draws from one context; the action's probability is the product of its tokens'. Chi-squared by hand."""
     model, _ = small(dtype=torch.float64)
     engine = Engine(model, [STOP])
-    asked = [engine.submit(engine.open(), prompt(1, 9), draws.key(7, n), 12, among=ACTIONS) for n in range(4000)]
+    asked = [engine.submit(engine.open(), prompt(1, 9), keyed_random.key(7, n), 12, among=ACTIONS) for n in range(4000)]
     finish(engine)
     counts = [sum(g.action == a for g in asked) for a in ACTIONS]
     expected = [4000 * np.exp(sum(next(g for g in asked if g.action == a).logprobs)) for a in ACTIONS]

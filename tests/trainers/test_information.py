@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentgym.errors import UsageError
-from agentgym.trainers.credit import chain, outcome, standardize
-from agentgym.trainers.information import information_credit, information_gain
-from agentgym.trainers.turns import ColumnError, TurnTable
+from agentgym.trainers.advantage.baselines import standardize
+from agentgym.trainers.advantage.combine import chain
+from agentgym.trainers.advantage.information_gain import information_credit, information_gain
+from agentgym.trainers.advantage.returns import episode_return
+from agentgym.trainers.advantage.turn_table import ColumnError, TurnTable
 
 NAN = float("nan")
 #: gains of the turns before the last one, and outcomes
@@ -108,7 +110,7 @@ def test_a_turn_without_belief_is_no_term():
 def test_without_beliefs_the_outcome_is_left():
     turns = table(GAINS, OUTCOMES).with_columns(answer_logprob=[NAN] * 9)
     got = information_credit()(turns, turns.reward)
-    grpo = chain(outcome(), standardize(ddof=0))(turns, turns.reward)
+    grpo = chain(episode_return(), standardize(ddof=0))(turns, turns.reward)
     assert got == pytest.approx(grpo, abs=1e-5)
 
 

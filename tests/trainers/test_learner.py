@@ -11,18 +11,18 @@ import torch
 from numpy.testing import assert_allclose
 
 from agentgym.errors import UsageError
+from agentgym.models.contexts import window
+from agentgym.models.local_policy import ModelPolicy
 from agentgym.records import Sample, StopReason
-from agentgym.trainers.algorithm import Algorithm, get_recipe
-from agentgym.trainers.batch import minibatches
-from agentgym.trainers.contexts import window
-from agentgym.trainers.learner import Learner, Optimisation
-from agentgym.trainers.model import ModelPolicy
-from agentgym.trainers.optim import Optimizer
+from agentgym.trainers.algorithm import Algorithm, get_algorithm
+from agentgym.trainers.loss.penalties import Penalty
 from agentgym.trainers.parts import with_part
-from agentgym.trainers.penalties import Penalty
-from agentgym.trainers.scoring import without_dropout
+from agentgym.trainers.prefix_tree.scoring import without_dropout
+from agentgym.trainers.update.batch import minibatches
+from agentgym.trainers.update.learner import Learner, OptimizerConfig
+from agentgym.trainers.update.optimizer import Optimizer
 
-FREE = Optimisation(lr=1e-2, max_grad_norm=1e9)
+FREE = OptimizerConfig(lr=1e-2, max_grad_norm=1e9)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_gradient_of_grpo_equals_the_loss_written_out(world, context, max_tokens
             ratio = (now - torch.tensor(turn.sample.logprobs, dtype=torch.float64)).exp()
             losses.append(slow_clip(ratio, credit[e.id]))
         slow = slow + torch.cat(losses).mean() / len(episodes)
-    learner = Learner(moved, get_recipe("grpo")(), replace(FREE, max_tokens=max_tokens))
+    learner = Learner(moved, get_algorithm("grpo")(), replace(FREE, max_tokens=max_tokens))
     grads, done = gradient(learner, episodes)
     check(grads, moved, slow)
     assert_allclose(done.metrics["loss"], slow.item(), rtol=1e-9)
@@ -111,7 +111,7 @@ def test_a_turn_without_tokens_has_the_value_of_its_context(world):
     second = replace(quiet.turns[1], sample=Sample(0, contexts[1], ()))
     third = replace(quiet.turns[2], sample=replace(quiet.turns[2].sample, keep=0, context=contexts[2]))
     quiet = replace(quiet, turns=(quiet.turns[0], second, third), stop=StopReason.TERMINATED)
-    algorithm = get_recipe("ppo")(discount=0.9, trace=0.8, whiten=False)
+    algorithm = get_algorithm("ppo")(discount=0.9, trace=0.8, whiten=False)
     learner = Learner(moved, algorithm, FREE)
     with torch.no_grad():
         learner.values.weight.copy_(torch.linspace(-0.3, 0.3, 32, dtype=torch.float64)[None])
@@ -133,10 +133,10 @@ def test_a_turn_without_tokens_has_the_value_of_its_context(world):
 def test_a_critic_learns_the_returns(world):
     """Frozen policy gradient aside, the value loss falls and values move towards the turns' returns."""
     model, _, episodes = world()
-    ppo = get_recipe("ppo")(trace=1.0, value_weight=1.0, value_clip=None, whiten=False, critic_lr=1e-2)
+    ppo = get_algorithm("ppo")(trace=1.0, value_weight=1.0, value_clip=None, whiten=False, critic_lr=1e-2)
     algorithm = with_part(ppo, "surrogate", "surrogate(bound=absolute(0.0, 0.0), shape=min_clip())")
     episodes = [replace(e, stop=StopReason.TERMINATED) for e in episodes]
-    learner = Learner(model, algorithm, Optimisation(lr=1e-2))
+    learner = Learner(model, algorithm, OptimizerConfig(lr=1e-2))
     seen = []
     for _ in range(25):
         done = learner.update(episodes)
@@ -147,7 +147,7 @@ def test_a_critic_learns_the_returns(world):
 
 def test_kl_in_the_reward_is_measured_against_the_first_weights(world):
     first, moved, episodes = world()
-    learner = Learner(first, get_recipe("rloo")(kl=0.5), FREE)
+    learner = Learner(first, get_algorithm("rloo")(kl=0.5), FREE)
     learner.model.load_state_dict(moved.state_dict())
     episodes = [  # as if the moved weights had played
         replace(e, turns=tuple(
@@ -170,7 +170,7 @@ def test_kl_in_the_reward_is_measured_against_the_first_weights(world):
 
 def test_temperature_is_that_of_sampling(world):
     _, moved, episodes = world()
-    learner = Learner(moved, get_recipe("rloo")(), replace(FREE, temperature=0.7))
+    learner = Learner(moved, get_algorithm("rloo")(), replace(FREE, temperature=0.7))
     grads, done = gradient(learner, episodes)
     slow, nll, count = 0.0, 0.0, 0
     for e in episodes:
@@ -186,7 +186,7 @@ def test_temperature_is_that_of_sampling(world):
 def test_entropy_bonus_and_top_entropy_tokens(world):
     """The bonus is on the entropy now; the tokens are chosen by the entropy with which they were sampled."""
     _, moved, episodes = world()
-    algorithm = with_part(get_recipe("rloo")(), "penalties", "entropy(0.3)")
+    algorithm = with_part(get_algorithm("rloo")(), "penalties", "entropy(0.3)")
     algorithm = with_part(algorithm, "weights", "top_entropy(0.25)")
     grads, done = gradient(Learner(moved, algorithm, FREE), episodes)
     recorded = sorted((x for e in episodes for t in e.turns for x in t.sample.entropies), reverse=True)
@@ -209,8 +209,8 @@ def test_entropy_bonus_and_top_entropy_tokens(world):
 @pytest.mark.parametrize("name", ["grpo", "gigpo", "gspo", "ppo", "dr_grpo"])
 def test_micro_batches_change_no_value(world, name):
     _, moved, episodes = world()
-    whole, one = gradient(Learner(moved, get_recipe(name)(), FREE), episodes)
-    parts, other = gradient(Learner(moved, get_recipe(name)(), replace(FREE, max_tokens=40)), episodes)
+    whole, one = gradient(Learner(moved, get_algorithm(name)(), FREE), episodes)
+    parts, other = gradient(Learner(moved, get_algorithm(name)(), replace(FREE, max_tokens=40)), episodes)
     for a, b in zip(whole, parts, strict=True):
         torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-8)
     for id_, credit in one.credits.items():
@@ -225,7 +225,7 @@ def test_the_order_of_episodes_changes_no_value(world):
     for minibatch in (1, 3):
         models = [copy.deepcopy(moved) for _ in range(2)]
         for model, given in zip(models, (episodes, mixed), strict=True):
-            learner = Learner(model, get_recipe("gigpo")(kl=0.1), replace(FREE, minibatches=minibatch))
+            learner = Learner(model, get_algorithm("gigpo")(kl=0.1), replace(FREE, minibatches=minibatch))
             learner.update(given)
         for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
             torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-7)
@@ -270,7 +270,7 @@ def test_minibatches_are_parts_of_the_gradient_of_the_whole(world, name):
     """Means, spreads, token weights and denominators are those of the update: steps average to its gradient."""
     _, moved, episodes = world(groups=2)
     episodes = shortened(episodes, "g1", 2)
-    algorithm = get_recipe(name)()
+    algorithm = get_algorithm(name)()
     done, (whole,) = gradients_of_steps(Learner(moved, algorithm, FREE), episodes)
     again, parts = gradients_of_steps(Learner(moved, algorithm, replace(FREE, minibatches=2)), episodes)
     assert done.credits == again.credits
@@ -290,7 +290,7 @@ def test_token_weights_are_over_the_update(world):
             for t in e.turns))
         for e in episodes
     ]  # fmt: skip
-    algorithm = with_part(get_recipe("rloo")(), "weights", "top_entropy(0.25)")
+    algorithm = with_part(get_algorithm("rloo")(), "weights", "top_entropy(0.25)")
     done, parts = gradients_of_steps(Learner(moved, algorithm, replace(FREE, minibatches=2)), episodes)
     assert (len(parts), done.metrics["skipped"]) == (1, 1)  # all of them are in g0: the step over g1 has no gradient
 
@@ -298,9 +298,9 @@ def test_token_weights_are_over_the_update(world):
 def test_epochs_are_passes_with_the_same_old_probabilities(world):
     _, moved, episodes = world()
     other = copy.deepcopy(moved)
-    twice = Learner(moved, get_recipe("grpo")(), Optimisation(lr=1e-2, epochs=2))
+    twice = Learner(moved, get_algorithm("grpo")(), OptimizerConfig(lr=1e-2, epochs=2))
     twice.update(episodes)
-    once = Learner(other, get_recipe("grpo")(), Optimisation(lr=1e-2))
+    once = Learner(other, get_algorithm("grpo")(), OptimizerConfig(lr=1e-2))
     once.update(episodes)
     once.update(episodes)
     for a, b in zip(moved.parameters(), other.parameters(), strict=True):
@@ -317,7 +317,7 @@ def unchanged(model, before):
 def test_groups_without_spread_teach_nothing_and_move_nothing(world):
     """Not even by the momentum of earlier updates, or by weight decay."""
     model, _, episodes = world()
-    learner = Learner(model, get_recipe("grpo")(), Optimisation(lr=1e-2, weight_decay=0.1))
+    learner = Learner(model, get_algorithm("grpo")(), OptimizerConfig(lr=1e-2, weight_decay=0.1))
     learner.update(episodes)
     before = [p.detach().clone() for p in model.parameters()]
     flat = [replace(e, turns=tuple(replace(t, reward=0.0) for t in e.turns)) for e in episodes]
@@ -334,7 +334,7 @@ def test_episodes_without_credit_count_and_are_not_computed(world, monkeypatch, 
     episodes = [
         replace(e, turns=tuple(replace(t, reward=0.0) for t in e.turns)) if e.group == flat else e for e in episodes
     ]
-    algorithm = with_part(get_recipe("gigpo")(), "aggregate", aggregate)
+    algorithm = with_part(get_algorithm("gigpo")(), "aggregate", aggregate)
     quick, done = gradient(Learner(copy.deepcopy(moved), algorithm, FREE), episodes)
     monkeypatch.setattr(Algorithm, "only_credit_teaches", False)
     slow, whole = gradient(Learner(copy.deepcopy(moved), algorithm, FREE), episodes)
@@ -346,24 +346,24 @@ def test_episodes_without_credit_count_and_are_not_computed(world, monkeypatch, 
 
 @pytest.mark.parametrize(("name", "alone"), [("grpo", True), ("ppo", False), ("dapo", True)])
 def test_only_credit_teaches_where_nothing_else_is_in_the_loss(name, alone):
-    assert get_recipe(name)().only_credit_teaches is alone
-    assert not with_part(get_recipe(name)(), "penalties", "entropy(0.1)").only_credit_teaches
+    assert get_algorithm(name)().only_credit_teaches is alone
+    assert not with_part(get_algorithm(name)(), "penalties", "entropy(0.1)").only_credit_teaches
 
 
 def test_failed_and_empty_episodes_are_left_out(world):
     model, _, episodes = world()
     broken = replace(episodes[0], id="x", stop=StopReason.WORLD_FAULT, failure="boom")
     empty = replace(episodes[0], id="y", turns=(), stop=StopReason.CONTEXT_FULL)
-    grads, done = gradient(Learner(model, get_recipe("grpo")(), FREE), [broken, *episodes, empty])
+    grads, done = gradient(Learner(model, get_algorithm("grpo")(), FREE), [broken, *episodes, empty])
     assert set(done.credits) == {e.id for e in episodes}
-    plain, _ = gradient(Learner(model, get_recipe("grpo")(), FREE), episodes)
+    plain, _ = gradient(Learner(model, get_algorithm("grpo")(), FREE), episodes)
     for a, b in zip(grads, plain, strict=True):
         assert torch.equal(a, b)
 
 
 def test_nothing_to_learn_from(world):
     model, _, episodes = world()
-    learner = Learner(model, get_recipe("grpo")(), FREE)
+    learner = Learner(model, get_algorithm("grpo")(), FREE)
     before = [p.detach().clone() for p in model.parameters()]
     failed = [replace(e, stop=StopReason.POLICY_ERROR) for e in episodes]
     for none in ([], failed):
@@ -377,7 +377,7 @@ def test_nothing_to_learn_from(world):
 def test_masked_tokens_everywhere_give_a_zero_loss(world):
     model, _, episodes = world()
     cut = [replace(e, stop=StopReason.TURN_LIMIT) for e in episodes]
-    learner = Learner(model, with_part(get_recipe("grpo")(), "weights", "mask_truncated()"), FREE)
+    learner = Learner(model, with_part(get_algorithm("grpo")(), "weights", "mask_truncated()"), FREE)
     done = learner.update(cut)
     assert done.metrics["loss"] == 0.0
     assert done.metrics["skipped"] == 1
@@ -386,7 +386,7 @@ def test_masked_tokens_everywhere_give_a_zero_loss(world):
 def test_a_broken_gradient_moves_nothing(world):
     model, _, episodes = world()
     broken = Penalty(1.0, lambda tokens: tokens.logprob * float("nan"))
-    learner = Learner(model, replace(get_recipe("rloo")(), penalties=(broken,)), FREE)
+    learner = Learner(model, replace(get_algorithm("rloo")(), penalties=(broken,)), FREE)
     before = [p.detach().clone() for p in model.parameters()]
     done = learner.update(episodes)
     assert done.metrics["skipped"] == 1
@@ -395,7 +395,7 @@ def test_a_broken_gradient_moves_nothing(world):
 
 def test_one_long_gradient_is_scaled_down(world):
     model, _, episodes = world()
-    learner = Learner(model, get_recipe("rloo")(), replace(FREE, max_grad_norm=0.01))
+    learner = Learner(model, get_algorithm("rloo")(), replace(FREE, max_grad_norm=0.01))
     grads, done = gradient(learner, episodes)
     assert done.metrics["grad_norm"] > 0.01
     assert_allclose(float(torch.cat([g.flatten() for g in grads]).norm()), 0.01, rtol=1e-3)
@@ -403,7 +403,7 @@ def test_one_long_gradient_is_scaled_down(world):
 
 def test_warm_up_raises_the_learning_rate_in_equal_steps(world):
     model, _, episodes = world()
-    learner = Learner(model, get_recipe("grpo")(), Optimisation(lr=0.4, warmup=4))
+    learner = Learner(model, get_algorithm("grpo")(), OptimizerConfig(lr=0.4, warmup=4))
     rates = []
     for _ in range(6):
         gradient(learner, episodes)
@@ -416,10 +416,10 @@ def test_warm_up_raises_the_learning_rate_in_equal_steps(world):
 @pytest.mark.parametrize("name", ["ppo", "gigpo"])
 def test_state_is_all_that_an_exact_continuation_needs(world, name):
     model, _, episodes = world()
-    algorithm = get_recipe(name)(kl=0.1)
-    learner = Learner(model, algorithm, Optimisation(lr=1e-3))
+    algorithm = get_algorithm(name)(kl=0.1)
+    learner = Learner(model, algorithm, OptimizerConfig(lr=1e-3))
     learner.update(episodes)
-    twin = Learner(copy.deepcopy(model), get_recipe(name)(kl=0.1), Optimisation(lr=1e-3))
+    twin = Learner(copy.deepcopy(model), get_algorithm(name)(kl=0.1), OptimizerConfig(lr=1e-3))
     twin.load_state_dict(copy.deepcopy(learner.state_dict()))
     one, two = learner.update(episodes), twin.update(episodes)
     assert one == two
@@ -436,7 +436,7 @@ def test_what_the_learner_cannot_compute_is_refused(small):
 
 def test_figures(world):
     model, _, episodes = world()
-    _, done = gradient(Learner(model, get_recipe("grpo")(), FREE), episodes)
+    _, done = gradient(Learner(model, get_algorithm("grpo")(), FREE), episodes)
     assert done.metrics["turns"] == sum(len(e.turns) for e in episodes)
     episodes = [e for e in episodes if any(done.credits[e.id])]
     tokens = sum(len(t.sample.action) for e in episodes for t in e.turns)
@@ -459,22 +459,22 @@ def test_figures(world):
 def test_the_critic_has_a_learning_rate_of_its_own(world, optimizer, critic_lr, ratio):
     """A first AdamW step is the learning rate; the head's rises and falls with that of the policy."""
     model, _, episodes = world()
-    algorithm = get_recipe("ppo")(critic_lr=critic_lr)
-    learner = Learner(model, algorithm, Optimisation(optimizer, lr=0.004, max_grad_norm=1e9))
+    algorithm = get_algorithm("ppo")(critic_lr=critic_lr)
+    learner = Learner(model, algorithm, OptimizerConfig(optimizer, lr=0.004, max_grad_norm=1e9))
     assert learner.optimizer._all[-1].param_groups[0]["lr"] == pytest.approx(ratio * 0.004)
     before = model.model.norm.weight.detach().clone()
     learner.update(episodes, lr=0.001)
     moved = (model.model.norm.weight - before).abs()
     assert_allclose(float(moved.max().detach()), 0.001, rtol=1e-3)
     assert_allclose(float(learner.values.bias.abs().detach()), ratio * 0.001, rtol=1e-3)
-    twin = Learner(copy.deepcopy(model), algorithm, Optimisation(optimizer, lr=0.004))
+    twin = Learner(copy.deepcopy(model), algorithm, OptimizerConfig(optimizer, lr=0.004))
     twin.load_state_dict(copy.deepcopy(learner.state_dict()))
     twin.optimizer.set_lr(1.0)
     assert twin.optimizer._all[-1].param_groups[0]["lr"] == pytest.approx(ratio)
 
 
 def test_search_r1_hands_its_critic_the_learning_rate():
-    assert get_recipe("search_r1")(estimator="ppo", critic_lr=0.3).critic_lr == 0.3
+    assert get_algorithm("search_r1")(estimator="ppo", critic_lr=0.3).critic_lr == 0.3
     assert Algorithm().critic_lr is None
 
 
@@ -514,8 +514,8 @@ def test_nothing_is_dropped_out_where_log_probabilities_are_compared(small, play
     model, tokenizer = dropping(small, where)
     policy = ModelPolicy(model.train(), tokenizer, max_new_tokens=4)
     episodes = played(policy)
-    algorithm = get_recipe(recipe)(**({"kl": 0.1} if recipe == "grpo" else {}))
-    learner = Learner(model.train(), algorithm, Optimisation(lr=1e-12, epochs=2))
+    algorithm = get_algorithm(recipe)(**({"kl": 0.1} if recipe == "grpo" else {}))
+    learner = Learner(model.train(), algorithm, OptimizerConfig(lr=1e-12, epochs=2))
     seen = []
     ordinary = learner._tokens
     learner._tokens = lambda *a: seen.append(ordinary(*a)) or seen[-1]
@@ -534,7 +534,7 @@ def test_gradient_checkpointing_stays_on_without_dropout(small, played):
     model, tokenizer = small()
     model.gradient_checkpointing_enable()
     episodes = played(ModelPolicy(model, tokenizer, max_new_tokens=4))
-    learner = Learner(model, get_recipe("grpo")())
+    learner = Learner(model, get_algorithm("grpo")())
     calls = []
     model.model.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
     without, _ = gradient(learner, episodes)

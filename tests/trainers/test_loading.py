@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from agentgym.errors import MissingExtra, UsageError
-from agentgym.trainers.lora import save_model, with_lora
-from agentgym.trainers.model import load
-from agentgym.trainers.tiny import train_tokenizer
+from agentgym.models.loading import load
+from agentgym.models.lora import save_model, with_lora
+from agentgym.models.tiny import train_tokenizer
 
 
 def write_gguf(path, *, hidden=16, heads=2):
@@ -110,6 +110,6 @@ def test_a_gguf_file_that_is_not_there_or_cannot_be_read_is_refused(tmp_path, mo
     with pytest.raises(UsageError, match=r"cannot load model .*broken\.gguf") as caught:
         load(str(path))
     assert "\n" not in str(caught.value)
-    monkeypatch.setattr("agentgym.trainers.model.find_spec", lambda _: None)
+    monkeypatch.setattr("agentgym.models.loading.find_spec", lambda _: None)
     with pytest.raises(MissingExtra, match=r"'gguf' is not installed; run: pip install 'agentgym-turns\[gguf\]'"):
         load(str(path))

@@ -16,10 +16,10 @@ import transformers
 from small_runs import BASE, start
 
 from agentgym.errors import MissingExtra, UsageError
-from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.lora import save_model, with_lora
-from agentgym.trainers.model import load
-from agentgym.trainers.train import Training
+from agentgym.models.loading import load
+from agentgym.models.lora import save_model, with_lora
+from agentgym.trainers.run.config import TrainConfig
+from agentgym.trainers.run.trainer import Training
 
 # what peft and transformers say about each other's names
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -117,8 +117,8 @@ def test_nobody_else_reads_a_model_file_so_its_weights_lie_beside_the_adapters(s
 SAVE = """
 import sys, letters
 from conftest import TEXTS
-from agentgym.trainers.lora import save_model, with_lora
-from agentgym.trainers.tiny import tiny
+from agentgym.models.lora import save_model, with_lora
+from agentgym.models.tiny import tiny
 model, _ = tiny(TEXTS, layers=1, hidden=16, heads=2, kv_heads=1, vocabulary=300)
 save_model(with_lora(model, 2), __import__("pathlib").Path(sys.argv[1]), __import__("pathlib").Path("/home"))
 """

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentgym.errors import PolicyError, UsageError
+from agentgym.models.contexts import window
+from agentgym.models.loading import load
+from agentgym.models.local_policy import ModelPolicy
+from agentgym.models.lora import with_lora
+from agentgym.models.tiny import tiny, train_tokenizer
 from agentgym.policy import Request
-from agentgym.records import StopReason
+from agentgym.records import StopReason, sampled_ids
 from agentgym.rollout import Independent
-from agentgym.trainers.beliefs import Beliefs
-from agentgym.trainers.contexts import window
-from agentgym.trainers.lora import with_lora
-from agentgym.trainers.model import ModelPolicy, load
-from agentgym.trainers.rows import sampled_ids
-from agentgym.trainers.tiny import tiny, train_tokenizer
+from agentgym.trainers.update.answer_probe import AnswerProbes
 
 TOKENIZER = train_tokenizer(["take apple 1 from drawer 12", "go to shelf 3"] * 9, 400)
 
@@ -132,7 +132,7 @@ def test_what_did_not_fit_is_what_a_critic_and_beliefs_are_asked_about(small, pl
         text = tokenizer.decode(policy.after(e))
         assert text.endswith("<|user|>Still red, turn 1.<|assistant|>")
         assert len(policy.after(e)) > policy.max_context
-        asked = Beliefs(policy.chat, policy.context).ask([replace(e, answers=("red",))])
+        asked = AnswerProbes(policy.chat, policy.context).ask([replace(e, answers=("red",))])
         assert tokenizer.decode(asked.rows[-1].tokens).startswith(text)
 
 

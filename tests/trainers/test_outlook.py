@@ -11,8 +11,8 @@ import pytest
 
 from agentgym.records import Episode, Sample, StopReason, Task, Turn
 from agentgym.rollout import Pace
-from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.outlook import Outlook, why_nothing_was_learned
+from agentgym.trainers.run.config import TrainConfig
+from agentgym.trainers.run.outlook import Outlook, why_nothing_was_learned
 
 
 def outlook(**options: Any) -> Outlook:
@@ -134,7 +134,7 @@ def test_a_failed_member_is_no_difference() -> None:
 def test_a_run_tells_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import letters
 
-    from agentgym.trainers.train import Training
+    from agentgym.trainers.run.trainer import Training
 
     class Hopeless(letters.Letters):  # type: ignore[misc]
         def step(self, action: str) -> Any:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from agentgym.errors import UnknownName, UsageError
-from agentgym.trainers.penalties import entropy, kl, value_loss
-from agentgym.trainers.tokens import Tokens
+from agentgym.trainers.loss.penalties import entropy, kl, value_loss
+from agentgym.trainers.loss.tokens import Tokens
 
 
 def tokens(logprob, **fields):

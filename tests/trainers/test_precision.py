@@ -9,13 +9,14 @@ import torch
 from safetensors.torch import load_file
 from small_runs import Crash, products, start
 
-from agentgym.trainers import precision
-from agentgym.trainers.algorithm import get_recipe
-from agentgym.trainers.learner import Learner, Optimisation
-from agentgym.trainers.lora import save_model
-from agentgym.trainers.model import ModelPolicy, load
-from agentgym.trainers.precision import chosen, compute_in, learned_state, master
-from agentgym.trainers.train import Training
+from agentgym.models import precision
+from agentgym.models.loading import load
+from agentgym.models.local_policy import ModelPolicy
+from agentgym.models.lora import save_model
+from agentgym.models.precision import chosen, compute_in, learned_state, master
+from agentgym.trainers.algorithm import get_algorithm
+from agentgym.trainers.run.trainer import Training
+from agentgym.trainers.update.learner import Learner, OptimizerConfig
 
 
 def rounded(small):
@@ -70,7 +71,7 @@ def test_steps_that_bfloat16_cannot_tell_apart_add_up(small, played):
     """A weight of 0.05 in bfloat16 has a neighbour 2e-4 away: steps of 1e-5 vanish, unless a master remembers them."""
     model, tokenizer = rounded(small)
     episodes = played(ModelPolicy(model, tokenizer, max_new_tokens=4))
-    learner = Learner(model, get_recipe("grpo")(), Optimisation(lr=1e-5))
+    learner = Learner(model, get_algorithm("grpo")(), OptimizerConfig(lr=1e-5))
     weight = model.model.layers[0].mlp.up_proj.weight
     start, learned = weight.detach().clone(), master(weight).detach()
     before = learned.clone()
@@ -93,7 +94,7 @@ def test_gradients_of_micro_batches_add_up_in_float32(small, played, recipe):
     def gradients(max_tokens):
         twin = copy.deepcopy(model)
         assert not any(hasattr(w, precision._MASTER) for w in twin.parameters())
-        learner = Learner(twin, get_recipe(recipe)(), Optimisation(max_tokens=max_tokens, max_grad_norm=1e9))
+        learner = Learner(twin, get_algorithm(recipe)(), OptimizerConfig(max_tokens=max_tokens, max_grad_norm=1e9))
         seen = []
         weight = twin.model.layers[0].mlp.up_proj.weight
         weight.register_hook(lambda grad: seen.append(grad.clone()))
@@ -116,16 +117,16 @@ def test_gradients_of_micro_batches_add_up_in_float32(small, played, recipe):
 def test_the_warm_start_and_the_updates_share_their_masters(small, played):
     model, tokenizer = rounded(small)
     episodes = played(ModelPolicy(model, tokenizer, max_new_tokens=4))
-    first = Learner(model, get_recipe("grpo")(), Optimisation(lr=1e-5))
+    first = Learner(model, get_algorithm("grpo")(), OptimizerConfig(lr=1e-5))
     first.update(episodes)
-    second = Learner(model, get_recipe("grpo")(), Optimisation(lr=1e-5))
+    second = Learner(model, get_algorithm("grpo")(), OptimizerConfig(lr=1e-5))
     assert all(a is b for a, b in zip(first.optimizer.parameters, second.optimizer.parameters, strict=True))
 
 
 def test_a_model_that_comes_in_bfloat16_is_learned_in_float32_too(small, played):
     model, tokenizer = small()
     episodes = played(ModelPolicy(model, tokenizer, max_new_tokens=4))
-    learner = Learner(model.to(torch.bfloat16), get_recipe("ppo")())
+    learner = Learner(model.to(torch.bfloat16), get_algorithm("ppo")())
     learner.update(episodes)
     assert {w.dtype for w in learner.optimizer.parameters} == {torch.float32}
     assert learner.values.weight.dtype == torch.float32

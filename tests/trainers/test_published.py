@@ -17,12 +17,12 @@ import torch
 import written_credit as credit
 from written_loss import Written, aepo, by_entropy, cispo, clipped, reinforce, steps, unsure, where
 
-from agentgym.trainers.algorithm import Algorithm, get_recipe, recipe_names, slots
-from agentgym.trainers.beliefs import Beliefs
-from agentgym.trainers.chat import Chat
-from agentgym.trainers.contexts import full_history
-from agentgym.trainers.learner import Learner, Optimisation
+from agentgym.models.chat_template import ChatTemplate
+from agentgym.models.contexts import full_history
+from agentgym.trainers.algorithm import Algorithm, algorithm_names, get_algorithm, stages
 from agentgym.trainers.parts import with_part
+from agentgym.trainers.update.answer_probe import AnswerProbes
+from agentgym.trainers.update.learner import Learner, OptimizerConfig
 
 GRPO = {
     "sampling": "uniform()",
@@ -73,7 +73,7 @@ class Case:
         return " ".join([self.recipe, *(f"{k}={v}" for k, v in (self.options | self.replaced).items())])
 
     def algorithm(self) -> Algorithm:
-        made = get_recipe(self.recipe)(**self.options)
+        made = get_algorithm(self.recipe)(**self.options)
         for slot, part in self.replaced.items():
             made = with_part(made, slot, part)
         return made
@@ -488,12 +488,12 @@ CASES = [
 
 
 def test_every_recipe_has_its_line_with_its_defaults():
-    assert sorted(case.recipe for case in CASES if not (case.options or case.replaced)) == recipe_names()
+    assert sorted(case.recipe for case in CASES if not (case.options or case.replaced)) == algorithm_names()
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_each_slot_holds_the_part_that_the_paper_asks_for(case):
-    assert slots(case.algorithm()) == GRPO | case.slots
+    assert stages(case.algorithm()) == GRPO | case.slots
 
 
 @pytest.fixture(scope="module")
@@ -507,8 +507,8 @@ def updated(world, algorithm, episodes):
     The first step leads to given weights.
     """
     model = copy.deepcopy(world.first)
-    beliefs = Beliefs(Chat(world.tokenizer), full_history(), algorithm.belief, limit=256)
-    options = Optimisation(minibatches=2, max_tokens=150, max_grad_norm=1e9, temperature=ragged.TEMPERATURE)
+    beliefs = AnswerProbes(ChatTemplate(world.tokenizer), full_history(), algorithm.belief, limit=256)
+    options = OptimizerConfig(minibatches=2, max_tokens=150, max_grad_norm=1e9, temperature=ragged.TEMPERATURE)
     learner = Learner(model, algorithm, options, world.after, beliefs)
     learner.model.load_state_dict(world.moved.state_dict())  # a reference keeps the first weights
     if learner.values is not None:

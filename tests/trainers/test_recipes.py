@@ -13,15 +13,17 @@ import torch
 from numpy.testing import assert_allclose
 
 from agentgym.errors import UnknownName, UsageError
-from agentgym.trainers.algorithm import Algorithm, get_recipe, recipe, recipe_names, slots
-from agentgym.trainers.credit import chain, outcome, scaled, standardize, to_go, total
-from agentgym.trainers.learner import Learner, Optimisation
-from agentgym.trainers.model import ModelPolicy
+from agentgym.models.local_policy import ModelPolicy
+from agentgym.trainers.advantage.baselines import standardize
+from agentgym.trainers.advantage.combine import add, chain, scale
+from agentgym.trainers.advantage.returns import discounted_return, episode_return
+from agentgym.trainers.advantage.turn_table import TurnTable
+from agentgym.trainers.algorithm import Algorithm, algorithm, algorithm_names, get_algorithm, stages
 from agentgym.trainers.parts import with_part
-from agentgym.trainers.requirements import KEYS
-from agentgym.trainers.turns import TurnTable
+from agentgym.trainers.run.requirements import KEYS
+from agentgym.trainers.update.learner import Learner, OptimizerConfig
 
-NAMES = recipe_names()
+NAMES = algorithm_names()
 OURS = ("cispo", "dapo", "dr_grpo", "gigpo", "gspo", "grpo", "ppo", "reinforce_pp", "rloo")
 
 # Another valid value for each parameter, of all recipes or of one; beside it what else must be set for it to matter.
@@ -110,7 +112,7 @@ def test_the_promised_recipes_are_registered():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_page(name):
-    found = get_recipe(name)
+    found = get_algorithm(name)
     assert len(found.summary) <= 120
     assert found.summary.endswith(".")
     assert re.search(r"\b\d{4}\.\d{4,5}\b|ICLR|NeurIPS|ICML", found.docstring), "which paper?"
@@ -120,33 +122,33 @@ def test_page(name):
 
 @pytest.mark.parametrize("name", OURS)
 def test_page_says_whether_the_length_of_episodes_biases_it(name):
-    assert "\nBias: " in get_recipe(name).docstring
+    assert "\nBias: " in get_algorithm(name).docstring
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_defaults_build_and_resolve(name):
-    found = get_recipe(name)
+    found = get_algorithm(name)
     resolved = found.resolve()
     assert set(resolved) == set(found.parameters)
     algorithm = found()
     algorithm.check()
-    assert slots(found(**resolved)) == slots(algorithm)
-    assert not any(re.search(r"0x[0-9a-f]{6}", text) for text in slots(algorithm).values()), (
+    assert stages(found(**resolved)) == stages(algorithm)
+    assert not any(re.search(r"0x[0-9a-f]{6}", text) for text in stages(algorithm).values()), (
         "memory addresses in run.yaml"
     )
 
 
-@pytest.mark.parametrize(("name", "parameter"), [(n, p) for n in NAMES for p in get_recipe(n).parameters])
+@pytest.mark.parametrize(("name", "parameter"), [(n, p) for n in NAMES for p in get_algorithm(n).parameters])
 def test_every_parameter_is_obeyed(name, parameter):
     given = OTHER.get(f"{name} {parameter}") or OTHER[parameter]
     without = {key: value for key, value in given.items() if key != parameter}
-    assert slots(get_recipe(name)(**given)) != slots(get_recipe(name)(**without))
+    assert stages(get_algorithm(name)(**given)) != stages(get_algorithm(name)(**without))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_updates_move_the_weights(name, small, played):
     model, tokenizer = small()
-    found = get_recipe(name)
+    found = get_algorithm(name)
     algorithm = found()
     if algorithm.needs & set(KEYS):
         pytest.skip("reads what this world does not give; tested in test_igpo.py")
@@ -155,7 +157,7 @@ def test_two_updates_move_the_weights(name, small, played):
     entropies = bool(algorithm.needs & {"entropy", "sampled_entropy"})
     policy = ModelPolicy(model, tokenizer, max_new_tokens=4, entropies=entropies)
     branching = algorithm.branching()
-    learner = Learner(model, algorithm, Optimisation(lr=1e-3))
+    learner = Learner(model, algorithm, OptimizerConfig(lr=1e-3))
     before = [p.detach().clone() for p in model.parameters()]
     for update in range(2):
         done = learner.update(played(policy, size=8, run_key=update, branching=branching))
@@ -171,9 +173,9 @@ def test_two_updates_move_the_weights(name, small, played):
 
 def test_nearest_names():
     with pytest.raises(UnknownName, match=r"unknown recipe 'gipgo'; did you mean 'gigpo'"):
-        get_recipe("gipgo")
+        get_algorithm("gipgo")
     with pytest.raises(UsageError, match=r"recipe gigpo has no parameter 'discont'; did you mean 'discount'\?"):
-        get_recipe("gigpo")(discont=0.9)
+        get_algorithm("gigpo")(discont=0.9)
     with pytest.raises(UnknownName, match=r"unknown slot 'surogate'; did you mean 'surrogate'"):
         with_part(Algorithm(), "surogate", "surrogate()")
     with pytest.raises(UnknownName, match=r"unknown credit part 'standardise'; did you mean 'standardize'"):
@@ -191,7 +193,7 @@ def test_nearest_names():
 )
 def test_wrong_values_are_one_line(name, given, message):
     with pytest.raises(UsageError, match=message) as caught:
-        get_recipe(name)(**given)
+        get_algorithm(name)(**given)
     assert "\n" not in str(caught.value)
 
 
@@ -200,21 +202,21 @@ def test_a_recipe_needs_a_page_and_typed_parameters():
         return Algorithm()
 
     with pytest.raises(UsageError, match="recipe 'bare' needs a docstring"):
-        recipe(bare)
+        algorithm(bare)
 
     def loose(x=1) -> Algorithm:
         """Something."""
         return Algorithm()
 
     with pytest.raises(UsageError, match="recipe 'loose': parameter 'x' needs a type and a default"):
-        recipe(loose)
+        algorithm(loose)
 
     def grpo() -> Algorithm:
         """Something."""
         return Algorithm()
 
     with pytest.raises(UsageError, match=r"recipe 'grpo' is registered by agentgym\.trainers\.recipes\.grpo and "):
-        recipe(grpo)
+        algorithm(grpo)
 
 
 # --- slots by name ----------------------------------------------------------------------------------------------------
@@ -253,7 +255,7 @@ def test_with_part(slot, expression, shown):
         with pytest.raises(UnknownName):
             with_part(Algorithm(), slot, expression)
         return
-    assert slots(with_part(Algorithm(), slot, expression))[slot] == shown
+    assert stages(with_part(Algorithm(), slot, expression))[slot] == shown
 
 
 @pytest.mark.parametrize(
@@ -312,8 +314,8 @@ OWN = '''
 import subprocess
 from subprocess import run
 
-from agentgym.trainers.aggregate import token_mean
-from agentgym.trainers.turns import Part, named
+from agentgym.trainers.loss.aggregate import token_mean
+from agentgym.trainers.advantage.turn_table import Part, named
 
 happened = []
 
@@ -367,7 +369,7 @@ def own(tmp_path, monkeypatch):
     ],
 )
 def test_parts_of_any_module(own, slot, expression, shown):
-    assert slots(with_part(Algorithm(), slot, expression))[slot] == shown
+    assert stages(with_part(Algorithm(), slot, expression))[slot] == shown
 
 
 def test_an_own_part_computes(own):
@@ -445,22 +447,22 @@ TABLE = TurnTable.from_columns(
 )
 def test_gigpo_as_released(penalty, scale, expected):
     """The vectors of the released code; c is its penalty, ``scale`` its mean_std_norm."""
-    rule = get_recipe("gigpo")(released=True, scale=scale, penalty=penalty).credit
+    rule = get_algorithm("gigpo")(released=True, scale=scale, penalty=penalty).credit
     assert_allclose(rule(TABLE, TABLE.reward), [float(x) for x in expected.split()], atol=6e-5)
 
 
 def test_gigpo_is_one_of_the_two_published_variants():
     """Neither term divided by its spread, or both; mixed only on demand."""
     by_state = standardize(by="anchor", scale=False)
-    without = total(chain(outcome(), standardize(scale=False)), chain(to_go(0.95), by_state))
-    mine = get_recipe("gigpo")().credit(TABLE, TABLE.reward)
+    without = add(chain(episode_return(), standardize(scale=False)), chain(discounted_return(0.95), by_state))
+    mine = get_algorithm("gigpo")().credit(TABLE, TABLE.reward)
     assert_allclose(mine, without(TABLE, TABLE.reward))
     assert_allclose(mine[8:], 0.0)  # groups of one episode, states met once
     assert_allclose(mine[4], 0 - 20 / 3 - 6.8934, atol=6e-5)
-    both = total(chain(outcome(), standardize()), chain(to_go(0.95), standardize(by="anchor")))
-    assert_allclose(get_recipe("gigpo")(scale=True).credit(TABLE, TABLE.reward), both(TABLE, TABLE.reward))
-    mixed = total(chain(outcome(), standardize()), scaled(1.0, chain(to_go(0.95), by_state)))
-    assert_allclose(get_recipe("gigpo")(scale_episode=True).credit(TABLE, TABLE.reward), mixed(TABLE, TABLE.reward))
+    both = add(chain(episode_return(), standardize()), chain(discounted_return(0.95), standardize(by="anchor")))
+    assert_allclose(get_algorithm("gigpo")(scale=True).credit(TABLE, TABLE.reward), both(TABLE, TABLE.reward))
+    mixed = add(chain(episode_return(), standardize()), scale(1.0, chain(discounted_return(0.95), by_state)))
+    assert_allclose(get_algorithm("gigpo")(scale_episode=True).credit(TABLE, TABLE.reward), mixed(TABLE, TABLE.reward))
 
 
 @pytest.mark.parametrize("options", [{}, {"scale": True}, {"step_weight": 3.0}])
@@ -470,11 +472,11 @@ def test_gigpo_penalises_the_turn_that_was_not_understood_and_no_other(options):
         group=[0] * 4, episode=[0, 0, 1, 1], turn=[0, 1, 0, 1], reward=[0.0] * 4, valid=[False, True, True, True],
         anchor=["a", "b", "a", "c"],
     )  # fmt: skip
-    credit = get_recipe("gigpo")(penalty=0.1, **options).credit
+    credit = get_algorithm("gigpo")(penalty=0.1, **options).credit
     assert_allclose(credit(turns, turns.reward), [-0.1, 0.0, 0.0, 0.0])
-    plain = get_recipe("gigpo")(**options).credit(TABLE, TABLE.reward)
+    plain = get_algorithm("gigpo")(**options).credit(TABLE, TABLE.reward)
     assert_allclose(
-        get_recipe("gigpo")(penalty=0.1, **options).credit(TABLE, TABLE.reward) - plain, -0.1 * ~TABLE.valid
+        get_algorithm("gigpo")(penalty=0.1, **options).credit(TABLE, TABLE.reward) - plain, -0.1 * ~TABLE.valid
     )
 
 
@@ -482,10 +484,10 @@ def test_gigpo_by_similarity_compares_observations_not_anchors(small, played):
     model, tokenizer = small()
     turns = TurnTable.from_episodes(played(ModelPolicy(model, tokenizer, max_new_tokens=2), groups=1))
     # "You see red." once per episode; "Still red, turn 1." and "Still red, turn 2." differ by one letter of 18
-    exact, alike = get_recipe("gigpo")(), get_recipe("gigpo")(similarity=0.9)
+    exact, alike = get_algorithm("gigpo")(), get_algorithm("gigpo")(similarity=0.9)
     assert alike.needs >= {"observation"}
     apart = turns.with_columns(anchor=[f"digest {n}" for n in range(len(turns))])
-    assert_allclose(exact.credit(apart, turns.reward), get_recipe("dr_grpo")().credit(turns, turns.reward))
+    assert_allclose(exact.credit(apart, turns.reward), get_algorithm("dr_grpo")().credit(turns, turns.reward))
     text = ["first" if o.startswith("You") else "later" for o in turns.observation]
     merged = turns.with_columns(anchor=text)
     assert_allclose(alike.credit(apart, turns.reward), exact.credit(merged, turns.reward))
@@ -497,7 +499,7 @@ def test_credit_of_each_recipe_by_hand():
         group=[0] * 4 + [1] * 4, episode=range(8), turn=[0] * 8, reward=[1, 0, 0, 0, 1, 1, 0, 0],
         tokens=[1] * 8, truncated=[False] * 8, value=[0.5] * 8,
     )  # fmt: skip
-    credit = {name: get_recipe(name)().credit for name in OURS if name != "gigpo"}
+    credit = {name: get_algorithm(name)().credit for name in OURS if name != "gigpo"}
     found = {name: rule(turns, turns.reward)[:4] for name, rule in credit.items()}
     for name in ("grpo", "dapo", "gspo", "cispo"):
         assert_allclose(found[name], [1.5, -0.5, -0.5, -0.5], atol=1e-5)
@@ -508,13 +510,13 @@ def test_credit_of_each_recipe_by_hand():
     assert_allclose(found["reinforce_pp"], white[:4], atol=1e-6)
     assert_allclose(found["ppo"], white[:4], atol=1e-6)  # one value everywhere, one turn each
     centred = np.array([0.75, -0.25, -0.25, -0.25, 0.5, 0.5, -0.5, -0.5])
-    group = get_recipe("reinforce_pp")(baseline="group").credit(turns, turns.reward)
+    group = get_algorithm("reinforce_pp")(baseline="group").credit(turns, turns.reward)
     assert_allclose(group, centred / centred.std(ddof=1), atol=1e-6)
 
 
 def test_polychromic_stays_near_the_policy_that_sampled():
-    algorithm = get_recipe("polychromic")()
-    assert slots(algorithm)["penalties"] == "(kl(0.01, to='old'))"
+    algorithm = get_algorithm("polychromic")()
+    assert stages(algorithm)["penalties"] == "(kl(0.01, to='old'))"
     assert not algorithm.needs & {"reference", "kl"}  # no second copy of the weights
 
 
@@ -523,7 +525,7 @@ def test_dapo_shapes_overlong_episodes_and_masks_cut_ones():
         group=[0] * 3, episode=[0, 1, 2], turn=[0] * 3, reward=[1.0, 1.0, 1.0], tokens=[80, 90, 300],
         truncated=[False, False, True],
     )  # fmt: skip
-    rule = get_recipe("dapo")(limit=100, mask_cut=True)
+    rule = get_algorithm("dapo")(limit=100, mask_cut=True)
     assert_allclose(rule.reward(turns, turns.reward), [1.0, 0.5, 0.0])  # free up to 80, all of it at 100
     (mask,) = rule.weights
     assert_allclose(mask(turns, turns.reward), [1, 1, 0])

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from small_runs import BASE, SMALL, Crash, products, start
 
-from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.train import Training, silent
+from agentgym.trainers.run.config import TrainConfig
+from agentgym.trainers.run.trainer import Training, silent
 
 TOOLS = {"env": "letters:tests/LettersWithTools-v0", "warm_start_epochs": 6, "group_size": 4}
 STATES = {  # what has to be kept from update to update
@@ -123,7 +123,7 @@ def test_everything_is_on_disk_before_a_checkpoint_has_its_name(tmp_path, monkey
 
 RESUME = (
     "import sys, letters\n"
-    "from agentgym.trainers.train import Training\n"
+    "from agentgym.trainers.run.trainer import Training\n"
     "print('ready', flush=True)\n"
     "Training.resume(sys.argv[1]).run()\n"
 )

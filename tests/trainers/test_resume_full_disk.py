@@ -12,7 +12,7 @@ from small_runs import products, start
 
 from agentgym.errors import DiskFull
 from agentgym.store import RunFolder
-from agentgym.trainers.train import Training
+from agentgym.trainers.run.trainer import Training
 
 OPTIONS = {"updates": 4, "checkpoint_every": 1}
 

@@ -13,9 +13,9 @@ from small_runs import BASE, Crash, products, start
 
 from agentgym.errors import StoreError, UsageError
 from agentgym.store import RunFolder
-from agentgym.trainers import recorded
-from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.train import Training
+from agentgym.trainers.run import run_file
+from agentgym.trainers.run.config import TrainConfig
+from agentgym.trainers.run.trainer import Training
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ def test_a_changed_run_file_is_refused(run, changes, said):
 
 
 def test_a_recipe_that_changed_its_parts_is_refused(run, monkeypatch):
-    monkeypatch.setattr("agentgym.trainers.train.slots", lambda algorithm: {"aggregate": "seq_mean_token_sum"})
+    monkeypatch.setattr("agentgym.trainers.run.trainer.slots", lambda algorithm: {"aggregate": "seq_mean_token_sum"})
     refused(
         run, UsageError, r"run.yaml says that aggregate is token_mean, but recipe gigpo makes it seq_mean_token_sum"
     )
@@ -221,10 +221,10 @@ def test_another_world_under_the_same_name_is_refused(run, monkeypatch):
 
 def test_parts_that_show_where_they_lie_in_memory_are_no_others():
     class Folder:
-        path = recorded.version.__class__  # never read
+        path = run_file.version.__class__  # never read
         config = {"algorithm": {"context": "<Own object at 0x7f01>"}, "fingerprint": ""}
 
-    recorded.check_unchanged(Folder, {"context": "<Own object at 0x55aa>"}, "")
+    run_file.check_unchanged(Folder, {"context": "<Own object at 0x55aa>"}, "")
 
 
 def test_what_may_change_changes_without_a_word(run):
@@ -244,8 +244,8 @@ def test_what_costs_the_last_digits_is_told(run):
 
 
 def test_other_versions_are_told_once_and_recorded(run, monkeypatch):
-    now = recorded.versions()
-    monkeypatch.setattr(recorded, "versions", lambda: now | {"torch": "9.9", "cpu": "ABACUS"})
+    now = run_file.versions()
+    monkeypatch.setattr(run_file, "versions", lambda: now | {"torch": "9.9", "cpu": "ABACUS"})
     assert resumed(run) == [
         f"torch was {now['torch']} up to update 4 and is 9.9 now: the last digits may differ",
         f"cpu was {now['cpu']} up to update 4 and is ABACUS now: the last digits may differ",
@@ -275,7 +275,7 @@ def test_versions_say_what_the_digits_depend_on():
 
     import torch
 
-    now = recorded.versions()
+    now = run_file.versions()
     assert now["torch"] == torch.__version__
     assert now["python"] == platform.python_version()
     assert now["cpu"] == torch.backends.cpu.get_cpu_capability()

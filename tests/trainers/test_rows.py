@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from agentgym.errors import UsageError
-from agentgym.records import Episode, Sample, StopReason, Task, Turn
-from agentgym.trainers.rows import rows_of, sampled_ids
+from agentgym.records import Episode, Sample, StopReason, Task, Turn, sampled_ids
+from agentgym.trainers.prefix_tree.rows import rows_of
 
 
 def episode(*samples, name="e"):

@@ -8,7 +8,8 @@ import pytest
 
 from agentgym.errors import UsageError
 from agentgym.records import Episode, StopReason, Task, Turn
-from agentgym.trainers.sampling import everything, uniform, with_spread
+from agentgym.trainers.sampling.selection import keep_all, nonzero_variance
+from agentgym.trainers.sampling.tasks import uniform
 
 
 def group(*rewards):
@@ -39,15 +40,15 @@ def test_a_batch_larger_than_the_tasks_wraps_around():
 
 
 def test_selections():
-    assert everything().keep(group(1.0, 1.0))
-    assert everything().rollouts == 1
-    kept = with_spread(4)
+    assert keep_all().keep(group(1.0, 1.0))
+    assert keep_all().rollouts == 1
+    kept = nonzero_variance(4)
     assert kept.rollouts == 4
     assert kept.keep(group(0.0, 1.0))
     assert not kept.keep(group(1.0, 1.0))
     assert not kept.keep(group(1.0))
     cut = [replace(e, stop=StopReason.TURN_LIMIT) for e in group(0.0, 0.5)]  # nothing said, none solved
-    assert not with_spread(of="success").keep([*cut, replace(cut[0], success=False)])
-    assert with_spread(of="success").keep([*cut, replace(cut[0], success=True)])
+    assert not nonzero_variance(of="success").keep([*cut, replace(cut[0], success=False)])
+    assert nonzero_variance(of="success").keep([*cut, replace(cut[0], success=True)])
     with pytest.raises(UsageError, match="rollouts must be at least 1, got 0"):
-        with_spread(0)
+        nonzero_variance(0)

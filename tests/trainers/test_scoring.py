@@ -23,9 +23,11 @@ from transformers import (
 )
 
 from agentgym.errors import UsageError
-from agentgym.trainers.attention import TreePlan, planned_attention
-from agentgym.trainers.scoring import Scorer, _TokenLogprobs
-from agentgym.trainers.tree import MicroBatch, Row, TokenTree
+from agentgym.models.attention import planned_attention
+from agentgym.trainers.prefix_tree.attention import TreePlan
+from agentgym.trainers.prefix_tree.blocks import MicroBatch
+from agentgym.trainers.prefix_tree.scoring import Scorer, _TokenLogprobs
+from agentgym.trainers.prefix_tree.tree import Row, TokenTree
 
 VOCABULARY = 50
 SIZES = {

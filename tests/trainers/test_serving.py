@@ -15,11 +15,11 @@ import torch
 
 from agentgym.endpoint import EndpointPolicy
 from agentgym.errors import PolicyError
+from agentgym.models.chat_template import ChatTemplate
+from agentgym.models.engines.engine_thread import EngineThread
+from agentgym.models.engines.local import Sampling
 from agentgym.policy import Request
 from agentgym.records import StopReason
-from agentgym.trainers.chat import Chat
-from agentgym.trainers.engine_thread import EngineThread
-from agentgym.trainers.generation import Sampling
 
 pytest.importorskip("fastapi", reason="needs the extra 'serve'")
 pytest.importorskip("uvicorn", reason="needs the extra 'serve'")
@@ -73,7 +73,7 @@ def logprobs(model, context, action, temperature=1.0):
 
 
 def policy(url, tokenizer, **options):
-    chat = Chat(tokenizer)
+    chat = ChatTemplate(tokenizer)
 
     def encode(request, before):
         if not request.turns:
@@ -102,7 +102,7 @@ def test_an_endpoint_policy_gets_ids_and_logprobs_as_a_forward_pass_has_them(url
             context = [*before[: turn.sample.keep], *turn.sample.context]
             expected = logprobs(model, context, turn.sample.action, temperature)
             assert turn.sample.logprobs == pytest.approx(expected, abs=1e-4)
-            assert turn.action == Chat(tokenizer).text(turn.sample.action)
+            assert turn.action == ChatTemplate(tokenizer).text(turn.sample.action)
             assert (turn.usage.prompt_tokens, turn.usage.completion_tokens) == (len(context), len(expected))
             before = [*context, *turn.sample.action]
             seen += 1

@@ -15,8 +15,8 @@ import pytest
 from agentgym.errors import SandboxUnavailable
 from agentgym.records import StopReason
 from agentgym.store import RunFolder
-from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.train import Training
+from agentgym.trainers.run.config import TrainConfig
+from agentgym.trainers.run.trainer import Training
 
 SMALL = {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "vocabulary": 400, "max_context": 256}
 BASE = {

@@ -10,24 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentgym.errors import UsageError
-from agentgym.trainers.aggregate import seq_mean_token_mean, token_mean
-from agentgym.trainers.surrogate import (
-    absolute,
+from agentgym.trainers.loss.aggregate import seq_mean_token_mean, token_mean
+from agentgym.trainers.loss.surrogate import (
     by_probability,
-    fixed,
+    epsilon_clip,
     geometric_mean,
     gradient_preserving_clip,
     min_clip,
-    one,
+    policy_shaping,
+    ratio_bounds,
+    reinforce_ratio,
     sequence_ratio,
-    shaped,
     smooth_gate,
     stop_gradient_clip,
     surrogate,
     token_ratio,
     unclipped,
 )
-from agentgym.trainers.tokens import Tokens
+from agentgym.trainers.loss.tokens import Tokens
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -39,13 +39,13 @@ def double_precision():
 
 
 PPO = surrogate()
-GSPO = surrogate(sequence_ratio(), fixed(3e-4, 4e-4))
-CISPO = surrogate(bound=absolute(0.0, 5.0), shape=stop_gradient_clip())
-GMPO = surrogate(geometric_mean(), absolute(), unclipped())
-SAPO = surrogate(bound=absolute(), shape=smooth_gate())
+GSPO = surrogate(sequence_ratio(), epsilon_clip(3e-4, 4e-4))
+CISPO = surrogate(bound=ratio_bounds(0.0, 5.0), shape=stop_gradient_clip())
+GMPO = surrogate(geometric_mean(), ratio_bounds(), unclipped())
+SAPO = surrogate(bound=ratio_bounds(), shape=smooth_gate())
 DCPO = surrogate(bound=by_probability(), shape=min_clip(dual=10.0))
-AEPO = surrogate(bound=fixed(0.2, 0.28), shape=gradient_preserving_clip())
-REINFORCE = surrogate(one(), absolute(), unclipped())
+AEPO = surrogate(bound=epsilon_clip(0.2, 0.28), shape=gradient_preserving_clip())
+REINFORCE = surrogate(reinforce_ratio(), ratio_bounds(), unclipped())
 ALL = [PPO, surrogate(shape=min_clip(dual=3.0)), GSPO, CISPO, GMPO, SAPO, DCPO, AEPO, REINFORCE]
 
 
@@ -85,8 +85,8 @@ def close(found, expected, tolerance=1e-9):
         (surrogate(shape=min_clip(dual=3.0)), 5.0, -1.0, 3.0, 0.0),
         (surrogate(shape=min_clip(dual=3.0)), 5.0, 1.0, -1.2, 0.0),
         (surrogate(shape=min_clip(dual=3.0)), 2.0, -1.0, 2.0, 2.0),
-        (surrogate(bound=fixed(0.2, 0.28)), 1.25, 1.0, -1.25, -1.25),
-        (surrogate(bound=fixed(0.2, 0.28)), 1.5, 1.0, -1.28, 0.0),
+        (surrogate(bound=epsilon_clip(0.2, 0.28)), 1.25, 1.0, -1.25, -1.25),
+        (surrogate(bound=epsilon_clip(0.2, 0.28)), 1.5, 1.0, -1.28, 0.0),
         (CISPO, 7.0, 1.0, -5.0 * (math.log(7.0) - 1.0), -5.0),  # log π = log ρ - 1
         (CISPO, 0.5, -2.0, 1.0 * (math.log(0.5) - 1.0), 1.0),
         (surrogate(shape=stop_gradient_clip()), 0.5, 1.0, -0.8 * (math.log(0.5) - 1.0), -0.8),
@@ -109,7 +109,7 @@ def test_loss_and_gradient_by_log_probability(rule, ratio, advantage, loss, grad
 
 def test_sequence_ratio_is_the_geometric_mean_on_every_token():
     batch = tokens([2.0, 0.5, 4.0, 3.0], [1.0, 2.0, -1.0, 1.0], sequence=[0, 0, 0, 1])
-    rule = surrogate(sequence_ratio(), absolute(), unclipped())
+    rule = surrogate(sequence_ratio(), ratio_bounds(), unclipped())
     loss, gradient = loss_and_gradient(rule, batch)
     s = 4.0 ** (1 / 3)
     close(loss, [-s, -2 * s, s, -3.0])
@@ -133,7 +133,7 @@ def test_gspo_has_the_gradient_of_the_clipped_sequence_objective():
 
 def test_sequence_ratio_of_one_token_is_the_token_ratio():
     batch = tokens([0.5, 1.1, 3.0], [1.0, -1.0, 1.0])
-    for bound in (fixed(), absolute()):
+    for bound in (epsilon_clip(), ratio_bounds()):
         for found, expected in zip(
             loss_and_gradient(surrogate(sequence_ratio(), bound), batch),
             loss_and_gradient(surrogate(token_ratio(), bound), batch),
@@ -160,7 +160,7 @@ def test_geometric_mean_clips_the_harmful_side_only():
 def test_shaped_ratio_has_the_published_slopes():
     p = torch.tensor([0.01, 0.1, 0.5, 1.0])
     batch = tokens([1.0] * 4, [1.0] * 4, old=p.log().tolist())
-    loss, gradient = loss_and_gradient(surrogate(shaped(0.1), absolute(), unclipped()), batch)
+    loss, gradient = loss_and_gradient(surrogate(policy_shaping(0.1), ratio_bounds(), unclipped()), batch)
     close(loss, -(p / (p + 0.1)))
     close(-gradient, 0.1 * p / (p + 0.1) ** 2)
     close(-gradient, [0.083, 0.25, 0.139, 0.083], 5e-4)
@@ -224,7 +224,7 @@ def test_extreme_log_ratios_stay_finite(rule):
 
 def test_a_ratio_of_zero_has_no_nan_in_its_gradient():
     logprob = torch.tensor([-500.0, -500.0], dtype=torch.float32, requires_grad=True)
-    rule = surrogate(shaped(), fixed(), gradient_preserving_clip())
+    rule = surrogate(policy_shaping(), epsilon_clip(), gradient_preserving_clip())
     _, gradient = loss_and_gradient(rule, single_precision(logprob, logprob.detach(), [1.0, -1.0]))
     assert gradient.tolist() == [0.0, 0.0]
 
@@ -238,10 +238,10 @@ def single_precision(logprob, old, advantages):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: fixed(1.2), r"0 <= low <= 1 and high >= 0, got 1.2, 0.2"),
-        (lambda: absolute(2.0, 1.0), r"needs 0 <= low <= high, got 2.0, 1.0"),
+        (lambda: epsilon_clip(1.2), r"0 <= low <= 1 and high >= 0, got 1.2, 0.2"),
+        (lambda: ratio_bounds(2.0, 1.0), r"needs 0 <= low <= high, got 2.0, 1.0"),
         (lambda: min_clip(1.0), r"must exceed 1, got 1.0"),
-        (lambda: shaped(0.0), r"constant must be positive, got 0.0"),
+        (lambda: policy_shaping(0.0), r"constant must be positive, got 0.0"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(make, message):

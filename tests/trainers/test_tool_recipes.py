@@ -13,23 +13,25 @@ from hypothesis import strategies as st
 
 import agentgym
 from agentgym.errors import UsageError
+from agentgym.models.chat_template import ChatTemplate
+from agentgym.models.contexts import KEEP_A_REPORT, full_history, workspace
+from agentgym.models.tiny import TEMPLATE, train_tokenizer
 from agentgym.policy import Request
 from agentgym.records import Episode, Sample, StopReason, Task, ToolCall, Turn
 from agentgym.store import RunFolder
-from agentgym.trainers.algorithm import get_recipe
-from agentgym.trainers.beliefs import Beliefs
-from agentgym.trainers.chat import Chat
-from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.contexts import KEEP_A_REPORT, full_history, workspace
-from agentgym.trainers.credit import chain
-from agentgym.trainers.evidence import evidence_columns
-from agentgym.trainers.learner import Learner
-from agentgym.trainers.rewards import malformed, rubrics, tool_bonus, tool_cost
-from agentgym.trainers.sampling import with_spread
-from agentgym.trainers.tiny import TEMPLATE, train_tokenizer
-from agentgym.trainers.train import Training
-from agentgym.trainers.turns import TurnTable
-from agentgym.trainers.weights import thinned
+from agentgym.trainers.advantage.combine import chain
+from agentgym.trainers.advantage.evidence import evidence_columns
+from agentgym.trainers.advantage.turn_table import TurnTable
+from agentgym.trainers.advantage.turn_weights import subsample
+from agentgym.trainers.algorithm import get_algorithm
+from agentgym.trainers.rewards.rubrics import rubrics
+from agentgym.trainers.rewards.shaping import malformed
+from agentgym.trainers.rewards.tool_calls import tool_bonus, tool_cost
+from agentgym.trainers.run.config import TrainConfig
+from agentgym.trainers.run.trainer import Training
+from agentgym.trainers.sampling.selection import nonzero_variance
+from agentgym.trainers.update.answer_probe import AnswerProbes
+from agentgym.trainers.update.learner import Learner
 
 
 def table(**columns):
@@ -91,7 +93,7 @@ def test_the_fewest_calls_of_a_task_are_remembered():
 
 
 def test_what_parts_remember_is_saved_and_restored():
-    algorithm, fresh = (get_recipe("otc")(fewest="task") for _ in range(2))
+    algorithm, fresh = (get_algorithm("otc")(fewest="task") for _ in range(2))
     turns = table(reward=[1.0], tool_calls=[3], success=[True], task=["t"])
     algorithm.reward(turns, turns.reward)
     saved = json.loads(json.dumps(algorithm.state_dict()))
@@ -102,12 +104,12 @@ def test_what_parts_remember_is_saved_and_restored():
     inside = replace(fresh, reward=chain(fresh.reward, malformed()))
     assert list(inside.state_dict().values()) == [{"t": 3}]
     with pytest.raises(UsageError, match="the checkpoint remembers"):
-        get_recipe("otc")().load_state_dict(saved)
-    assert get_recipe("otc")().state_dict() == {}
+        get_algorithm("otc")().load_state_dict(saved)
+    assert get_algorithm("otc")().state_dict() == {}
 
 
 def test_recipes_do_not_share_what_they_remember():
-    first, second = (get_recipe("otc")(fewest="task") for _ in range(2))
+    first, second = (get_algorithm("otc")(fewest="task") for _ in range(2))
     turns = table(reward=[1.0], tool_calls=[3], success=[True], task=["t"])
     first.reward(turns, turns.reward)
     assert second.reward.state == {}
@@ -189,10 +191,10 @@ def test_malformed_episodes():
 
 def test_groups_whose_successes_are_equal_are_drawn_again():
     a, b = (replace(played(("x", [])), success=True, turns=(Turn("", "x", reward),)) for reward in (0.2, 0.9))
-    assert with_spread().keep([a, b])
-    assert not with_spread(of="success").keep([a, b])
-    assert with_spread(of="success").keep([a, replace(b, success=False)])
-    assert get_recipe("tapo")().select.rollouts == 10
+    assert nonzero_variance().keep([a, b])
+    assert not nonzero_variance(of="success").keep([a, b])
+    assert nonzero_variance(of="success").keep([a, replace(b, success=False)])
+    assert get_algorithm("tapo")().select.rollouts == 10
 
 
 # --- ARPO -------------------------------------------------------------------------------------------------------------
@@ -223,9 +225,9 @@ def test_the_reward_of_arpo_is_an_option():
         group=["g"] * 4, episode=range(4), turn=[0] * 4, reward=[0.5, 0.5, 0.0, 0.7],
         tools=[("f", "g"), ("f",), ("f", "g"), ("f", "g")], valid=[True, True, True, False], terminated=[True] * 4,
     )  # fmt: skip
-    paper = get_recipe("arpo")(bonus=0.1, format_score=-1)
+    paper = get_algorithm("arpo")(bonus=0.1, format_score=-1)
     assert paper.reward(turns, turns.reward).tolist() == [0.6, 0.5, 0.0, -1.0]
-    assert get_recipe("arpo")().reward(turns, turns.reward).tolist() == turns.reward.tolist()
+    assert get_algorithm("arpo")().reward(turns, turns.reward).tolist() == turns.reward.tolist()
 
 
 # --- IGPO -------------------------------------------------------------------------------------------------------------
@@ -233,8 +235,8 @@ def test_the_reward_of_arpo_is_an_option():
 
 def test_the_format_penalty_of_igpo_is_an_option():
     turns = table(reward=[0.5, 0.5, 0.0], valid=[True, False, True], terminated=[True, True, False])
-    assert get_recipe("igpo")(format_score=-2.0).reward(turns, turns.reward).tolist() == [0.5, -2.0, -2.0]
-    assert get_recipe("igpo")().reward(turns, turns.reward).tolist() == [0.5, 0.5, 0.0]
+    assert get_algorithm("igpo")(format_score=-2.0).reward(turns, turns.reward).tolist() == [0.5, -2.0, -2.0]
+    assert get_algorithm("igpo")().reward(turns, turns.reward).tolist() == [0.5, 0.5, 0.0]
 
 
 def test_the_wrapper_of_igpo_is_an_option(chat):
@@ -243,8 +245,8 @@ def test_the_wrapper_of_igpo_is_an_option(chat):
     episode = replace(episode, answers=("Paris",))
 
     def asked(**options):
-        belief = get_recipe("igpo")(**options).belief
-        (row,) = Beliefs(chat, full_history(), belief, markup=("Answer: ", "")).ask([episode]).rows
+        belief = get_algorithm("igpo")(**options).belief
+        (row,) = AnswerProbes(chat, full_history(), belief, markup=("Answer: ", "")).ask([episode]).rows
         text = lambda ids: chat.tokenizer.decode(ids.tolist())  # noqa: E731
         return text(row.tokens[1:]), text(row.tokens[row.scored])
 
@@ -258,7 +260,7 @@ def test_the_wrapper_of_igpo_is_an_option(chat):
 
 
 def test_rounds_of_an_episode_earn_the_discounted_outcome():
-    algorithm = get_recipe("eapo")(discount=0.9)
+    algorithm = get_algorithm("eapo")(discount=0.9)
     turns = TurnTable.from_columns(
         group=["g"] * 6, episode=list("aaaabb"), turn=[0, 1, 2, 3, 0, 1], reward=[0, 0, 0, 1, 0, 0]
     )
@@ -272,24 +274,24 @@ def test_rounds_of_an_episode_earn_the_discounted_outcome():
 @settings(max_examples=50, deadline=None)
 def test_thinned_keeps_a_multiple(count, multiple):
     turns = TurnTable.from_columns(group=["g"] * count, episode=["e"] * count, turn=range(count), reward=[0.0] * count)
-    weight = thinned(multiple)(turns, turns.reward)
+    weight = subsample(multiple)(turns, turns.reward)
     kept = count if count < multiple else multiple * (count // multiple)
     assert weight.sum() == kept
     assert set(weight.tolist()) <= {0.0, 1.0}
     back = TurnTable.from_columns(**{name: turns.column(name)[::-1] for name in turns.columns})
-    assert thinned(multiple)(back, back.reward).tolist() == weight[::-1].tolist()
+    assert subsample(multiple)(back, back.reward).tolist() == weight[::-1].tolist()
 
 
 def test_thinned_refuses():
     with pytest.raises(UsageError, match="multiple must be at least 1, got 0"):
-        thinned(0)
+        subsample(0)
 
 
 @pytest.fixture(scope="module")
 def chat():
     tokenizer = train_tokenizer(["Who was it ? nothing yet report action result"] * 3)
     assert tokenizer.chat_template == TEMPLATE
-    return Chat(tokenizer)
+    return ChatTemplate(tokenizer)
 
 
 def shown(chat, turns, observation, **options):
@@ -376,7 +378,7 @@ def test_defect_11_what_is_tested_is_not_what_is_trained_on():
 
 def test_what_parts_remember_is_in_the_checkpoint(tmp_path, small):
     def learner():
-        return Learner(small()[0], get_recipe("otc")(fewest="task"))
+        return Learner(small()[0], get_algorithm("otc")(fewest="task"))
 
     first, second = learner(), learner()
     turns = table(reward=[1.0], tool_calls=[3], success=[True], task=["t"])

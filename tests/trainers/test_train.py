@@ -11,13 +11,13 @@ from small_runs import BASE, Crash, products, start
 
 from agentgym import registry
 from agentgym.errors import UnknownName, UsageError
+from agentgym.models.loading import load
 from agentgym.records import Episode, StopReason, Task, Turn
 from agentgym.store import RunFolder
-from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.learner import Learner
-from agentgym.trainers.model import load
-from agentgym.trainers.summary import in_order, summary
-from agentgym.trainers.train import Training
+from agentgym.trainers.run.config import TrainConfig
+from agentgym.trainers.run.summary import in_order, summary
+from agentgym.trainers.run.trainer import Training
+from agentgym.trainers.update.learner import Learner
 
 
 def test_failed_expert_episodes_are_told_and_not_imitated(tmp_path, monkeypatch):

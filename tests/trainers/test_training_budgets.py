@@ -10,9 +10,9 @@ import pytest
 from agentgym.errors import UsageError
 from agentgym.records import Task
 from agentgym.store import RunFolder
-from agentgym.trainers.budgets import TrainingBudgets
-from agentgym.trainers.config import TrainConfig
-from agentgym.trainers.train import Training, environment
+from agentgym.trainers.run.budgets import TrainingBudgets
+from agentgym.trainers.run.config import TrainConfig
+from agentgym.trainers.run.trainer import Training, environment
 
 sys.path.insert(0, str(Path(__file__).parent))
 

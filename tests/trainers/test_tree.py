@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentgym.errors import UsageError
-from agentgym.trainers.tree import MicroBatch, Row, TokenTree
+from agentgym.trainers.prefix_tree.blocks import MicroBatch
+from agentgym.trainers.prefix_tree.tree import Row, TokenTree
 
 
 def row(tokens: list[int], scored: list[int] | None = None, key: object = None) -> Row:

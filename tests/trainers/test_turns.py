@@ -12,7 +12,8 @@ import pytest
 
 from agentgym.errors import UsageError
 from agentgym.records import Episode, Sample, StopReason, Task, ToolCall, Turn, Usage
-from agentgym.trainers.turns import ColumnError, Part, TurnTable, factorise, reverse_scan
+from agentgym.trainers.advantage.partitions import factorise, reverse_scan
+from agentgym.trainers.advantage.turn_table import ColumnError, TurnFunction, TurnTable
 
 BASE = {"group": ["x", "x", "y"], "episode": ["a", "a", "a"], "turn": [1, 0, 0], "reward": [1, 2, 3]}
 
@@ -216,7 +217,7 @@ def test_from_episodes_refuses_a_failed_one():
 
 
 def test_a_part_says_what_it_is():
-    part = Part(lambda turns, values: values + 1, name="plus one")
+    part = TurnFunction(lambda turns, values: values + 1, name="plus one")
     assert repr(part) == "plus one"
     assert part(TurnTable.from_columns(**BASE), [1, 2, 3]).tolist() == [2.0, 3.0, 4.0]
 

@@ -10,12 +10,14 @@ import torch
 from numpy.testing import assert_allclose
 
 from agentgym.errors import UsageError
-from agentgym.trainers.algorithm import get_recipe
-from agentgym.trainers.credit import chain, outcome, to_go
-from agentgym.trainers.rewards import format_penalty, kl, overlong, paid
-from agentgym.trainers.tokens import Tokens
-from agentgym.trainers.turns import Part, TurnTable
-from agentgym.trainers.weights import difficulty, drop_zero, mask_truncated, product, top_entropy
+from agentgym.trainers.advantage.combine import chain
+from agentgym.trainers.advantage.returns import discounted_return, episode_return
+from agentgym.trainers.advantage.turn_table import TurnFunction, TurnTable
+from agentgym.trainers.advantage.turn_weights import difficulty, drop_zero, mask_truncated, product
+from agentgym.trainers.algorithm import get_algorithm
+from agentgym.trainers.loss.token_weights import top_entropy
+from agentgym.trainers.loss.tokens import Tokens
+from agentgym.trainers.rewards.shaping import env_reward, format_penalty, kl, overlong
 
 
 def table(**columns):
@@ -39,7 +41,7 @@ def test_mask_truncated_and_drop_zero():
 
 def test_a_negative_weight_is_refused():
     with pytest.raises(UsageError, match=r"weights are >= 0; minus gives -1.0 to turn 2"):
-        product(Part(lambda turns, a: a, name="minus"))(table(), [0.0, 1.0, -1.0])
+        product(TurnFunction(lambda turns, a: a, name="minus"))(table(), [0.0, 1.0, -1.0])
 
 
 def two_groups(success, **columns):
@@ -106,7 +108,7 @@ def test_weights_out_of_range_are_refused(make):
 
 def test_paid_is_what_was_paid():
     turns = table()
-    assert paid()(turns, turns.reward).tolist() == [0.0, 1.0, 0.5]
+    assert env_reward()(turns, turns.reward).tolist() == [0.0, 1.0, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ def test_overlong_costs_more_and_more_inside_the_buffer(length, cost):
 def test_overlong_without_a_cap_goes_on_growing():
     turns = table(tokens=[100, 80, 0])
     assert_allclose(overlong(100, 40, cap=None)(turns, turns.reward), [0.0, 1.0 - 120 / 40, 0.5])
-    assert_allclose(get_recipe("tapo")(limit=100, buffer=40).reward(
+    assert_allclose(get_algorithm("tapo")(limit=100, buffer=40).reward(
         turns.with_columns(valid=[True] * 3, terminated=[True] * 3), turns.reward), [0.0, -2.0, 0.5])  # fmt: skip
 
 
@@ -134,7 +136,7 @@ def test_overlong_measures_any_column():
 
 def test_penalties_in_the_reward_are_carried_back_by_credit():
     turns = table(valid=[True, False, True], kl=[0.0, 2.0, 1.0])
-    rule = chain(format_penalty(0.5), kl(0.1), to_go(1.0))
+    rule = chain(format_penalty(0.5), kl(0.1), discounted_return(1.0))
     assert_allclose(rule(turns, turns.reward), [0.3, 0.3, 0.4])
     assert rule.needs == {"valid", "kl"}
-    assert chain(paid(), outcome())(turns, turns.reward).tolist() == [1.0, 1.0, 0.5]
+    assert chain(env_reward(), episode_return())(turns, turns.reward).tolist() == [1.0, 1.0, 0.5]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from agentgym.draws import Dice
+from agentgym.keyed_random import Dice
 
 T = TypeVar("T")
 Words = Mapping[str, tuple[str, str, str]]

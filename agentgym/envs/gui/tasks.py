@@ -15,10 +15,10 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
-from agentgym.draws import Dice
 from agentgym.envs.gui.app import App, Data, State
 from agentgym.envs.gui.commands import Command, done
 from agentgym.envs.gui.look import Look, draw
+from agentgym.keyed_random import Dice
 
 if TYPE_CHECKING:
     from agentgym.envs.gui.world import World

@@ -12,7 +12,6 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 
-from agentgym.draws import Dice
 from agentgym.envs.household.catalogue import (
     FAMILIES,
     GOALS,
@@ -27,6 +26,7 @@ from agentgym.envs.household.catalogue import (
     ObjectKind,
     PlaceKind,
 )
+from agentgym.keyed_random import Dice
 
 MAX_PLACES = 20
 MAX_ITEMS = 21  # lamp included

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from agentgym import draws
+from agentgym import keyed_random
 from agentgym.env import digest
 from agentgym.envs.search.datasets import changed, context_passages, read_questions
 from agentgym.envs.search.expert import next_move
@@ -181,7 +181,7 @@ class SearchEnv(ToolEnv):
         """Opening the document found last, as long as two turns are left for each that is still to be found."""
         found = shown(self.question.evidence, self.calls)
         left = self.max_turns - self.turn - 2 * (len(self.question.evidence) - len(found))
-        if not found or left <= 1 or draws.uniform("habit", self.question.id, len(self.calls)) >= self._habit:
+        if not found or left <= 1 or keyed_random.uniform("habit", self.question.id, len(self.calls)) >= self._habit:
             return None
         return Call("fetch", {"document": found[-1]})
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from agentgym.draws import Dice
 from agentgym.envs.gui.app import App, Data, State
 from agentgym.envs.gui.commands import Command, check, click, select, type_in
 from agentgym.envs.gui.look import Look
 from agentgym.envs.gui.tasks import Task, single, template
 from agentgym.envs.gui.widgets import Dialog, Screen, Zone, button, checkbox, combobox, link, tab, text, textbox
+from agentgym.keyed_random import Dice
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")
 TIMES = tuple(f"{hour}:00" for hour in range(9, 18))

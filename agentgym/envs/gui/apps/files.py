@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from agentgym.draws import Dice
 from agentgym.envs.gui.app import App, Data, State
 from agentgym.envs.gui.commands import Command, check, click, select
 from agentgym.envs.gui.look import Look
 from agentgym.envs.gui.tasks import Task, single, template
 from agentgym.envs.gui.widgets import Dialog, Screen, Zone, button, checkbox, combobox, link, text, textbox
+from agentgym.keyed_random import Dice
 
 FOLDERS = ("Home", "Reports", "Photos", "Music", "Archive", "Drafts")
 STEMS = (

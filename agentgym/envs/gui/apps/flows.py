@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from agentgym.draws import Dice
 from agentgym.envs.gui.app import App, State
 from agentgym.envs.gui.apps import calendar, directory, files, forms, mail, settings, shop, wiki
 from agentgym.envs.gui.apps.mail import Mail, Message, messages
@@ -13,6 +12,7 @@ from agentgym.envs.gui.commands import Command, done
 from agentgym.envs.gui.look import Look
 from agentgym.envs.gui.tasks import Task, task, template
 from agentgym.envs.gui.world import World
+from agentgym.keyed_random import Dice
 
 Step = Callable[[World], Command | None]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from agentgym.draws import Dice
 from agentgym.envs.gui.app import App, Data, State
 from agentgym.envs.gui.apps.people import NAMES
 from agentgym.envs.gui.commands import Command, check, click, select, type_in
 from agentgym.envs.gui.look import Look
 from agentgym.envs.gui.tasks import Task, single, template
 from agentgym.envs.gui.widgets import Screen, Widget, Zone, button, checkbox, combobox, link, text, textbox
+from agentgym.keyed_random import Dice
 
 FOLDERS = ("Inbox", "Work", "Private", "Later", "Bin")
 TOPICS = (

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from agentgym.draws import Dice
 from agentgym.envs.gui.app import App, Data, State
 from agentgym.envs.gui.commands import Command, check, click, select
 from agentgym.envs.gui.look import Look
 from agentgym.envs.gui.tasks import Task, first, single, template
 from agentgym.envs.gui.widgets import Dialog, Screen, Widget, Zone, button, checkbox, combobox, tab, text, textbox
+from agentgym.keyed_random import Dice
 
 TABS = ("General", "Privacy", "Notifications", "Display")
 SWITCHES: Mapping[str, tuple[str, ...]] = {

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from agentgym.draws import Dice
 from agentgym.envs.gui.app import App, Data, State
 from agentgym.envs.gui.commands import Command, click, select, type_in
 from agentgym.envs.gui.look import Look
 from agentgym.envs.gui.tasks import Task, single, template
 from agentgym.envs.gui.widgets import Screen, Widget, Zone, button, combobox, link, text, textbox
+from agentgym.keyed_random import Dice
 
 KINDS = ("shirt", "mug", "lamp", "bag", "notebook", "blanket", "poster", "cap")
 BRANDS = ("Alba", "Brisk", "Corvo", "Delta", "Ember", "Fjord", "Gala", "Halo", "Iris", "Juno", "Kite", "Luna")

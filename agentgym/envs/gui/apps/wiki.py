@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from agentgym.draws import Dice
 from agentgym.envs.gui.app import App, Data, State
 from agentgym.envs.gui.apps.people import NAMES
 from agentgym.envs.gui.commands import Command, click, type_in
 from agentgym.envs.gui.look import Look
 from agentgym.envs.gui.tasks import Task, first, single, template
 from agentgym.envs.gui.widgets import Dialog, Screen, Widget, Zone, button, link, text, textbox
+from agentgym.keyed_random import Dice
 
 FIRST = ("Amber", "Birch", "Cedar", "Dover", "Elm", "Fox", "Grey", "Hazel", "Ivory", "Jade", "Kestrel", "Linden")
 KINDS: Mapping[str, tuple[str, ...]] = {

@@ -1,1 +1,0 @@
-"""Named algorithms, one short file a paper. Importing a file registers its recipe."""

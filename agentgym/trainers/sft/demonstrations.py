@@ -1,0 +1,68 @@
+"""Episodes that nobody sampled (an expert's, a person's) as training data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+
+from agentgym import keyed_random
+from agentgym.models.chat_template import ChatTemplate
+from agentgym.models.contexts import Context
+from agentgym.models.engines.local import common_prefix
+from agentgym.policy import Request
+from agentgym.records import Episode, Sample, Turn
+
+
+def tokenised(
+    episode: Episode,
+    chat: ChatTemplate,
+    context: Context,
+    *,
+    instructions: str = "",
+    noise: Collection[tuple[str, int]] = (),
+) -> Episode:
+    """The same episode with a :class:`~agentgym.records.Sample` on every turn, without log-probabilities.
+
+    The contexts are those that the policy would have met, had it written the same actions.
+
+    Args:
+        noise: (episode, turn) of actions that are not to be imitated. The reward of every turn becomes 1, theirs 0.
+    """
+    return replace(episode, turns=tuple(_turns(episode, chat, context, instructions, noise)))
+
+
+def exchanged(episode: Episode, words: Sequence[Sequence[str]], key: int) -> Episode:
+    """The same episode with the words of each set exchanged for each other, everywhere in the same way.
+
+    Args:
+        words: sets of words without a word in common; only whole words count.
+        key: decides the permutation of each set, all equally likely.
+    """
+    named: dict[str, str] = {}
+    for number, members in enumerate(words):
+        order = sorted(members, key=lambda word: keyed_random.key(key, number, word))
+        named |= zip(members, order, strict=True)
+    if not named:
+        return episode
+    pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, named))})\b")
+
+    def said(text: str) -> str:
+        return pattern.sub(lambda found: named[found[0]], text)
+
+    turns = tuple(replace(t, observation=said(t.observation), action=said(t.action)) for t in episode.turns)
+    return replace(episode, turns=turns, final=said(episode.final))
+
+
+def _turns(
+    episode: Episode, chat: ChatTemplate, context: Context, instructions: str, noise: Collection[tuple[str, int]]
+) -> Iterator[Turn]:
+    before: list[int] = []
+    for number, turn in enumerate(episode.turns):
+        request = Request(episode.id, 0, turn.observation, {}, episode.turns[:number], instructions)
+        ids = context(chat, request, before)
+        action = chat.closed(turn.action)
+        keep = common_prefix(before, ids)
+        reward = float((episode.id, number) not in noise)
+        yield replace(turn, reward=reward, sample=Sample(keep, tuple(ids[keep:]), tuple(action)))
+        before = [*ids, *action]

@@ -1,0 +1,307 @@
+"""The update: episodes in, new weights out.
+
+turn table -> reward -> credit -> weights -> token tree -> surrogate + penalties -> aggregate -> step
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from agentgym.errors import UsageError
+from agentgym.records import Episode, sampled_ids
+from agentgym.trainers.advantage.turn_table import TurnTable
+from agentgym.trainers.advantage.turn_weights import product
+from agentgym.trainers.algorithm import Algorithm
+from agentgym.trainers.loss.tokens import Tokens
+from agentgym.trainers.prefix_tree.blocks import MicroBatch
+from agentgym.trainers.prefix_tree.rows import Rows, rows_of
+from agentgym.trainers.prefix_tree.scoring import Scorer, without_dropout
+from agentgym.trainers.prefix_tree.tree import Row, TokenTree
+from agentgym.trainers.update.answer_probe import AnswerProbes
+from agentgym.trainers.update.batch import Columns, Step, steps
+from agentgym.trainers.update.metrics import UpdateMetrics, turn_metrics
+from agentgym.trainers.update.optimizer import Name, Optimizer
+
+Floats = NDArray[np.float64]
+CRITIC_LR = 10.0  #: learning rate of the value head over the policy's, where the algorithm names none
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How the weights are moved.
+
+    Attributes:
+        optimizer: ``adamw`` or ``muon``.
+        lr: learning rate, reached after ``warmup`` updates.
+        epochs: passes over an update's episodes.
+        minibatches: optimiser steps per pass; groups stay whole.
+        max_tokens: tree tokens per micro-batch; bounds memory, changes no value.
+        max_grad_norm: gradients are scaled down to this norm.
+        temperature: logits are divided by it, as they were when the tokens were sampled.
+    """
+
+    optimizer: Name = "adamw"
+    lr: float = 3e-4
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.99)
+    epochs: int = 1
+    minibatches: int = 1
+    max_tokens: int = 16384
+    max_grad_norm: float = 1.0
+    warmup: int = 0
+    temperature: float = 1.0
+
+
+class Update(NamedTuple):
+    """What an update reports: figures, and the advantage of each turn of each episode that was learned from."""
+
+    metrics: dict[str, float]
+    credits: dict[str, list[float]]
+
+
+class Learner:
+    """Owns the model's optimiser; :meth:`update` makes one update of an algorithm.
+
+    Args:
+        model: a causal language model.
+        algorithm: what is optimised.
+        how: how the weights are moved.
+        after: tokens of the context that would have come after an episode's last turn; a critic reads the value of an
+            episode that was cut off there. By default what was played, without the last observation.
+        beliefs: asks for the policy's belief in the accepted answers, for parts that read it.
+
+    Attributes:
+        reference: a frozen copy of the first weights, if a part needs it.
+        values: a value head, if a part needs it.
+
+    Raises:
+        UsageError: a part reads what cannot be computed, or beliefs without a way to ask for them.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        algorithm: Algorithm,
+        how: OptimizerConfig | None = None,
+        after: Callable[[Episode], Sequence[int]] = lambda episode: sampled_ids(episode.turns),
+        beliefs: AnswerProbes | None = None,
+    ) -> None:
+        algorithm.check()
+        self.model, self.algorithm, self.how, self.after = model, algorithm, how or OptimizerConfig(), after
+        self.needs = needs = algorithm.needs
+        self.beliefs = beliefs if needs & {"answer_logprob", "answer_logprob_before"} else None
+        if self.beliefs is None and needs & {"answer_logprob", "answer_logprob_before"}:
+            raise UsageError("a part reads the policy's belief in the answer: give Learner(..., beliefs=Beliefs(...))")
+        frozen = bool(needs & {"reference", "kl"}) or (
+            self.beliefs is not None and self.beliefs.belief.by == "reference"
+        )
+        self.scorer = Scorer(model)
+        self.reference = Scorer(copy.deepcopy(model).requires_grad_(False), probe=False) if frozen else None
+        self.dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
+        self.values = _ValueHead(model, self.dtype) if algorithm.critic is not None else None
+        head = list(self.values.parameters()) if self.values is not None else []
+        how = self.how
+        options = {"lr": how.lr, "weight_decay": how.weight_decay, "betas": how.betas}
+        head_lr = CRITIC_LR * how.lr if algorithm.critic_lr is None else algorithm.critic_lr
+        self.optimizer = Optimizer.of(how.optimizer, model, head, head_lr=head_lr, **options)
+        self.updates = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything an exact continuation needs beside the model's own weights."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "updates": self.updates,
+            "values": self.values.state_dict() if self.values is not None else None,
+            "reference": self._reference_weights(),
+            "parts": self.algorithm.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.updates = state["updates"]
+        if self.values is not None:
+            self.values.load_state_dict(state["values"])
+        if self.reference is not None:
+            self.reference.model.load_state_dict(state["reference"], strict=False)
+        self.algorithm.load_state_dict(state["parts"])
+
+    def _reference_weights(self) -> dict[str, Tensor] | None:
+        """Of the first weights, those that have moved since; the others are the model's own."""
+        if self.reference is None:
+            return None
+        moving = {name for name, p in self.scorer.model.named_parameters() if p.requires_grad}
+        return {name: p for name, p in self.reference.model.named_parameters() if name in moving}
+
+    def update(self, episodes: Sequence[Episode], *, lr: float | None = None) -> Update:
+        """Learn from the episodes (failed ones left out); whole groups.
+
+        Args:
+            lr: learning rate of this update; None: that of :class:`Optimisation`.
+        """
+        episodes = [e for e in episodes if not e.failed and e.turns]
+        self.updates += 1
+        ready = min(1.0, self.updates / self.how.warmup) if self.how.warmup else 1.0
+        self.optimizer.set_lr(ready * (self.how.lr if lr is None else lr))
+        if not episodes:
+            return Update({"turns": 0.0}, {})
+        whole = rows_of(episodes)
+        turns, by_token = self._prepared(TurnTable.from_episodes(episodes), episodes, whole)
+        reward = self.algorithm.reward(turns, turns.reward)
+        advantage = self.algorithm.advantage(turns, reward)
+        weight = product(*self.algorithm.turn_weight)(turns, advantage)
+        by_turn = {"advantage": advantage, "weight": weight}
+        if self.algorithm.critic is not None:
+            by_turn["target"] = self.algorithm.critic(turns, reward) + turns.value
+        lengths = [len(e.turns) for e in episodes]
+        ends, owner = np.cumsum(lengths), np.repeat(np.arange(len(episodes)), lengths)
+        teaches = np.logical_or.reduceat(advantage * weight != 0, np.append(0, ends[:-1]))
+        teaches |= not self.algorithm.only_advantage_teaches
+        parts = list(steps(episodes, self.how.minibatches, whole, owner, teaches))
+        columns = Columns.of(whole, owner, by_turn, by_token, self.algorithm.sequence)
+        token_weight, coefficient = self._weights(columns)
+        totals = UpdateMetrics()
+        without_dropout(self.model)
+        for _ in range(self.how.epochs):
+            for part in parts:
+                self._step(part, columns, token_weight, coefficient * len(parts), totals)
+        spans = np.split(advantage, ends[:-1])
+        by_episode = {e.id: credit.tolist() for e, credit in zip(episodes, spans, strict=True)}
+        return Update(totals.metrics() | turn_metrics(turns, advantage), by_episode)
+
+    # Before the update ------------------------------------------------------------------------------------------------
+
+    def _prepared(
+        self, turns: TurnTable, episodes: Sequence[Episode], whole: Rows
+    ) -> tuple[TurnTable, dict[str, Floats]]:
+        """Columns that come from a scoring pass with the weights before the update; only those that are needed.
+
+        What asks for beliefs joins the tree of the model that is asked, as leaves of the rows it scores anyway.
+        """
+        by_token: dict[str, Floats] = {}
+        asked = self.beliefs.ask(episodes) if self.beliefs is not None else None
+        of_policy, of_reference = (asked.rows if asked else []), list[Row]()
+        if asked is not None and asked.by == "reference":
+            of_policy, of_reference = of_reference, of_policy
+        answers = [np.empty(0)]
+        if self.reference is not None:
+            by_token["reference"], _, found = self._scored(self.reference, whole.rows, of_reference)
+            answers.append(found)
+            kl = np.bincount(whole.turn, whole.old - by_token["reference"], len(turns))
+            turns = turns.with_columns(kl=kl)
+        if self.values is not None:
+            _, by_token["old_value"], found = self._scored(self.scorer, whole.rows, of_policy)
+            answers.append(found)
+            value = self._turn_values(episodes, whole, by_token["old_value"])
+            turns = turns.with_columns(value=value, bootstrap=self._bootstrap(episodes))
+        elif of_policy:
+            answers.append(self._scored(self.scorer, [], of_policy)[2])
+        return turns if asked is None else turns.with_columns(**asked.columns(np.concatenate(answers))), by_token
+
+    def _scored(self, scorer: Scorer, rows: list[Row], asked: list[Row]) -> tuple[Floats, Floats, Floats]:
+        """Log-probability and (with a critic) value of the tokens of ``rows``, and log-probability of those ``asked``.
+
+        What was sampled is scored at the temperature of sampling. What is asked is asked of the model itself, at
+        temperature 1: in the same tree where both are one.
+        """
+        number = sum(len(row.scored) for row in rows)
+        if self.how.temperature == 1.0:
+            logprob, value = self._pass(scorer, [*rows, *asked], 1.0)
+            return logprob[:number], value[:number], logprob[number:]
+        return (*self._pass(scorer, rows, self.how.temperature), self._pass(scorer, asked, 1.0)[0])
+
+    @torch.no_grad()
+    def _pass(self, scorer: Scorer, rows: list[Row], temperature: float) -> tuple[Floats, Floats]:
+        """Log-probability and (with a critic) value of every scored token."""
+        total = sum(len(row.scored) for row in rows)
+        logprob, value = np.empty(total), np.zeros(total)
+        without_dropout(scorer.model)
+        for micro in TokenTree.build(rows).batches(self.how.max_tokens):
+            scores = scorer.score(micro, values=self.values, temperature=temperature)
+            logprob[micro.scored] = scores.logprob.double().cpu().numpy()
+            if scores.value is not None:
+                value[micro.scored] = scores.value.double().cpu().numpy()
+        return logprob, value
+
+    def _turn_values(self, episodes: Sequence[Episode], whole: Rows, value: Floats) -> Floats:
+        """The critic's value where each turn's action begins; also of a turn whose action has no token [turns]."""
+        out = np.full(sum(len(e.turns) for e in episodes), np.nan)
+        out[whole.turn[whole.first]] = value[whole.first]
+        silent = np.isnan(out)
+        if silent.any():
+            contexts = [context for e in episodes for context in e.contexts()]
+            out[silent] = self._values_after([contexts[n] for n in np.flatnonzero(silent)])
+        return out
+
+    def _bootstrap(self, episodes: Sequence[Episode]) -> Floats:
+        """The critic's value behind each episode that was cut off, on all its turns; 0 elsewhere."""
+        cut_off = [n for n, episode in enumerate(episodes) if episode.truncated]
+        value = np.zeros(len(episodes))
+        value[cut_off] = self._values_after([self.after(episodes[n]) for n in cut_off])
+        return np.repeat(value, [len(e.turns) for e in episodes])
+
+    def _values_after(self, contexts: Sequence[Sequence[int]]) -> Floats:
+        """The critic's value at the end of each context, where an action would begin [contexts]."""
+        rows = [Row(np.append(np.array(ids, np.int64), 0), np.array([len(ids)])) for ids in contexts]
+        return self._pass(self.scorer, rows, 1.0)[1]
+
+    # The update -------------------------------------------------------------------------------------------------------
+
+    def _step(self, part: Step, columns: Columns, weight: Tensor, coefficient: Tensor, totals: UpdateMetrics) -> None:
+        """One optimiser step over all micro-batches; a gradient that says nothing, or is broken, moves nothing."""
+        self.optimizer.zero_grad()
+        for micro in part.tree.batches(self.how.max_tokens):
+            entries = part.entries[micro.scored]
+            index = torch.from_numpy(entries).to(self.model.device)
+            given = columns.tensors(entries, self.model.device, self.dtype) | {"weight": weight[index]}
+            tokens = self._tokens(micro, given)
+            losses = self.algorithm.loss_term(tokens)
+            for penalty in self.algorithm.penalty:
+                losses = losses + penalty(tokens)
+            loss = (coefficient[index] * losses).sum()
+            torch.autograd.backward(loss)
+            totals.add(tokens, loss)
+        norm = float(nn.utils.clip_grad_norm_(self.optimizer.parameters, self.how.max_grad_norm))
+        made = 0.0 < norm < float("inf")
+        totals.step(norm, part.tree, made=made)
+        if made:
+            self.optimizer.step()
+
+    def _weights(self, columns: Columns) -> tuple[Tensor, Tensor]:
+        """Weight of every token of the update, from the policy that sampled, and its coefficient in the loss."""
+        given = columns.tensors(slice(None), self.model.device, self.dtype)
+        before = Tokens(logprob=given["old"], **given)
+        weight = before.weight
+        for token_weight in self.algorithm.token_weight:
+            weight = weight * token_weight(before)
+        return weight, self.algorithm.aggregate(weight, before.sequence)
+
+    def _tokens(self, micro: MicroBatch, given: Mapping[str, Tensor]) -> Tokens:
+        """The micro-batch's tokens, scored with the weights that are being updated."""
+        scores = self.scorer.score(
+            micro, entropy="entropy" in self.needs, values=self.values, temperature=self.how.temperature
+        )
+        tokens = Tokens(logprob=scores.logprob, **given)
+        if scores.entropy is not None:
+            tokens = replace(tokens, entropy=scores.entropy)
+        return tokens if scores.value is None else replace(tokens, value=scores.value)
+
+
+class _ValueHead(nn.Linear):
+    """A linear map from the last hidden state to one number, starting at zero; in the precision of what is learned."""
+
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+        super().__init__(model.config.get_text_config().hidden_size, 1, device=model.device, dtype=dtype)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return super().forward(hidden.to(self.weight.dtype))
