@@ -114,7 +114,7 @@ RULES: dict[str, Callable[[], Branching]] = {
     "ARPO, beta 0": entropy_branching(8, beta=0.0),
     "random": random_branching(8),
     "spread of returns": spread_branching(8),
-    "ARPO, released signal": entropy_branching(8, released=True, fill=False),
+    "ARPO, released signal": entropy_branching(8, match_released_code=True, fill=False),
 }
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/sandbox.py            measure all, rewrite the table (root: CPU time is read from a cgroup)
 
-CPU time is that of everything that takes part: this process, the cage with all its short-lived processes, and for Docker the
-container, the engine and its shims.
+CPU time is that of everything that takes part: this process, the cage with all its short-lived processes, and for
+Docker the container, the engine and its shims.
 """
 
 # ruff: noqa: E501

@@ -30,7 +30,7 @@ from agentgym.models.local_policy import ModelPolicy
 from agentgym.models.tiny import SPECIAL, TEMPLATE
 from agentgym.records import Task
 from agentgym.rollout import Group, Rollout
-from agentgym.trainers.algorithm import get_algorithm
+from agentgym.trainers.parts import get_algorithm
 from agentgym.trainers.update.learner import Learner, OptimizerConfig
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"

@@ -21,7 +21,7 @@ from agentgym import cli, registry
 from agentgym.cli._options import option_rows
 from agentgym.contract import RULES
 from agentgym.envs.gui import tasks as gui_tasks
-from agentgym.trainers.algorithm import algorithm_names, get_algorithm
+from agentgym.trainers.parts import algorithm_names, get_algorithm
 from agentgym.trainers.parts import RETURNS, STAGES, stage_parts
 
 ROOT = Path(__file__).parent.parent

@@ -44,32 +44,33 @@ def world(**options):
 gymnasium.register("own/Double-v0", entry_point=world, disable_env_checker=True)
 
 
-from agentgym.trainers.algorithm import Algorithm, recipe
-from agentgym.trainers.advantage.baselines import outcome
+from agentgym.trainers.advantage import episode_return
+from agentgym.trainers.algorithm import Algorithm
+from agentgym.trainers.parts import algorithm
 
 
-@recipe
+@algorithm
 def beside(unused: float = 1.0) -> Algorithm:
     """Stands beside its environment."""
-    return Algorithm(credit=outcome())
+    return Algorithm(advantage=episode_return())
 '''
 
 PARTS = '''
-from agentgym.trainers.algorithm import Algorithm, recipe
-from agentgym.trainers.advantage.baselines import outcome
-from agentgym.trainers.advantage.turn_table import Part, named
+from agentgym.trainers.advantage import episode_return
+from agentgym.trainers.algorithm import Algorithm
+from agentgym.trainers.parts import advantage, algorithm
 
 
-@named
-def times(factor: float = 0.5) -> Part:
-    """The credit, times a factor."""
-    return Part(lambda turns, credit: factor * credit)
+@advantage
+def times(factor: float = 0.5):
+    """The value, times a factor."""
+    return lambda turns, values: factor * values
 
 
-@recipe
+@algorithm
 def apart(more: bool = True) -> Algorithm:
     """In a module of its own."""
-    return Algorithm(credit=outcome())
+    return Algorithm(advantage=episode_return())
 '''
 
 
@@ -104,7 +105,7 @@ def test_every_command_finds_a_module_of_the_current_folder(folder: Path) -> Non
 def test_own_recipes_and_parts_are_found_by_name(folder: Path) -> None:
     own = "own_double:own/Double-v0"
     said = agentgym(
-        folder, "train", own, "--recipe", "beside", "unused=2", "--with", "credit=own_parts:times(3)", *SMALL
+        folder, "train", own, "--recipe", "beside", "unused=2", "--with", "advantage=own_parts:times(3)", *SMALL
     )
     assert said.startswith("run folder: runs/double-v0-beside-1\n")
     config = yaml.safe_load((folder / "runs/double-v0-beside-1/run.yaml").read_text())

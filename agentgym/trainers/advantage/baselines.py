@@ -35,7 +35,7 @@ def standardize(
 ) -> Declared[[TurnTable, Floats], Floats]:
     """Minus the mean of its set; divided by the set's standard deviation if ``scale``: A = (x − μ) / (σ + ε).
 
-    GRPO (arXiv 2402.03300) is ``chain(outcome(), standardize())``, Dr. GRPO (2503.20783) has ``scale=False``,
+    GRPO (arXiv 2402.03300) is ``chain(episode_return(), standardize())``, Dr. GRPO (2503.20783) has ``scale=False``,
     GiGPO's step term (2505.10978) is ``by="anchor"``.
 
     Args:
@@ -48,14 +48,14 @@ def standardize(
         alone: what a set of one value gives: 0, or ("keep", GRPO's and GiGPO's released code) the value as it came.
 
     Bias:
-        ``chain(outcome(), standardize(scale=False))``: unbiased, times (G - 1) / G
-        ``chain(to_go(1.0), standardize(scale=False))``: unbiased, times (G - 1) / G
-        ``chain(outcome(), standardize())``: biased: σ weighs tasks and groups by their spread
-        ``chain(outcome(), standardize(count="turn", scale=False))``: biased: the mean leans to long episodes, and how
-            long an episode is depends on its own actions
-        ``chain(to_go(1.0), standardize(by="anchor", scale=False))``: biased: a state is scaled by the expected
-            (n − 1)/n of its visits n, and 0 where it is met once; turns that revisit a state share a mean
-        ``chain(outcome(), standardize(scale=False, alone="keep"))``: unbiased, times (G - 1) / G
+        ``chain(episode_return(), standardize(scale=False))``: unbiased, times (G - 1) / G
+        ``chain(discounted_return(1.0), standardize(scale=False))``: unbiased, times (G - 1) / G
+        ``chain(episode_return(), standardize())``: biased: σ weighs tasks and groups by their spread
+        ``chain(episode_return(), standardize(count="turn", scale=False))``: biased: the mean leans to long episodes,
+            and how long an episode is depends on its own actions
+        ``chain(discounted_return(1.0), standardize(by="anchor", scale=False))``: biased: a state is scaled by the
+            expected (n − 1)/n of its visits n, and 0 where it is met once; turns that revisit a state share a mean
+        ``chain(episode_return(), standardize(scale=False, alone="keep"))``: unbiased, times (G - 1) / G
     """
     per_episode = by == "group" and count == "episode"
 
@@ -82,11 +82,11 @@ def leave_one_out(
     Args: as :func:`standardize`; with ``count="episode"`` the others are the other episodes' first turns.
 
     Bias:
-        ``chain(outcome(), leave_one_out())``: unbiased
-        ``chain(to_go(1.0), leave_one_out())``: unbiased
-        ``chain(outcome(), leave_one_out(count="turn"))``: biased: the episode's own turns are among the others
-        ``chain(to_go(1.0), leave_one_out(by="anchor"))``: biased: a state met once gives 0, so a state's term is scaled
-            by the chance of company
+        ``chain(episode_return(), leave_one_out())``: unbiased
+        ``chain(discounted_return(1.0), leave_one_out())``: unbiased
+        ``chain(episode_return(), leave_one_out(count="turn"))``: biased: the episode's own turns are among the others
+        ``chain(discounted_return(1.0), leave_one_out(by="anchor"))``: biased: a state met once gives 0, so a state's
+            term is scaled by the chance of company
     """
     per_episode = by == "group" and count == "episode"
 
@@ -112,8 +112,8 @@ def whiten(
         center: subtract μ; without it only the scale changes (Lite PPO, 2508.08221, after ``standardize(scale=False)``)
 
     Bias:
-        ``chain(outcome(), whiten())``: biased: the batch's mean leans to long episodes, its σ weighs batches
-        ``chain(outcome(), whiten(count="episode"))``: biased: σ weighs batches
+        ``chain(episode_return(), whiten())``: biased: the batch's mean leans to long episodes, its σ weighs batches
+        ``chain(episode_return(), whiten(count="episode"))``: biased: σ weighs batches
     """
 
     def apply(turns: TurnTable, values: Floats) -> Floats:
@@ -136,7 +136,7 @@ def length_baseline() -> TurnFunction:
     A group without tokens gives 0.
 
     Bias:
-        ``chain(outcome(), length_baseline())``: biased: the baseline holds the episode's own reward and length
+        ``chain(episode_return(), length_baseline())``: biased: the baseline holds the episode's own reward and length
     """
 
     def apply(turns: TurnTable, values: Floats) -> Floats:
@@ -156,8 +156,8 @@ def best_of_group(scale: bool = False, eps: float = 1e-6) -> TurnFunction:
     With ``scale`` divided by the group's unbiased standard deviation + ε, as released.
 
     Bias:
-        ``chain(outcome(), best_of_group())``: biased: it follows (unscaled: exactly, times 1/G) the gradient of the
-            expected *best* reward of the group
+        ``chain(episode_return(), best_of_group())``: biased: it follows (unscaled: exactly, times 1/G) the gradient of
+            the expected *best* reward of the group
     """
 
     def apply(turns: TurnTable, values: Floats) -> Floats:

@@ -6,9 +6,9 @@ is that of d times their mean, as long as no ratio is clipped and tokens are ave
 sequence, or where clipping depends on the sign of the credit, it differs.
 
 =====================  ================================================================================================
-soft                   nothing: ``chain(outcome(), standardize())``
-hard                   ``chain(outcome(), standardize(), hard())``: each node the mean of its leaves, weight d
-hard-unit              the same with ``weights=(once(),)``: weight 1
+soft                   nothing: ``chain(episode_return(), standardize())``
+hard                   ``chain(episode_return(), standardize(), mean_over_copies())``: each node the mean of its leaves,
+weight d hard-unit              the same with ``weights=(inverse_copy_weight(),)``: weight 1
 node values            ``node_values()``: V(end of segment) − V(its start)
 =====================  ================================================================================================
 """

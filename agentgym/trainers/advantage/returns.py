@@ -21,7 +21,7 @@ def episode_return() -> TurnFunction:
     """Every turn gets the sum of its episode: Aₜ = Σₖ rₖ.
 
     Bias:
-        ``outcome()``: unbiased
+        ``episode_return()``: unbiased
     """
     return lambda turns, values: turns.per_episode(values)[turns.episodes.code]
 
@@ -31,8 +31,8 @@ def discounted_return(discount: Annotated[float, Field(ge=0, le=1)]) -> TurnFunc
     """Return: the discounted sum from the turn on, Aₜ = Σ_{k≥t} γᵏ⁻ᵗ rₖ, γ = ``discount`` in [0, 1].
 
     Bias:
-        ``to_go(1.0)``: unbiased
-        ``to_go(0.9)``: biased: rewards far from the action count less than the objective says
+        ``discounted_return(1.0)``: unbiased
+        ``discounted_return(0.9)``: biased: rewards far from the action count less than the objective says
     """
     return lambda turns, values: turns.reverse_scan(values, discount)
 
@@ -46,6 +46,7 @@ def invalid_penalty(penalty: float) -> TurnFunction:
     ``rewards.format_penalty``.
 
     Bias:
-        ``chain(outcome(), invalid_penalty(0.1))``: biased: on purpose, and blind to invalid turns that come later
+        ``chain(episode_return(), invalid_penalty(0.1))``: biased: on purpose, and blind to invalid turns that come
+            later
     """
     return lambda turns, values: values - penalty * ~turns.valid

@@ -2,15 +2,15 @@
 
 ====================  =========================================================================
 PPO, GRPO             ``surrogate()``
-DAPO                  ``surrogate(bound=fixed(0.2, 0.28))``
-GSPO                  ``surrogate(sequence_ratio(), fixed(3e-4, 4e-4))``
-CISPO                 ``surrogate(bound=absolute(0.0, 5.0), shape=stop_gradient_clip())``
-GMPO                  ``surrogate(geometric_mean(), absolute(), unclipped())``
-SAPO                  ``surrogate(bound=absolute(), shape=smooth_gate())``
+DAPO                  ``surrogate(bound=epsilon_clip(0.2, 0.28))``
+GSPO                  ``surrogate(sequence_ratio(), epsilon_clip(3e-4, 4e-4))``
+CISPO                 ``surrogate(bound=ratio_bounds(0.0, 5.0), shape=stop_gradient_clip())``
+GMPO                  ``surrogate(geometric_mean(), ratio_bounds(), unclipped())``
+SAPO                  ``surrogate(bound=ratio_bounds(), shape=smooth_gate())``
 DCPO                  ``surrogate(bound=by_probability(), shape=min_clip(dual=10.0))``
-AEPO                  ``surrogate(bound=fixed(0.2, 0.28), shape=gradient_preserving_clip())``
-REINFORCE, RLOO       ``surrogate(one(), absolute(), unclipped())``
-LUFFY (off-policy)    ``surrogate(shaped(), absolute(), unclipped())``
+AEPO                  ``surrogate(bound=epsilon_clip(0.2, 0.28), shape=gradient_preserving_clip())``
+REINFORCE, RLOO       ``surrogate(reinforce_ratio(), ratio_bounds(), unclipped())``
+LUFFY (off-policy)    ``surrogate(policy_shaping(), ratio_bounds(), unclipped())``
 ====================  =========================================================================
 
 On fresh samples (ratio 1) each of them but the last has the gradient of REINFORCE, −A ∇log π. A is the advantage, ρ the
@@ -96,7 +96,7 @@ def geometric_mean(low: float = 0.4, high: float = 0.4) -> TokenFunction:
     """exp(mean of log ρₜ), each log ρₜ clipped on the harmful side only first; GMPO (2507.20673).
 
     Harmful is log ρₜ > ``high`` where A > 0 and log ρₜ < −``low`` where A < 0; such a token has no gradient. It is
-    bounded already, so it goes with ``absolute()`` and ``unclipped()``.
+    bounded already, so it goes with ``ratio_bounds()`` and ``unclipped()``.
     """
 
     def apply(tokens: Tokens) -> Tensor:
@@ -136,7 +136,7 @@ def epsilon_clip(low: float = 0.2, high: float = 0.2) -> Bound:
     """[1 − low, 1 + high]; PPO .2/.2, DAPO .2/.28, GSPO 3e-4/4e-4."""
     if not (0.0 <= low <= 1.0 and high >= 0.0):
         raise UsageError(
-            f"fixed(low, high) clips to [1 - low, 1 + high]: 0 <= low <= 1 and high >= 0, got {low}, {high}"
+            f"epsilon_clip(low, high) clips to [1 - low, 1 + high]: 0 <= low <= 1 and high >= 0, got {low}, {high}"
         )
     return lambda tokens: Bounds(1.0 - low, 1.0 + high)
 
@@ -145,7 +145,7 @@ def epsilon_clip(low: float = 0.2, high: float = 0.2) -> Bound:
 def ratio_bounds(low: float = 0.0, high: float = math.inf) -> Bound:
     """[low, high] themselves; without arguments no bound at all."""
     if not 0.0 <= low <= high:
-        raise UsageError(f"absolute(low, high) needs 0 <= low <= high, got {low}, {high}")
+        raise UsageError(f"ratio_bounds(low, high) needs 0 <= low <= high, got {low}, {high}")
     return lambda tokens: Bounds(low, high)
 
 

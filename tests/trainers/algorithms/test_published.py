@@ -15,40 +15,42 @@ import pytest
 import ragged
 import torch
 import written_credit as credit
-from written_loss import Written, aepo, by_entropy, cispo, clipped, reinforce, steps, unsure, where
+from written_loss import Written, aepo, by_entropy, cispo, clipped, reinforce, steps, where
 
 from agentgym.models.chat_template import ChatTemplate
 from agentgym.models.contexts import full_history
-from agentgym.trainers.algorithm import Algorithm, algorithm_names, get_algorithm, stages
-from agentgym.trainers.parts import with_part
+from agentgym.trainers.algorithm import Algorithm
+from agentgym.trainers.expressions import with_part
+from agentgym.trainers.parts import algorithm_names, get_algorithm
 from agentgym.trainers.update.answer_probe import AnswerProbes
 from agentgym.trainers.update.learner import Learner, OptimizerConfig
 
 GRPO = {
-    "sampling": "uniform()",
-    "select": "everything()",
+    "sampler": "uniform()",
+    "selection": "keep_all()",
     "branching": "independent()",
     "context": "None",
-    "reward": "paid()",
-    "credit": "chain(outcome(), standardize())",
+    "reward": "env_reward()",
+    "advantage": "chain(episode_return(), standardize())",
     "critic": "None",
     "critic_lr": "None",
-    "weights": "()",
-    "surrogate": "surrogate(bound=fixed(0.2, 0.2), shape=min_clip())",
-    "penalties": "()",
-    "aggregate": "seq_mean_token_mean",
+    "turn_weight": "()",
+    "token_weight": "()",
+    "loss_term": "surrogate(bound=epsilon_clip(0.2, 0.2), shape=min_clip())",
+    "penalty": "()",
+    "aggregate": "seq_mean_token_mean()",
     "sequence": "'episode'",
-    "belief": "Belief(lead='', opening=None, closing=None, aliases='best', max_aliases=8, removed='nothing', "
+    "answer_probe": "AnswerProbe(lead='', opening=None, closing=None, aliases='best', max_aliases=8, removed='nothing', "
     "by='policy')",
 }
-TOKEN_MEAN = {"aggregate": "token_mean"}
+TOKEN_MEAN = {"aggregate": "token_mean()"}
 DAPO = {
-    "select": "with_spread(10)",
-    "surrogate": "surrogate(bound=fixed(0.2, 0.28), shape=min_clip())",
+    "selection": "nonzero_variance(10)",
+    "loss_term": "surrogate(bound=epsilon_clip(0.2, 0.28), shape=min_clip())",
     **TOKEN_MEAN,
 }
 ALL, SPREAD, SUCCESSES = ("g0", "g1", "g2", "g3"), ("g0", "g3"), ("g0", "g1", "g3")
-CONSTANT = "fixed(0.2, 0.2)"
+CONSTANT = "epsilon_clip(0.2, 0.2)"
 
 
 @dataclass
@@ -83,9 +85,9 @@ def grpo(kept, **options):
     return credit.grpo(kept, credit.paid(kept), **options)
 
 
-def ppo(world, kept, *, trace=0.95, whiten=True, beta=0.0, clip=0.5):
+def ppo(world, kept, *, gae_lambda=0.95, whiten=True, beta=0.0, clip=0.5):
     reward = credit.kl_in_reward(world, kept, beta)
-    advantage, target = credit.gae(world, kept, reward, trace=trace)
+    advantage, target = credit.gae(world, kept, reward, gae_lambda=gae_lambda)
     given = credit.whitened(kept, advantage) if whiten else advantage
     return Written(given, clipped(), "tokens", value=(0.5, clip, target))
 
@@ -148,7 +150,8 @@ def spo_tree(leaves=False):
     def written(world, kept):
         given = credit.node_values(kept, credit.paid(kept), leaves)
         counts = where(
-            kept, lambda e, t, n: (abs(given[e.id, t]) > 1e-12) * unsure(e, t, n) / len(credit.copies(kept, e, t))
+            kept,
+            lambda e, t, n: (abs(given[e.id, t]) > 1e-12) * unsure(e, t, n) / len(credit.copies(kept, e, t)),
         )
         return Written(given, clipped(), "tokens", counts)
 
@@ -164,38 +167,37 @@ def polychromic(world, kept):
 ENTROPY = "entropy_branching(None, 0.5, 0.2, 20, 1, None, True, None, False)"
 GAE = "gae(1.0, 0.95)"
 PPO = {
-    "credit": f"chain({GAE}, whiten('token'))",
+    "advantage": f"chain({GAE}, whiten('token'))",
     "critic": GAE,
-    "penalties": "(value_loss(0.5, 0.5))",
+    "penalty": "(value_loss(0.5, 0.5))",
     **TOKEN_MEAN,
 }
 GIGPO = (
-    "total(chain(outcome(), standardize(scale={0})), scaled(1.0, chain(to_go(0.95), standardize(by={1}, scale={0}))))"
+    "add(chain(episode_return(), standardize(scale={0})), "
+    "scale(1.0, chain(discounted_return(0.95), standardize(by={1}, scale={0}))))"
 )
 DUAL = f"surrogate(bound={CONSTANT}, shape=min_clip(dual=3.0))"
-SEQUENCE = "surrogate(sequence_ratio(), fixed(0.0003, 0.0004), min_clip())"
+SEQUENCE = "surrogate(sequence_ratio(), epsilon_clip(0.0003, 0.0004), min_clip())"
 INFORMATION = "information_credit('log', 'separate', 'population', 'sum', 1.0, 1.0, 1.0)"
 
 CASES = [
     Case("grpo", lambda w, k: Written(grpo(k), clipped(), "episodes")),
-    Case(
-        "grpo", lambda w, k: Written(grpo(k), clipped(kl=0.04), "episodes"), {"penalties": "(kl(0.04))"}, {"kl": 0.04}
-    ),
+    Case("grpo", lambda w, k: Written(grpo(k), clipped(kl=0.04), "episodes"), {"penalty": "(kl(0.04))"}, {"kl": 0.04}),
     Case(
         "dr_grpo",
         lambda w, k: Written(grpo(k, divide=False), clipped(), "sums", length=512),
         {
-            "credit": "chain(outcome(), standardize(scale=False))",
-            "aggregate": "seq_mean_token_sum_norm(max_length=512)",
+            "advantage": "chain(episode_return(), standardize(scale=False))",
+            "aggregate": "seq_mean_token_sum_norm(512)",
         },
     ),
     Case(
         "rloo",
         lambda w, k: Written(credit.leave_one_out(k, credit.paid(k)), reinforce, "sums"),
         {
-            "credit": "chain(outcome(), leave_one_out())",
-            "surrogate": "surrogate(one(), absolute(), unclipped())",
-            "aggregate": "seq_mean_token_sum",
+            "advantage": "chain(episode_return(), leave_one_out())",
+            "loss_term": "surrogate(reinforce_ratio(), ratio_bounds(), unclipped())",
+            "aggregate": "seq_mean_token_sum()",
         },
     ),
     Case(
@@ -203,76 +205,82 @@ CASES = [
         lambda w, k: Written(credit.leave_one_out(k, credit.kl_in_reward(w, k, 0.05)), reinforce, "sums"),
         {
             "reward": "kl(0.05)",
-            "credit": "chain(outcome(), leave_one_out())",
-            "surrogate": "surrogate(one(), absolute(), unclipped())",
-            "aggregate": "seq_mean_token_sum",
+            "advantage": "chain(episode_return(), leave_one_out())",
+            "loss_term": "surrogate(reinforce_ratio(), ratio_bounds(), unclipped())",
+            "aggregate": "seq_mean_token_sum()",
         },
         {"kl": 0.05},
     ),
-    Case("reinforce_pp", from_the_turn_on, {"credit": "chain(to_go(1.0), whiten('token'))", **TOKEN_MEAN}),
+    Case(
+        "reinforce_pp", from_the_turn_on, {"advantage": "chain(discounted_return(1.0), whiten('token'))", **TOKEN_MEAN}
+    ),
     Case(
         "reinforce_pp",
         against_the_group,
-        {"credit": "chain(outcome(), standardize(scale=False), whiten('token'))", **TOKEN_MEAN},
+        {"advantage": "chain(episode_return(), standardize(scale=False), whiten('token'))", **TOKEN_MEAN},
         {"baseline": "group"},
     ),
     Case("ppo", ppo, PPO),
     Case(
         "ppo",
-        lambda w, k: ppo(w, k, trace=0.5, whiten=False, beta=0.03, clip=None),
+        lambda w, k: ppo(w, k, gae_lambda=0.5, whiten=False, beta=0.03, clip=None),
         {
             **PPO,
             "reward": "kl(0.03)",
-            "credit": "gae(1.0, 0.5)",
+            "advantage": "gae(1.0, 0.5)",
             "critic": "gae(1.0, 0.5)",
-            "penalties": "(value_loss(0.5, None))",
+            "penalty": "(value_loss(0.5, None))",
         },
-        {"trace": 0.5, "whiten": False, "kl": 0.03, "value_clip": None},
+        {"gae_lambda": 0.5, "whiten": False, "kl": 0.03, "value_clip": None},
     ),
     Case("dapo", lambda w, k: Written(grpo(k), clipped(0.2, 0.28), "tokens"), DAPO, kept=SPREAD),
     Case(
         "dapo",
         dapo_limited,
-        DAPO | {"reward": "overlong(20, 4)", "weights": "(mask_truncated())"},
+        DAPO | {"reward": "overlong(20, 4)", "turn_weight": "(mask_truncated())"},
         {"limit": 20, "mask_cut": True},
         SPREAD,
     ),
     Case(
         "gspo",
         lambda w, k: Written(grpo(k), clipped(3e-4, 4e-4), "episodes", whole="episode"),
-        {"surrogate": SEQUENCE},
+        {"loss_term": SEQUENCE},
     ),
     Case(
         "gspo",
         lambda w, k: Written(grpo(k), clipped(3e-4, 4e-4), "turns", whole="turn"),
-        {"surrogate": SEQUENCE, "sequence": "'turn'"},
+        {"loss_term": SEQUENCE, "sequence": "'turn'"},
         {"sequence": "turn"},
     ),
     Case(
         "gspo",
         lambda w, k: Written(
-            grpo(k), clipped(3e-4, 4e-4), "episodes", where(k, lambda e, t, n: unsure(e, t, n)), whole="episode"
+            grpo(k),
+            clipped(3e-4, 4e-4),
+            "episodes",
+            where(k, lambda e, t, n: unsure(e, t, n)),
+            whole="episode",
         ),
-        {"surrogate": SEQUENCE, "weights": "(unsure(0.9))"},
-        replaced={"weights": "unsure(0.9)"},
+        {"loss_term": SEQUENCE, "token_weight": "(low_probability(0.9))"},
+        replaced={"token_weight": "low_probability(0.9)"},
     ),
     Case(
         "cispo",
         lambda w, k: Written(grpo(k), cispo(), "tokens"),
-        {"surrogate": "surrogate(bound=absolute(0.0, 5.0), shape=stop_gradient_clip())", **TOKEN_MEAN},
+        {"loss_term": "surrogate(bound=ratio_bounds(0.0, 5.0), shape=stop_gradient_clip())", **TOKEN_MEAN},
     ),
     Case(
         "gigpo",
         gigpo(),
-        {"credit": GIGPO.format(False, "'anchor'"), "surrogate": DUAL, **TOKEN_MEAN},
+        {"advantage": GIGPO.format(False, "'anchor'"), "loss_term": DUAL, **TOKEN_MEAN},
     ),
     Case(
         "gigpo",
         gigpo(scale=True, penalty=0.1, kl=0.01),
         {
-            "credit": f"chain({GIGPO.format(True, repr('anchor'))}, invalid_penalty(0.1))",
-            "surrogate": DUAL,
-            "penalties": "(kl(0.01))",
+            "advantage": f"chain({GIGPO.format(True, repr('anchor'))}, invalid_penalty(0.1))",
+            "loss_term": DUAL,
+            "penalty": "(kl(0.01))",
             **TOKEN_MEAN,
         },
         {"scale": True, "penalty": 0.1, "kl": 0.01},
@@ -281,8 +289,8 @@ CASES = [
         "gigpo",
         gigpo(similarity=0.9),
         {
-            "credit": GIGPO.format(False, "similar_anchors(0.9, column='observation', junk=False)"),
-            "surrogate": DUAL,
+            "advantage": GIGPO.format(False, "similar_anchors(0.9, column='observation', junk=False)"),
+            "loss_term": DUAL,
             **TOKEN_MEAN,
         },
         {"similarity": 0.9},
@@ -291,22 +299,22 @@ CASES = [
         "gigpo",
         lambda w, k: Written(credit.gigpo_released(k, penalty=0.1, scale=True), clipped(dual=3.0), "tokens"),
         {
-            "credit": "total("
-            "chain(outcome(), invalid_penalty(0.1), standardize(scale=True, count='turn', alone='keep')), "
-            "scaled(1.0, chain(to_go(0.95), invalid_penalty(0.1), standardize(by='anchor', scale=True))))",
-            "surrogate": DUAL,
+            "advantage": "add("
+            "chain(episode_return(), invalid_penalty(0.1), standardize(scale=True, count='turn', alone='keep')), "
+            "scale(1.0, chain(discounted_return(0.95), invalid_penalty(0.1), standardize(by='anchor', scale=True))))",
+            "loss_term": DUAL,
             **TOKEN_MEAN,
         },
-        {"scale": True, "penalty": 0.1, "released": True},
+        {"scale": True, "penalty": 0.1, "match_released_code": True},
     ),
-    Case("igpo", lambda w, k: Written(credit.igpo(w, k), clipped(), "episodes"), {"credit": INFORMATION}),
+    Case("igpo", lambda w, k: Written(credit.igpo(w, k), clipped(), "episodes"), {"advantage": INFORMATION}),
     Case(
         "igpo",
         lambda w, k: Written(credit.igpo(w, k, credit.malformed(k, -2.0), 0.5, True), clipped(kl=0.02), "episodes"),
         {
             "reward": "malformed(-2.0)",
-            "credit": "information_credit('prob', 'separate', 'population', 'sum', 0.5, 1.0, 1.0)",
-            "penalties": "(kl(0.02))",
+            "advantage": "information_credit('prob', 'separate', 'population', 'sum', 0.5, 1.0, 1.0)",
+            "penalty": "(kl(0.02))",
         },
         {"gain": "prob", "discount": 0.5, "format_score": -2.0, "kl": 0.02},
     ),
@@ -330,20 +338,20 @@ CASES = [
     Case(
         "aspo",
         lambda w, k: Written(credit.aspo(k), clipped(0.2, 0.28), "tokens"),
-        DAPO | {"credit": "chain(outcome(), standardize(), early_call(-2.0, 0.7))"},
+        DAPO | {"advantage": "chain(episode_return(), standardize(), early_call(-2.0, 0.7))"},
         kept=SPREAD,
     ),
     Case(
         "c_grpo",
         lambda w, k: Written(credit.grpo(k, credit.rubrics(k)), clipped(0.2, 0.28), "tokens"),
-        DAPO | {"select": "everything()", "reward": "rubrics(0.3, 'evidence_recall', True)"},
+        DAPO | {"selection": "keep_all()", "reward": "rubrics(0.3, 'evidence_recall', True)"},
     ),
     Case(
         "c_grpo",
         lambda w, k: Written(
             credit.grpo(k, credit.rubrics(k, 0.5, cited=True, relative=False)), clipped(0.2, 0.28), "tokens"
         ),
-        DAPO | {"select": "everything()", "reward": "rubrics(0.5, 'evidence_cited', False)"},
+        DAPO | {"selection": "keep_all()", "reward": "rubrics(0.5, 'evidence_cited', False)"},
         {"weight": 0.5, "support": "cited", "relative": False},
     ),
     Case(
@@ -351,9 +359,9 @@ CASES = [
         tapo(2048, 1024),
         DAPO
         | {
-            "select": "with_spread(10, of='success')",
+            "selection": "nonzero_variance(10, of='success')",
             "reward": "chain(malformed(-1.0), overlong(2048, 1024, cap=None))",
-            "surrogate": "surrogate(bound=fixed(0.2, 0.28), shape=min_clip(10.0))",
+            "loss_term": "surrogate(bound=epsilon_clip(0.2, 0.28), shape=min_clip(10.0))",
         },
         kept=SUCCESSES,
     ),
@@ -362,9 +370,9 @@ CASES = [
         tapo(8, 6),
         DAPO
         | {
-            "select": "with_spread(10, of='success')",
+            "selection": "nonzero_variance(10, of='success')",
             "reward": "chain(malformed(-1.0), overlong(8, 6, cap=None))",
-            "surrogate": "surrogate(bound=fixed(0.2, 0.28), shape=min_clip(10.0))",
+            "loss_term": "surrogate(bound=epsilon_clip(0.2, 0.28), shape=min_clip(10.0))",
         },
         {"limit": 8, "buffer": 6},
         SUCCESSES,
@@ -374,36 +382,36 @@ CASES = [
         eapo,
         {
             "context": "workspace(instructions=True)",
-            "credit": "chain(to_go(0.95), standardize(count='turn'))",
-            "surrogate": SEQUENCE,
+            "advantage": "chain(discounted_return(0.95), standardize(count='turn'))",
+            "loss_term": SEQUENCE,
             "sequence": "'turn'",
         },
     ),
     Case(
         "search_r1",
         lambda w, k: Written(grpo(k), clipped(kl=0.001), "episodes"),
-        {"penalties": "(kl(0.001))"},
+        {"penalty": "(kl(0.001))"},
     ),
     Case(
         "search_r1",
-        lambda w, k: ppo(w, k, trace=1.0, beta=0.001),
+        lambda w, k: ppo(w, k, gae_lambda=1.0, beta=0.001),
         {
             **PPO,
             "reward": "kl(0.001)",
-            "credit": "chain(gae(1.0, 1.0), whiten('token'))",
+            "advantage": "chain(gae(1.0, 1.0), whiten('token'))",
             "critic": "gae(1.0, 1.0)",
         },
         {"estimator": "ppo"},
     ),
-    Case("arpo", arpo("soft"), {"branching": ENTROPY, "surrogate": DUAL, **TOKEN_MEAN}),
+    Case("arpo", arpo("soft"), {"branching": ENTROPY, "loss_term": DUAL, **TOKEN_MEAN}),
     Case(
         "arpo",
         arpo("hard", bonus=0.1, score=-1.0),
         {
             "branching": ENTROPY,
             "reward": "chain(malformed(-1.0), tool_bonus(0.1))",
-            "credit": "chain(chain(outcome(), standardize()), hard())",
-            "surrogate": DUAL,
+            "advantage": "chain(chain(episode_return(), standardize()), mean_over_copies())",
+            "loss_term": DUAL,
             **TOKEN_MEAN,
         },
         {"attribution": "hard", "bonus": 0.1, "format_score": -1.0},
@@ -413,9 +421,9 @@ CASES = [
         arpo("hard_unit"),
         {
             "branching": ENTROPY,
-            "credit": "chain(chain(outcome(), standardize()), hard())",
-            "weights": "(once())",
-            "surrogate": DUAL,
+            "advantage": "chain(chain(episode_return(), standardize()), mean_over_copies())",
+            "turn_weight": "(inverse_copy_weight())",
+            "loss_term": DUAL,
             **TOKEN_MEAN,
         },
         {"attribution": "hard_unit"},
@@ -425,9 +433,9 @@ CASES = [
         arpo("node_values", leaves=True),
         {
             "branching": ENTROPY,
-            "credit": "node_values(value='leaves')",
-            "weights": "(once())",
-            "surrogate": DUAL,
+            "advantage": "node_values(value='leaves')",
+            "turn_weight": "(inverse_copy_weight())",
+            "loss_term": DUAL,
             **TOKEN_MEAN,
         },
         {"attribution": "node_values", "value": "leaves"},
@@ -437,8 +445,8 @@ CASES = [
         lambda w, k: Written(grpo(k), aepo(), "tokens", by_entropy(k)),
         {
             "branching": "entropy_branching(None, 0.5, 0.2, 20, penalty=0.05, allocation=0.5)",
-            "weights": "(by_entropy(0.2))",
-            "surrogate": "surrogate(bound=fixed(0.2, 0.28), shape=gradient_preserving_clip())",
+            "token_weight": "(by_entropy(0.2))",
+            "loss_term": "surrogate(bound=epsilon_clip(0.2, 0.28), shape=gradient_preserving_clip())",
             **TOKEN_MEAN,
         },
     ),
@@ -447,8 +455,9 @@ CASES = [
         spo_chain,
         {
             "branching": "chain(3, 1)",
-            "credit": "continuation_values()",
-            "weights": "(drop_zero(), unsure(0.9))",
+            "advantage": "monte_carlo_values()",
+            "turn_weight": "(drop_zero())",
+            "token_weight": "(low_probability(0.9))",
             **TOKEN_MEAN,
         },
     ),
@@ -457,8 +466,9 @@ CASES = [
         spo_tree(),
         {
             "branching": "tree((2, 2, 2), 1)",
-            "credit": "node_values(False, value='children')",
-            "weights": "(once(), drop_zero(), unsure(0.9))",
+            "advantage": "node_values(False, value='children')",
+            "turn_weight": "(inverse_copy_weight(), drop_zero())",
+            "token_weight": "(low_probability(0.9))",
             **TOKEN_MEAN,
         },
     ),
@@ -467,8 +477,9 @@ CASES = [
         spo_tree(leaves=True),
         {
             "branching": "tree((2, 2, 2), 1)",
-            "credit": "node_values(False, value='leaves')",
-            "weights": "(once(), drop_zero(), unsure(0.9))",
+            "advantage": "node_values(False, value='leaves')",
+            "turn_weight": "(inverse_copy_weight(), drop_zero())",
+            "token_weight": "(low_probability(0.9))",
             **TOKEN_MEAN,
         },
         {"value": "leaves"},
@@ -478,9 +489,9 @@ CASES = [
         polychromic,
         {
             "branching": "vines(2, 4, 10)",
-            "credit": "diverse_sets(2, 5)",
-            "weights": "(own())",
-            "penalties": "(kl(0.01, to='old'))",
+            "advantage": "diverse_sets(2, 5)",
+            "turn_weight": "(after_fork_mask())",
+            "penalty": "(kl(0.01, to='old'))",
             **TOKEN_MEAN,
         },
     ),
@@ -493,7 +504,7 @@ def test_every_recipe_has_its_line_with_its_defaults():
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_each_slot_holds_the_part_that_the_paper_asks_for(case):
-    assert stages(case.algorithm()) == GRPO | case.slots
+    assert case.algorithm().as_text() == GRPO | case.slots
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from agentgym.trainers.advantage.combine import chain
 from agentgym.trainers.advantage.returns import discounted_return, episode_return
 from agentgym.trainers.advantage.turn_table import TurnFunction, TurnTable
 from agentgym.trainers.advantage.turn_weights import difficulty, drop_zero, mask_truncated, product
-from agentgym.trainers.algorithm import get_algorithm
 from agentgym.trainers.loss.token_weights import top_entropy
 from agentgym.trainers.loss.tokens import Tokens
+from agentgym.trainers.parts import get_algorithm
 from agentgym.trainers.rewards.shaping import env_reward, format_penalty, kl, overlong
 
 

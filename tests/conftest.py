@@ -13,7 +13,7 @@ from agentgym.models.tiny import tiny
 from agentgym.records import Task
 from agentgym.rollout import Group, Rollout
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 import letters
 
 TEXTS = [f"You see {w}. Still {w}, turn {n}. {w}" for w in letters.WORDS for n in range(4)] * 3

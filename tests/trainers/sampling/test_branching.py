@@ -40,7 +40,7 @@ import letters  # isort: skip
 
 RULES = {
     "entropy": entropy_branching(window=2),
-    "whole reply": entropy_branching(released=True),
+    "whole reply": entropy_branching(match_released_code=True),
     "random": random_branching(3),
     "spread": spread_branching(2),
     "two each": random_branching(1, 0.7, each=2),
@@ -198,7 +198,7 @@ def test_a_fork_inherits_the_first_entropy_of_its_root():
 
 
 def test_the_released_signal_lags_and_is_zero_after_the_first_answer():
-    rule = begun(entropy_branching(released=True))
+    rule = begun(entropy_branching(match_released_code=True))
     assert rule.signal(running(turn([0.5, 0.5])), Reply("", sampled([9.0]))) == 0.0
     later = running(turn([0.5, 0.5]), turn([1.0, 2.0]))
     assert rule.signal(later, Reply("", sampled([9.0]))) == pytest.approx((3.0 - 1.0) / math.log(4))
@@ -208,7 +208,7 @@ def test_the_released_signal_lags_and_is_zero_after_the_first_answer():
 
 @pytest.mark.parametrize("released", [False, True])
 def test_an_action_without_tokens_leaves_nothing_open(released):
-    rule = begun(entropy_branching(released=released))
+    rule = begun(entropy_branching(match_released_code=released))
     before = turn([]) if released else turn([5.0])
     assert rule.signal(running(turn([1.0]), before), Reply("", sampled([]))) == pytest.approx(-1.0 / math.log(4))
     silent = Sample(0, (), (1,))
@@ -431,7 +431,7 @@ def test_calls_and_tokens_are_counted_apart():
 
 def test_the_scripted_policy_of_the_benchmark():
     """Tool probability .75, cap 3, 16 episodes, 8 roots: at most 20.6 calls a group in 4 rounds; GRPO 27.8."""
-    path = Path(__file__).parents[2] / "benchmarks" / "branching.py"
+    path = Path(__file__).parents[3] / "benchmarks" / "branching.py"
     spec = importlib.util.spec_from_file_location("benchmark_of_branching", path)
     benchmark = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = benchmark

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from test_architectures import CONFIGS, VOCABULARY, make
+from architectures import CONFIGS, VOCABULARY, make
 
 from agentgym.errors import UsageError
 from agentgym.models.admission import LIMITS, admit, compare
@@ -126,7 +126,7 @@ def test_a_short_context_is_enough(small):
 
 
 def test_the_copy_of_an_admitted_model_is_not_asked_again(monkeypatch, small):
-    from agentgym.trainers.algorithm import get_algorithm
+    from agentgym.trainers.parts import get_algorithm
     from agentgym.trainers.prefix_tree import scoring
 
     asked = []

@@ -18,8 +18,9 @@ from agentgym.trainers.advantage.baselines import standardize
 from agentgym.trainers.advantage.combine import add, chain, scale
 from agentgym.trainers.advantage.returns import discounted_return, episode_return
 from agentgym.trainers.advantage.turn_table import TurnTable
-from agentgym.trainers.algorithm import Algorithm, algorithm, algorithm_names, get_algorithm, stages
-from agentgym.trainers.parts import with_part
+from agentgym.trainers.algorithm import Algorithm
+from agentgym.trainers.expressions import with_part
+from agentgym.trainers.parts import algorithm, algorithm_names, get_algorithm
 from agentgym.trainers.run.requirements import KEYS
 from agentgym.trainers.update.learner import Learner, OptimizerConfig
 
@@ -72,7 +73,7 @@ OTHER = {
     "outcome_weight": {"outcome_weight": 0.5},
     "penalty": {"penalty": 0.1},
     "relative": {"relative": False},
-    "released": {"released": True},
+    "match_released_code": {"match_released_code": True},
     "removed": {"removed": "thinking"},
     "rollouts": {"rollouts": 1},
     "roots": {"roots": 3},
@@ -88,7 +89,7 @@ OTHER = {
     "step_weight": {"step_weight": 0.5},
     "support": {"support": "cited"},
     "threshold": {"threshold": 0.5},
-    "trace": {"trace": 0.5},
+    "gae_lambda": {"gae_lambda": 0.5},
     "value": {"value": "leaves"},
     "value_clip": {"value_clip": None},
     "value_weight": {"value_weight": 0.1},
@@ -132,8 +133,8 @@ def test_defaults_build_and_resolve(name):
     assert set(resolved) == set(found.parameters)
     algorithm = found()
     algorithm.check()
-    assert stages(found(**resolved)) == stages(algorithm)
-    assert not any(re.search(r"0x[0-9a-f]{6}", text) for text in stages(algorithm).values()), (
+    assert found(**resolved).as_text() == algorithm.as_text()
+    assert not any(re.search(r"0x[0-9a-f]{6}", text) for text in algorithm.as_text().values()), (
         "memory addresses in run.yaml"
     )
 
@@ -142,7 +143,7 @@ def test_defaults_build_and_resolve(name):
 def test_every_parameter_is_obeyed(name, parameter):
     given = OTHER.get(f"{name} {parameter}") or OTHER[parameter]
     without = {key: value for key, value in given.items() if key != parameter}
-    assert stages(get_algorithm(name)(**given)) != stages(get_algorithm(name)(**without))
+    assert get_algorithm(name)(**given).as_text() != get_algorithm(name)(**without).as_text()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -172,14 +173,14 @@ def test_two_updates_move_the_weights(name, small, played):
 
 
 def test_nearest_names():
-    with pytest.raises(UnknownName, match=r"unknown recipe 'gipgo'; did you mean 'gigpo'"):
+    with pytest.raises(UnknownName, match=r"unknown algorithm 'gipgo'; did you mean 'gigpo'"):
         get_algorithm("gipgo")
-    with pytest.raises(UsageError, match=r"recipe gigpo has no parameter 'discont'; did you mean 'discount'\?"):
+    with pytest.raises(UsageError, match=r"algorithm gigpo has no parameter 'discont'; did you mean 'discount'\?"):
         get_algorithm("gigpo")(discont=0.9)
-    with pytest.raises(UnknownName, match=r"unknown slot 'surogate'; did you mean 'surrogate'"):
-        with_part(Algorithm(), "surogate", "surrogate()")
-    with pytest.raises(UnknownName, match=r"unknown credit part 'standardise'; did you mean 'standardize'"):
-        with_part(Algorithm(), "credit", "chain(outcome(), standardise())")
+    with pytest.raises(UnknownName, match=r"unknown stage 'los_term'; did you mean 'loss_term'"):
+        with_part(Algorithm(), "los_term", "surrogate()")
+    with pytest.raises(UnknownName, match=r"unknown advantage part 'standardise'; did you mean 'standardize'"):
+        with_part(Algorithm(), "advantage", "chain(episode_return(), standardise())")
 
 
 @pytest.mark.parametrize(
@@ -201,21 +202,23 @@ def test_a_recipe_needs_a_page_and_typed_parameters():
     def bare() -> Algorithm:
         return Algorithm()
 
-    with pytest.raises(UsageError, match="recipe 'bare' needs a docstring"):
+    with pytest.raises(UsageError, match="'bare' needs a docstring"):
         algorithm(bare)
 
     def loose(x=1) -> Algorithm:
         """Something."""
         return Algorithm()
 
-    with pytest.raises(UsageError, match="recipe 'loose': parameter 'x' needs a type and a default"):
+    with pytest.raises(UsageError, match="'loose' makes an algorithm: its parameter 'x' needs a type"):
         algorithm(loose)
 
     def grpo() -> Algorithm:
         """Something."""
         return Algorithm()
 
-    with pytest.raises(UsageError, match=r"recipe 'grpo' is registered by agentgym\.trainers\.recipes\.grpo and "):
+    with pytest.raises(
+        UsageError, match=r"'grpo' is registered by agentgym\.trainers\.algorithms\.episode_level\.grpo and"
+    ):
         algorithm(grpo)
 
 
@@ -225,54 +228,53 @@ def test_a_recipe_needs_a_page_and_typed_parameters():
 @pytest.mark.parametrize(
     ("slot", "expression", "shown"),
     [
-        ("aggregate", "token_mean", "token_mean"),
+        ("aggregate", "token_mean", "token_mean()"),
         ("aggregate", "seq_mean_token_sum_norm(max_length=8)", "seq_mean_token_sum_norm(max_length=8)"),
-        ("credit", "chain(to_go(0.9), leave_one_out())", "chain(to_go(0.9), leave_one_out())"),
-        ("credit", "outcome", "outcome()"),
-        ("penalties", "kl(0.01)", "(kl(0.01))"),
-        ("penalties", "(kl(0.01, 'k2'), entropy(coefficient=-1e-3))", "(kl(0.01, 'k2'), entropy(coefficient=-0.001))"),
-        ("penalties", "()", "()"),
-        ("weights", "drop_zero", "(drop_zero())"),
         (
-            "surrogate",
-            "surrogate(sequence_ratio(), fixed(3e-4, 4e-4))",
-            "surrogate(sequence_ratio(), fixed(0.0003, 0.0004))",
+            "advantage",
+            "chain(discounted_return(0.9), leave_one_out())",
+            "chain(discounted_return(0.9), leave_one_out())",
         ),
-        ("select", "with_spread(rollouts=3)", "with_spread(rollouts=3)"),
+        ("advantage", "episode_return", "episode_return()"),
+        ("penalty", "kl(0.01)", "(kl(0.01))"),
+        ("penalty", "(kl(0.01, 'k2'), entropy(coefficient=-1e-3))", "(kl(0.01, 'k2'), entropy(coefficient=-0.001))"),
+        ("penalty", "()", "()"),
+        ("turn_weight", "drop_zero", "(drop_zero())"),
+        (
+            "loss_term",
+            "surrogate(sequence_ratio(), epsilon_clip(3e-4, 4e-4))",
+            "surrogate(sequence_ratio(), epsilon_clip(0.0003, 0.0004))",
+        ),
+        ("selection", "nonzero_variance(rollouts=3)", "nonzero_variance(rollouts=3)"),
         ("context", "window(4)", "window(4)"),
         ("branching", "entropy_branching(alpha=0.4)", "entropy_branching(alpha=0.4)"),
-        ("credit", "information_credit(kind='prob')", "information_credit(kind='prob')"),
+        ("advantage", "information_credit(kind='prob')", "information_credit(kind='prob')"),
         (
-            "credit",
-            "chain(to_go(0.9), standardize(by=similar_anchors(0.9, column='observation')))",
-            "chain(to_go(0.9), standardize(by=similar_anchors(0.9, column='observation', junk=False)))",
+            "advantage",
+            "chain(discounted_return(0.9), standardize(by=similar_anchors(0.9, column='observation')))",
+            "chain(discounted_return(0.9), standardize(by=similar_anchors(0.9, column='observation')))",
         ),
-        ("reward", "chain", None),
     ],
 )
 def test_with_part(slot, expression, shown):
-    if shown is None:
-        with pytest.raises(UnknownName):
-            with_part(Algorithm(), slot, expression)
-        return
-    assert stages(with_part(Algorithm(), slot, expression))[slot] == shown
+    assert with_part(Algorithm(), slot, expression).as_text()[slot] == shown
 
 
 @pytest.mark.parametrize(
     "expression",
     [
         "__import__('os').system('true')",
-        "outcome().apply",
-        "outcome.__globals__",
+        "episode_return().apply",
+        "episode_return.__globals__",
         "chain.__wrapped__()",
         "(lambda: 1)()",
         "[p for p in (1,)]",
-        "to_go(open('/etc/passwd'))",
-        "to_go(9**9**9)",
-        "to_go(*(1, 2))",
-        "to_go(**{'discount': 1})",
-        "f'{outcome}'",
-        "outcome() or outcome()",
+        "discounted_return(open('/etc/passwd'))",
+        "discounted_return(9**9**9)",
+        "discounted_return(*(1, 2))",
+        "discounted_return(**{'discount': 1})",
+        "f'{episode_return}'",
+        "episode_return() or episode_return()",
         "_moments",
         "np",
         "Part",
@@ -280,33 +282,42 @@ def test_with_part(slot, expression, shown):
         "exec('x')",
         "eval('1')",
         "",
-        "outcome(",
-        "outcome()\nimport os",
+        "episode_return(",
+        "episode_return()\nimport os",
         "a\0b",
         "(" * 10_000,
         "-" * 100_000 + "1",
-        "to_go(discount=0.9, discount=0.8)",
-        "to_go('0.9')",
-        "to_go(True)",
-        "to_go()",
-        "to_go(1, 2)",
+        "discounted_return(discount=0.9, discount=0.8)",
+        "discounted_return('0.9')",
+        "discounted_return(True)",
+        "discounted_return()",
+        "discounted_return(1, 2)",
         "1",
-        "'outcome'",
-        "outcome(), outcome()",
+        "'episode_return'",
+        "episode_return(), episode_return()",
     ],
 )
 def test_hostile_or_broken_parts_are_refused(expression):
     with pytest.raises(UsageError) as caught:
-        with_part(Algorithm(), "credit", expression)
+        with_part(Algorithm(), "advantage", expression)
     assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize(
     ("slot", "expression"),
-    [("surrogate", "token_ratio()"), ("select", "uniform()"), ("penalties", "(kl(0.1), 3)"), ("weights", "2")],
+    [
+        ("loss_term", "token_ratio()"),
+        ("selection", "uniform()"),
+        ("penalty", "(kl(0.1), 3)"),
+        ("turn_weight", "2"),
+        ("turn_weight", "standardize()"),
+        ("advantage", "mask_truncated()"),
+        ("advantage", "env_reward()"),
+        ("reward", "standardize()"),
+    ],
 )
 def test_a_part_of_another_kind_is_refused(slot, expression):
-    with pytest.raises(UsageError, match="does not go into this slot"):
+    with pytest.raises(UsageError, match=r"unknown .* part|is not a part"):
         with_part(Algorithm(), slot, expression)
 
 
@@ -314,31 +325,27 @@ OWN = '''
 import subprocess
 from subprocess import run
 
-from agentgym.trainers.loss.aggregate import token_mean
-from agentgym.trainers.advantage.turn_table import Part, named
+from agentgym.trainers.parts import advantage, aggregate, turn_weight
 
 happened = []
 
-@named
-def times(factor: float = 0.5) -> Part:
-    """The credit, times a factor."""
-    return Part(lambda turns, credit: factor * credit)
+@advantage
+def times(factor: float = 0.5):
+    """The value, times a factor."""
+    return lambda turns, values: factor * values
 
-@named
-def typed(factor: float = 0.5) -> "Part":
-    return times(factor)
+@turn_weight
+def some(factor: float = 0.5):
+    """A weight."""
+    return lambda turns, advantage: 0.0 * advantage + factor
 
 def silent(factor=0.5):
     happened.append(factor)
 
-class Part2:
-    pass
-
-def other() -> Part2:
-    happened.append(1)
-
-def flat(weight, sequence) -> "torch.Tensor":
-    return weight
+@aggregate
+def flat():
+    """No division."""
+    return lambda weight, sequence: weight
 '''
 
 
@@ -357,25 +364,25 @@ def own(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("slot", "expression", "shown"),
     [
-        ("credit", "own_stage.deep:times", "times()"),
-        ("credit", "own_stage.deep:typed(factor=-2)", "typed(factor=-2)"),
+        ("advantage", "own_stage.deep:times", "times()"),
+        ("advantage", "own_stage.deep:times(factor=-2)", "times(factor=-2)"),
         (
-            "credit",
-            "chain(outcome(), own_stage.deep:times(0.25), own_stage.deep:times())",
-            "chain(outcome(), times(0.25), times())",
+            "advantage",
+            "chain(episode_return(), own_stage.deep:times(0.25), own_stage.deep:times())",
+            "chain(episode_return(), times(0.25), times())",
         ),
-        ("weights", "(own_stage.deep:times(2), mask_truncated())", "(times(2), mask_truncated())"),
-        ("aggregate", "own_stage.deep:flat", "flat"),
+        ("turn_weight", "(own_stage.deep:some(2.0), mask_truncated())", "(some(2.0), mask_truncated())"),
+        ("aggregate", "own_stage.deep:flat", "flat()"),
     ],
 )
 def test_parts_of_any_module(own, slot, expression, shown):
-    assert stages(with_part(Algorithm(), slot, expression))[slot] == shown
+    assert with_part(Algorithm(), slot, expression).as_text()[slot] == shown
 
 
 def test_an_own_part_computes(own):
-    made = with_part(Algorithm(), "credit", "chain(outcome(), own_stage.deep:times(0.25))")
+    made = with_part(Algorithm(), "advantage", "chain(episode_return(), own_stage.deep:times(0.25))")
     turns = TurnTable.from_columns(group=[0, 0], episode=[0, 1], turn=[0, 0], reward=[1.0, 2.0])
-    assert made.credit(turns, turns.reward).tolist() == [0.25, 0.5]
+    assert made.advantage(turns, turns.reward).tolist() == [0.25, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -384,16 +391,15 @@ def test_an_own_part_computes(own):
         ("nowhere:times()", "cannot import 'nowhere'"),
         ("own_stage.deep:tims(1)", "unknown part of own_stage.deep 'tims'; did you mean 'times'"),
         ("own_stage.deep:happened", "unknown part of own_stage.deep 'happened'"),
-        ("own_stage.deep:silent(1)", "own_stage.deep:silent does not say that it makes a part; annotate it: -> Part"),
-        ("own_stage.deep:other()", "own_stage.deep:other does not say that it makes a part"),
-        ("own_stage.deep:run('true')", "own_stage.deep:run does not say that it makes a part"),
-        ("subprocess:run('true')", "subprocess:run does not say that it makes a part"),
+        ("own_stage.deep:silent(1)", "own_stage.deep:silent makes no part; decorate it: @advantage"),
+        ("own_stage.deep:run('true')", "own_stage.deep:run makes no part"),
+        ("subprocess:run('true')", "subprocess:run makes no part"),
         ("os:system('true')", "unknown part of os 'system'"),
-        ("own_stage.deep:times(1, 2)", "own_stage.deep:times: too many positional arguments"),
-        ("own_stage.deep:times('1')", "own_stage.deep:times: factor is a float, got '1'"),
-        ("own_stage.deep:flat", "does not go into this slot"),
+        ("own_stage.deep:times(1, 2)", "times: too many positional arguments"),
+        ("own_stage.deep:times('1')", "times: factor: input should be a valid number (got '1')"),
+        ("own_stage.deep:flat", "takes an advantage part, but flat() is an aggregate"),
         ("own_stage.deep :times()", "is not a part like name"),
-        ("own_stage.deep:times().apply", "own_stage.deep:times().apply is neither a part nor a literal"),
+        ("own_stage.deep:times().apply", "own_stage.deep:times().apply is not a part"),
         ("own_stage.deep.times()", "is not a call of a part by name"),
         ("lambda own_stage:times", "is not a part like name"),
         ("own_stage.deep:subprocess.run('true')", "is not a part like name"),
@@ -401,7 +407,7 @@ def test_an_own_part_computes(own):
 )
 def test_what_is_no_part_of_a_module_is_refused_and_never_called(own, expression, said):
     with pytest.raises(UsageError) as caught:
-        with_part(Algorithm(), "credit", expression)
+        with_part(Algorithm(), "advantage", expression)
     assert said in str(caught.value)
     deep = sys.modules.get("own_stage.deep")
     assert deep is None or deep.happened == []
@@ -409,18 +415,18 @@ def test_what_is_no_part_of_a_module_is_refused_and_never_called(own, expression
 
 def test_what_could_not_be_computed_is_refused_before_anything_is_played():
     reading = with_part(Algorithm(), "reward", "overlong(9, 9, column='greedy')")
-    with pytest.raises(UsageError, match="a part reads 'greedy', which training does not compute; it has anchor, "):
+    with pytest.raises(UsageError, match="a part reads 'greedy', which is neither computed nor in this"):
         reading.check()
-    with pytest.raises(UsageError, match="nothing trains a critic: start from the recipe ppo"):
-        with_part(Algorithm(), "credit", "gae()").check()
+    with pytest.raises(UsageError, match="nothing trains a critic: start from the algorithm ppo"):
+        with_part(Algorithm(), "advantage", "gae()").check()
     with pytest.raises(UsageError, match="nothing trains a critic"):
-        with_part(Algorithm(), "penalties", "value_loss()").check()
+        with_part(Algorithm(), "penalty", "value_loss()").check()
     whole = with_part(
-        with_part(with_part(Algorithm(), "credit", "gae()"), "critic", "gae()"), "penalties", "value_loss()"
+        with_part(with_part(Algorithm(), "advantage", "gae()"), "critic", "gae()"), "penalty", "value_loss()"
     )
     whole.check()
     with pytest.raises(UsageError, match="nothing trains a critic"):
-        replace(whole, penalties=()).check()
+        replace(whole, penalty=()).check()
 
 
 # --- what they compute ------------------------------------------------------------------------------------------------
@@ -447,7 +453,7 @@ TABLE = TurnTable.from_columns(
 )
 def test_gigpo_as_released(penalty, scale, expected):
     """The vectors of the released code; c is its penalty, ``scale`` its mean_std_norm."""
-    rule = get_algorithm("gigpo")(released=True, scale=scale, penalty=penalty).credit
+    rule = get_algorithm("gigpo")(match_released_code=True, scale=scale, penalty=penalty).credit
     assert_allclose(rule(TABLE, TABLE.reward), [float(x) for x in expected.split()], atol=6e-5)
 
 
@@ -516,7 +522,7 @@ def test_credit_of_each_recipe_by_hand():
 
 def test_polychromic_stays_near_the_policy_that_sampled():
     algorithm = get_algorithm("polychromic")()
-    assert stages(algorithm)["penalties"] == "(kl(0.01, to='old'))"
+    assert algorithm.as_text()["penalty"] == "(kl(0.01, to='old'))"
     assert not algorithm.needs & {"reference", "kl"}  # no second copy of the weights
 
 

@@ -131,7 +131,7 @@ RESUME = (
 
 def continued(path, kill_after):
     """Resume in another process, killed after so many seconds of work (None: not); its exit status."""
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "helpers"), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen([sys.executable, "-c", RESUME, str(path)], env=env, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"ready\n"
         if kill_after is not None:

@@ -127,7 +127,7 @@ save_model(with_lora(model, 2), __import__("pathlib").Path(sys.argv[1]), __impor
 def test_equal_adapters_are_equal_files(tmp_path):
     """Whatever the order that this process has sets in."""
     for seed in "123":
-        env = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "PYTHONHASHSEED": seed}
+        env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "helpers"), "PYTHONHASHSEED": seed}
         subprocess.run([sys.executable, "-c", SAVE, str(tmp_path / seed)], env=env, check=True)
     first, *others = ({f.name: f.read_bytes() for f in sorted((tmp_path / seed).glob("adapter*"))} for seed in "123")
     assert len(first) == 2

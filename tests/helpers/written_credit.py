@@ -24,7 +24,7 @@ def returns(kept, reward):
     return {e.id: sum(reward[e.id, t] for t in range(len(e.turns))) for e in kept}
 
 
-def to_go(kept, reward, discount):
+def discounted_return(kept, reward, discount):
     out = {}
     for e in kept:
         for t in range(len(e.turns)):
@@ -113,7 +113,7 @@ def gigpo(kept, *, scale=False, scale_episode=None, discount=0.95, step_weight=1
     def same(e, t, o, k):
         return clusters[e.id, t] == clusters[o.id, k] if clusters else same_state(e, t, o, k)
 
-    step = over_turns(kept, to_go(kept, reward, discount), same, scale)
+    step = over_turns(kept, discounted_return(kept, reward, discount), same, scale)
     return {
         (e.id, t): whole[e.id, t] + step_weight * step[e.id, t] - penalty * (turn.error is not None)
         for e in kept
@@ -140,7 +140,7 @@ def alike(kept, threshold):
 def gigpo_released(kept, *, penalty, scale, discount=0.95):
     """Every turn is a row of the episode's statistics; the penalty comes first; a lone row keeps its value."""
     reward = paid(kept)
-    total, back = returns(kept, reward), to_go(kept, reward, discount)
+    total, back = returns(kept, reward), discounted_return(kept, reward, discount)
     bad = {(e.id, t): penalty * (turn.error is not None) for e in kept for t, turn in enumerate(e.turns)}
     row = {(e.id, t): total[e.id] - bad[e.id, t] for e in kept for t in range(len(e.turns))}
     whole = over_turns(kept, row, lambda *_: True, scale, alone="keep")
@@ -278,7 +278,7 @@ def igpo(world, kept, reward=None, discount=1.0, probabilities=False):
             credit[e.id, t] = normal(total[e.id], mine, ddof=0) if last else 0.0
             if (e.id, t) in gain:
                 credit[e.id, t] += normal(gain[e.id, t], pool, ddof=0)
-    return to_go(kept, credit, discount)
+    return discounted_return(kept, credit, discount)
 
 
 # --- trees ------------------------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ def node_values(kept, reward, leaves=False):
     return out
 
 
-def continuation_values(kept, reward):
+def monte_carlo_values(kept, reward):
     total, out = returns(kept, reward), {}
     for e in kept:
         cuts = {}
@@ -386,7 +386,7 @@ def diverse_sets(kept, reward, size=2, window=5):
 # --- a critic ---------------------------------------------------------------------------------------------------------
 
 
-def gae(world, kept, reward, discount=1.0, trace=0.95):
+def gae(world, kept, reward, discount=1.0, gae_lambda=0.95):
     """Advantages over turns, and what the critic should have said: advantage + V, V before the update."""
     head, bias = world.head.detach(), float(world.bias.detach())
     value = lambda hidden: float(hidden[0] @ head) + bias  # noqa: E731
@@ -400,7 +400,7 @@ def gae(world, kept, reward, discount=1.0, trace=0.95):
         carried = 0.0
         for t in reversed(range(len(e.turns))):
             following = now[t + 1] if t + 1 < len(now) else after
-            carried = reward[e.id, t] + discount * following - now[t] + discount * trace * carried
+            carried = reward[e.id, t] + discount * following - now[t] + discount * gae_lambda * carried
             advantage[e.id, t], target[e.id, t] = carried, carried + now[t]
     return advantage, target
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
 from agentgym.errors import UsageError
@@ -13,8 +10,6 @@ from agentgym.store import RunFolder
 from agentgym.trainers.run.budgets import TrainingBudgets
 from agentgym.trainers.run.config import TrainConfig
 from agentgym.trainers.run.trainer import Training, environment
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 TINY = {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "vocabulary": 400, "max_context": 1024}
 SEARCH = {

@@ -25,8 +25,8 @@ from agentgym.rollout import Group, Rollout
 from agentgym.tools.tool import tool
 from agentgym.trainers.advantage.information_gain import information_gain
 from agentgym.trainers.advantage.turn_table import TurnTable
-from agentgym.trainers.algorithm import get_algorithm
 from agentgym.trainers.loss.penalties import kl
+from agentgym.trainers.parts import get_algorithm
 from agentgym.trainers.prefix_tree.rows import rows_of
 from agentgym.trainers.prefix_tree.tree import Row, TokenTree
 from agentgym.trainers.run.requirements import check_environment

@@ -165,8 +165,8 @@ def turn_part(penalty, scale):
     return chain(returns(penalty), standardize(by="anchor", scale=scale))
 
 
-def released(penalty, scale):
-    return add(episode_part(penalty, scale), scale(1.0, turn_part(penalty, scale)))
+def released(penalty, divide):
+    return add(episode_part(penalty, divide), scale(1.0, turn_part(penalty, divide)))
 
 
 T1 = [4.1803, 2.0125, 5.1066, 7.5, -14.3934, -12.5, 5.1066, 2.9875, 0, 0, 10]
@@ -450,10 +450,11 @@ def test_parts_are_named_after_the_expression_that_makes_them():
         scale(0.5, chain(discounted_return(0.9), standardize(by="anchor", scale=False))),
     )
     assert repr(rule) == (
-        "total(chain(outcome(), standardize()), scaled(0.5, chain(to_go(0.9), standardize(by='anchor', scale=False))))"
+        "add(chain(episode_return(), standardize()), "
+        "scale(0.5, chain(discounted_return(0.9), standardize(by='anchor', scale=False))))"
     )
     assert rule.needs == {"anchor"}
-    assert [repr(part) for part in rule.parts[0].parts] == ["outcome()", "standardize()"]
+    assert [repr(part) for part in rule.parts[0].parts] == ["episode_return()", "standardize()"]
 
 
 def test_any_function_of_that_form_is_a_part():
@@ -462,16 +463,16 @@ def test_any_function_of_that_form_is_a_part():
 
     rule = chain(episode_return(), halved)
     assert rule(CHAIN, CHAIN.reward).tolist() == [1.5] * 5
-    assert repr(rule) == "chain(outcome(), halved)"
+    assert repr(rule) == "chain(episode_return(), halved)"
 
 
 def test_credit_of_the_wrong_shape_is_refused():
-    with pytest.raises(UsageError, match=r"given to outcome\(\) have shape \(3,\); the table has 5 turns"):
+    with pytest.raises(UsageError, match=r"given to episode_return\(\) have shape \(3,\); the table has 5 turns"):
         episode_return()(CHAIN, [1.0, 2.0, 3.0])
 
 
 def test_credit_that_is_not_finite_is_refused_with_the_part_that_made_it():
-    with pytest.raises(UsageError, match=r"given to outcome\(\) must be finite; row 2 is nan"):
+    with pytest.raises(UsageError, match=r"given to episode_return\(\) must be finite; row 2 is nan"):
         episode_return()(CHAIN, [1, 2, float("nan"), 4, 5])
     broken = TurnFunction(lambda turns, credit: credit / 0.0 if len(turns) < 3 else credit * np.inf, name="broken")
     with pytest.raises(UsageError, match=r"returned by broken must be finite; row 0 is inf"):

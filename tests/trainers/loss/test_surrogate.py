@@ -250,7 +250,7 @@ def test_options_that_make_no_sense_are_refused(make, message):
 
 
 def test_names_show_the_composition():
-    assert repr(GSPO) == "surrogate(sequence_ratio(), fixed(0.0003, 0.0004))"
+    assert repr(GSPO) == "surrogate(sequence_ratio(), epsilon_clip(0.0003, 0.0004))"
 
 
 def test_tokens_sum_and_average_over_what_is_not_masked():

@@ -177,7 +177,7 @@ def where(kept, factor):
     }
 
 
-def unsure(e, t, n, below=0.9):
+def low_probability(e, t, n, below=0.9):
     return float(math.exp(e.turns[t].sample.logprobs[n]) < below)
 
 

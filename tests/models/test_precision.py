@@ -14,7 +14,7 @@ from agentgym.models.loading import load
 from agentgym.models.local_policy import ModelPolicy
 from agentgym.models.lora import save_model
 from agentgym.models.precision import chosen, compute_in, learned_state, master
-from agentgym.trainers.algorithm import get_algorithm
+from agentgym.trainers.parts import get_algorithm
 from agentgym.trainers.run.trainer import Training
 from agentgym.trainers.update.learner import Learner, OptimizerConfig
 

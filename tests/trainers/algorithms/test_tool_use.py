@@ -23,7 +23,7 @@ from agentgym.trainers.advantage.combine import chain
 from agentgym.trainers.advantage.evidence import evidence_columns
 from agentgym.trainers.advantage.turn_table import TurnTable
 from agentgym.trainers.advantage.turn_weights import subsample
-from agentgym.trainers.algorithm import get_algorithm
+from agentgym.trainers.parts import get_algorithm
 from agentgym.trainers.rewards.rubrics import rubrics
 from agentgym.trainers.rewards.shaping import malformed
 from agentgym.trainers.rewards.tool_calls import tool_bonus, tool_cost

@@ -14,9 +14,9 @@ from agentgym.errors import UsageError
 from agentgym.models.contexts import window
 from agentgym.models.local_policy import ModelPolicy
 from agentgym.records import Sample, StopReason
-from agentgym.trainers.algorithm import Algorithm, get_algorithm
-from agentgym.trainers.loss.penalties import Penalty
-from agentgym.trainers.parts import with_part
+from agentgym.trainers.algorithm import Algorithm
+from agentgym.trainers.expressions import with_part
+from agentgym.trainers.parts import get_algorithm
 from agentgym.trainers.prefix_tree.scoring import without_dropout
 from agentgym.trainers.update.batch import minibatches
 from agentgym.trainers.update.learner import Learner, OptimizerConfig
@@ -111,7 +111,7 @@ def test_a_turn_without_tokens_has_the_value_of_its_context(world):
     second = replace(quiet.turns[1], sample=Sample(0, contexts[1], ()))
     third = replace(quiet.turns[2], sample=replace(quiet.turns[2].sample, keep=0, context=contexts[2]))
     quiet = replace(quiet, turns=(quiet.turns[0], second, third), stop=StopReason.TERMINATED)
-    algorithm = get_algorithm("ppo")(discount=0.9, trace=0.8, whiten=False)
+    algorithm = get_algorithm("ppo")(discount=0.9, gae_lambda=0.8, whiten=False)
     learner = Learner(moved, algorithm, FREE)
     with torch.no_grad():
         learner.values.weight.copy_(torch.linspace(-0.3, 0.3, 32, dtype=torch.float64)[None])
@@ -133,8 +133,8 @@ def test_a_turn_without_tokens_has_the_value_of_its_context(world):
 def test_a_critic_learns_the_returns(world):
     """Frozen policy gradient aside, the value loss falls and values move towards the turns' returns."""
     model, _, episodes = world()
-    ppo = get_algorithm("ppo")(trace=1.0, value_weight=1.0, value_clip=None, whiten=False, critic_lr=1e-2)
-    algorithm = with_part(ppo, "surrogate", "surrogate(bound=absolute(0.0, 0.0), shape=min_clip())")
+    ppo = get_algorithm("ppo")(gae_lambda=1.0, value_weight=1.0, value_clip=None, whiten=False, critic_lr=1e-2)
+    algorithm = with_part(ppo, "surrogate", "surrogate(bound=ratio_bounds(0.0, 0.0), shape=min_clip())")
     episodes = [replace(e, stop=StopReason.TERMINATED) for e in episodes]
     learner = Learner(model, algorithm, OptimizerConfig(lr=1e-2))
     seen = []
@@ -377,7 +377,7 @@ def test_nothing_to_learn_from(world):
 def test_masked_tokens_everywhere_give_a_zero_loss(world):
     model, _, episodes = world()
     cut = [replace(e, stop=StopReason.TURN_LIMIT) for e in episodes]
-    learner = Learner(model, with_part(get_algorithm("grpo")(), "weights", "mask_truncated()"), FREE)
+    learner = Learner(model, with_part(get_algorithm("grpo")(), "turn_weight", "mask_truncated()"), FREE)
     done = learner.update(cut)
     assert done.metrics["loss"] == 0.0
     assert done.metrics["skipped"] == 1
@@ -385,8 +385,9 @@ def test_masked_tokens_everywhere_give_a_zero_loss(world):
 
 def test_a_broken_gradient_moves_nothing(world):
     model, _, episodes = world()
-    broken = Penalty(1.0, lambda tokens: tokens.logprob * float("nan"))
-    learner = Learner(model, replace(get_algorithm("rloo")(), penalties=(broken,)), FREE)
+    learner = Learner(
+        model, replace(get_algorithm("rloo")(), penalty=(lambda tokens: tokens.logprob * float("nan"),)), FREE
+    )
     before = [p.detach().clone() for p in model.parameters()]
     done = learner.update(episodes)
     assert done.metrics["skipped"] == 1
