@@ -55,7 +55,7 @@ class TextEnv(gym.Env[str, str]):
         splits: the splits this environment has.
         instructions: what a model that never saw this environment must be told, e.g. the grammar of its actions.
             Contexts put it before the first observation; it is not part of an observation.
-        interchangeable: sets of words that can be exchanged for each other throughout an episode and every good action
+        permutable_names: sets of words that can be exchanged for each other throughout an episode and every good action
             stays good, e.g. kinds of objects. A warm start may exchange them, so that they can only be copied.
         waits: True where ``step`` waits on something outside the process (sockets, subprocesses, a browser); a rollout
             then steps it in a thread instead of inline.
@@ -67,7 +67,7 @@ class TextEnv(gym.Env[str, str]):
     metadata: dict[str, Any] = {"render_modes": []}
     splits: tuple[str, ...] = ("train", "test")
     instructions: str = ""
-    interchangeable: tuple[tuple[str, ...], ...] = ()
+    permutable_names: tuple[tuple[str, ...], ...] = ()
     waits: bool = False
     lockstep: bool = False
     num_tasks: int | None = None

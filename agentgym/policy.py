@@ -21,6 +21,19 @@ from agentgym.errors import PolicyError, UsageError
 from agentgym.records import Episode, Sample, StopReason, Turn, Usage
 
 
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the tokens of an action are drawn. None is what the policy itself was made with.
+
+    Attributes:
+        temperature: 0 takes the most probable token.
+        max_new_tokens: length limit of the action.
+    """
+
+    temperature: float | None = None
+    max_new_tokens: int | None = None
+
+
 @dataclass(slots=True)
 class Request:
     """What a policy is told when it must act.
@@ -36,6 +49,7 @@ class Request:
         parent: the episode this one was forked from, while its context still equals that one's.
         probe, probed: a policy that generates token by token may call ``probed`` once, from :meth:`Policy.advance`,
             when ``probe`` tokens of the answer are there, with a reply that holds only their sample.
+        sampling: how to draw the action.
     """
 
     episode: str
@@ -48,6 +62,7 @@ class Request:
     parent: str | None = None
     probe: int = 0
     probed: Callable[[Reply], None] | None = None
+    sampling: Sampling = Sampling()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,14 +23,6 @@ PLAYER_HELP = "random, expert, expert:0.2, replay:FILE, model:DIR, the folder of
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    """How models sample; None is what the model, or its run, uses."""
-
-    temperature: float | None = None
-    max_tokens: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Endpoint:
     """What servers need beyond their address."""
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from agentgym.endpoint.server import ContextFull, Server, UnreadableAnswer
 from agentgym.endpoint.wire import (
     Answer,
-    Sampling,
+    WireSampling,
     chat_body,
     completion_body,
     generate_body,
@@ -98,7 +98,7 @@ class EndpointPolicy:
             raise UsageError(f"concurrency and max_tokens must be at least 1, got {concurrency} and {max_tokens}")
         self.model, self.api, self.tools = model, api, tuple(tools)
         self.server = Server(url, connections=concurrency, **server)
-        self._sampling = Sampling(temperature, top_p, max_tokens, tuple(stop))  # type: ignore[arg-type]
+        self._sampling = WireSampling(temperature, top_p, max_tokens, tuple(stop))  # type: ignore[arg-type]
         self._samples, self._encode, self._decode = samples, encode, decode
         self._extra, self._prices = dict(extra or {}), prices or Prices()
         self._lock = threading.Lock()
@@ -164,6 +164,8 @@ class EndpointPolicy:
     def _asked(self, request: Request, before: Sequence[int]) -> tuple[Sequence[int], Answer]:
         """The context's token ids, where they are known, and the answer."""
         how = replace(self._sampling, max_tokens=self._length(request), seed=request.key >> 33)
+        if request.sampling.temperature is not None:
+            how = replace(how, temperature=request.sampling.temperature)
         if self.api == "chat":
             chat = messages(request, native=bool(self.tools))
             body = chat_body(self._model(), chat, self.tools, how, samples=self._samples)
@@ -186,8 +188,9 @@ class EndpointPolicy:
     def _length(self, request: Request) -> int:
         """How long the action may be: a token budget (``info["budget"]``) lowers it, to no less than one token."""
         info: Mapping[str, Any] = request.info
-        left = info.get("budget", {}).get("tokens", self._sampling.max_tokens)
-        return max(1, min(self._sampling.max_tokens, int(left)))
+        limit = request.sampling.max_new_tokens or self._sampling.max_tokens
+        left = info.get("budget", {}).get("tokens", limit)
+        return max(1, min(limit, int(left)))
 
 
 def _model_names(told: Any) -> list[str]:

@@ -13,7 +13,7 @@ from agentgym.policy import Request
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class WireSampling:
     """How an action is to be sampled; ``stop`` holds texts for chats and token ids for the others."""
 
     temperature: float = 1.0
@@ -107,7 +107,12 @@ def _tool_result(line: str) -> str | None:
 
 
 def chat_body(
-    model: str, chat: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], how: Sampling, *, samples: bool
+    model: str,
+    chat: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]],
+    how: WireSampling,
+    *,
+    samples: bool,
 ) -> dict[str, Any]:
     """A request to ``/chat/completions``; with ``samples``, vLLM is asked for token ids and log-probabilities."""
     body: dict[str, Any] = {
@@ -127,7 +132,7 @@ def chat_body(
     return body
 
 
-def completion_body(model: str, context: Sequence[int], how: Sampling) -> dict[str, Any]:
+def completion_body(model: str, context: Sequence[int], how: WireSampling) -> dict[str, Any]:
     """A request to ``/completions`` with token ids (vLLM)."""
     return {
         "model": model,
@@ -142,7 +147,7 @@ def completion_body(model: str, context: Sequence[int], how: Sampling) -> dict[s
     }
 
 
-def generate_body(context: Sequence[int], how: Sampling) -> dict[str, Any]:
+def generate_body(context: Sequence[int], how: WireSampling) -> dict[str, Any]:
     """A request to SGLang's ``/generate``, which takes no seed."""
     params = {"temperature": how.temperature, "top_p": how.top_p, "max_new_tokens": how.max_tokens}
     return {

@@ -16,7 +16,7 @@ from agentgym.budget import UNLIMITED, Budget, BudgetedEnv, under
 from agentgym.env import digest
 from agentgym.errors import StoreError, UsageError
 from agentgym.evaluate.statistics import Curve, Row, compare, row
-from agentgym.policy import Policy
+from agentgym.policy import Policy, Sampling
 from agentgym.prices import Prices
 from agentgym.records import Episode, Task
 from agentgym.rollout import Group, MakeEnv, Pace, Rollout
@@ -98,6 +98,7 @@ def evaluate(
     max_turns: int | None = None,
     step_seconds: float | None = None,
     run_key: int = 0,
+    sampling: Sampling = Sampling(),
     progress: Progress | None = None,
     watch: Callable[[Pace], None] | None = None,
 ) -> Curve:
@@ -114,7 +115,7 @@ def evaluate(
         name: of the policy, in records and results.
         announce, on_exhausted, prices: as in :class:`~agentgym.budget.BudgetedEnv`.
         folder: where episodes are kept as they finish; one that holds some of them already is continued.
-        slots, max_turns, step_seconds, run_key: as in :class:`~agentgym.rollout.Rollout`.
+        slots, max_turns, step_seconds, run_key, sampling: as in :class:`~agentgym.rollout.Rollout`.
         progress: called with the budget and its episodes so far, at the start of a row and after each episode.
         watch: called after each turn and each episode with how fast a row goes; see :class:`~agentgym.rollout.Pace`.
 
@@ -129,7 +130,8 @@ def evaluate(
         return BudgetedEnv(make_env(), budgets, announce=announce, on_exhausted=on_exhausted, prices=prices)  # type: ignore[arg-type]
 
     played: list[tuple[Episode, ...]] = []
-    with Rollout(make, policy, slots=slots, max_turns=max_turns, step_seconds=step_seconds, run_key=run_key) as rollout:
+    limits = {"slots": slots, "max_turns": max_turns, "step_seconds": step_seconds}
+    with Rollout(make, policy, run_key=run_key, sampling=sampling, **limits) as rollout:  # type: ignore[arg-type]
         for budget in budgets:
             done = folder.kept(name, budget) if folder is not None else {}
             missing = [g for g in groups if f"{g.id}/0" not in done or done[f"{g.id}/0"].failed]

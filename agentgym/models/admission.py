@@ -16,12 +16,12 @@ from torch import Tensor
 from agentgym import keyed_random
 from agentgym.errors import UsageError
 from agentgym.models.attention import evaluating, longest_context, unwrapped
-from agentgym.models.engines.local import Engine, Generation, Sampling
+from agentgym.models.engines.local import Engine, Generation, TokenSampling
 
 #: Largest mean difference in nats a token. In bfloat16, kernels for one row and for many alone differ by 0.05.
 LIMITS = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 0.03, torch.bfloat16: 0.15}
 
-_LIKELY = Sampling(temperature=1.0, top_p=0.7)
+_LIKELY = TokenSampling(temperature=1.0, top_p=0.7)
 
 
 #: Token sequences, each with the positions whose log-probability is wanted -> log-probabilities, in that order.

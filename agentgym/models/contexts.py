@@ -21,12 +21,12 @@ class Context(Protocol):
         """The full context as token ids, up to where the action begins."""
 
 
-def full_history(*, instructions: bool = True, remind: bool = False) -> Context:
+def full_history(*, instructions: bool = True, repeat_task: bool = False) -> Context:
     """Everything so far, append-only: each context extends the one before it.
 
     Args:
         instructions: start with the environment's instructions as the system message.
-        remind: repeat the task, the last line of the first observation, behind every later observation. A small model
+        repeat_task: repeat the task, the last line of the first observation, behind every later observation. A small model
             then need not find it far back.
     """
 
@@ -34,7 +34,7 @@ def full_history(*, instructions: bool = True, remind: bool = False) -> Context:
         if not before:
             return chat.opening(request.instructions if instructions else "", request.observation)
         observation = request.observation
-        if remind:
+        if repeat_task:
             observation += "\n" + request.turns[0].observation.rsplit("\n", 1)[-1]
         return [*before, *chat.following(observation, before)]
 

@@ -12,7 +12,7 @@ from agentgym.errors import PolicyError
 from agentgym.models.attention import longest_context
 from agentgym.models.chat_template import ChatTemplate
 from agentgym.models.contexts import Context, full_history
-from agentgym.models.engines.local import Engine, Generation, common_prefix
+from agentgym.models.engines.local import Engine, Generation, TokenSampling, common_prefix
 from agentgym.policy import Reply, Request
 from agentgym.records import Episode, Sample, StopReason, Usage, sampled_ids
 
@@ -98,9 +98,10 @@ class ModelPolicy:
         state.context, state.action = context, []
         state.future = Future()
         state.probe, state.probed = request.probe, request.probed
-        generation = self.engine.submit(
-            state.slot, context, request.key, self.max_new_tokens, among=self._among(request)
-        )
+        asked = request.sampling
+        drawn = None if asked.temperature is None else TokenSampling(asked.temperature, self.engine.top_p)
+        length = asked.max_new_tokens or self.max_new_tokens
+        generation = self.engine.submit(state.slot, context, request.key, length, drawn, self._among(request))
         self._working[id(generation)] = (request.episode, generation)
         return state.future
 

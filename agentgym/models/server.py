@@ -22,7 +22,7 @@ from agentgym.errors import MissingExtra, PolicyError, nearest
 from agentgym.models.attention import longest_context
 from agentgym.models.chat_template import ChatTemplate
 from agentgym.models.engines.engine_thread import EngineThread
-from agentgym.models.engines.local import Generation, Sampling
+from agentgym.models.engines.local import Generation, TokenSampling
 
 _Ids = list[Annotated[int, Field(strict=True, ge=0)]]
 #: what vLLM knows beyond this server, and the values that change nothing
@@ -207,7 +207,7 @@ class Service:
                     "max_tokens",
                 )
         seed = secrets.randbits(63) if asked.seed is None else asked.seed
-        how = Sampling(asked.temperature, asked.top_p, self._ends | frozenset(asked.stop_token_ids or ()))
+        how = TokenSampling(asked.temperature, asked.top_p, self._ends | frozenset(asked.stop_token_ids or ()))
         futures = [
             self._engine.submit(prompt, keyed_random.key("serve", seed, number), wanted, how)
             for prompt in prompts

@@ -19,7 +19,7 @@ from agentgym import keyed_random
 from agentgym.budget import BudgetedEnv
 from agentgym.env import can_fork
 from agentgym.errors import ContractError, PolicyError, UsageError, WorldFault
-from agentgym.policy import Policy, Reply
+from agentgym.policy import Policy, Reply, Sampling
 from agentgym.records import Episode, StopReason, Task
 from agentgym.rollout import returned
 from agentgym.rollout.branching import Branching, Independent
@@ -47,7 +47,8 @@ class Rollout:
             as the environment says (``TextEnv.lockstep``), unless the policy is ``remote``.
         step_seconds: a step or reset that takes longer fails its episode; None: any time.
         branching: how the episodes of a group come about.
-        run_key: first part of every draw's key.
+        run_key: first part of every random number's key.
+        sampling: how the policy is to draw its actions.
 
     Attributes:
         policy_calls: requests submitted so far.
@@ -68,6 +69,7 @@ class Rollout:
         step_seconds: float | None = None,
         branching: Branching | None = None,
         run_key: int = 0,
+        sampling: Sampling = Sampling(),
     ) -> None:
         if slots < 1:
             raise UsageError(f"slots must be at least 1, got {slots}")
@@ -76,6 +78,7 @@ class Rollout:
         if step_seconds is not None and not step_seconds > 0:
             raise UsageError(f"step_seconds must be positive seconds, or None for no limit; got {step_seconds}")
         self.policy, self.slots, self.max_turns, self.run_key = policy, slots, max_turns, run_key
+        self.sampling = sampling
         self.branching, self.step_seconds = branching or Independent(), step_seconds
         self.policy_calls = 0
         self.pace = Pace("", 0)
@@ -178,6 +181,7 @@ class Rollout:
 
     def _ask(self, episode: Running) -> None:
         request = episode.request(self.instructions)
+        request.sampling = self.sampling
         if self.branching.probe and not episode.decided and episode.state.room > 0:
             request.probe, request.probed = self.branching.probe, partial(self._decide, episode)
         self.policy_calls += 1

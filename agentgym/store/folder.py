@@ -29,7 +29,7 @@ class RunFolder:
         config: what ``run.yaml`` says.
         saved: the checkpoints.
         metrics: ``metrics.jsonl``.
-        credits: ``credits.jsonl``, the credit of each turn of the episodes that were trained on.
+        advantages: ``advantages.jsonl``, the advantage of each turn of the episodes that were trained on.
 
     Raises:
         StoreError: there is no run here.
@@ -49,7 +49,7 @@ class RunFolder:
             raise StoreError(f"{self.path / 'run.yaml'} is damaged: it is not a mapping")
         self.saved = Checkpoints(self.path / "checkpoints")
         self.metrics = JsonLines(self.path / "metrics.jsonl")
-        self.credits = JsonLines(self.path / "credits.jsonl")
+        self.advantages = JsonLines(self.path / "advantages.jsonl")
 
     @classmethod
     def create(cls, path: StrPath, config: Mapping[str, Any]) -> RunFolder:

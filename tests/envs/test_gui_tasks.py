@@ -308,7 +308,7 @@ def test_what_is_listed_is_possible_and_what_is_possible_is_done(number, choices
 
 def test_names_that_can_be_exchanged_are_no_labels():
     """What is said of a label is not said of a name: exchanged, a task would ask for what is not on the page."""
-    sets = tasks.interchangeable()
+    sets = tasks.permutable_names()
     names = [name for names in sets for name in names]
     assert len(names) == len(set(names)) > 150
     labels = set()

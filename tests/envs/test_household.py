@@ -601,13 +601,13 @@ def test_a_list_that_does_not_exist_is_named():
 
 
 def test_interchangeable_words_are_the_kinds_of_objects_that_can_be_carried():
-    kinds, *_ = HouseholdEnv.interchangeable
+    kinds, *_ = HouseholdEnv.permutable_names
     assert set(kinds) == {o.name for o in catalogue.OBJECTS.values()} - {"desklamp"}
     assert not set(kinds) & set(catalogue.PLACES)
 
 
 def test_interchangeable_places_are_no_tools_and_behave_alike():
-    _, *places = HouseholdEnv.interchangeable
+    _, *places = HouseholdEnv.permutable_names
     assert {name for alike in places for name in alike} == set(catalogue.PLACES) - {"sinkbasin", "microwave", "fridge"}
     for alike in places:
         assert len({replace(catalogue.PLACES[name], name="") for name in alike}) == 1

@@ -141,13 +141,13 @@ def test_the_habit_bears_what_others_called() -> None:
 def test_words_of_names_are_interchangeable() -> None:
     """Exchanged throughout an episode, the searches still name what the texts name."""
     env = SearchEnv(documents=400, facts=1, k=1)
-    first, second = env.interchangeable
+    first, second = env.permutable_names
     assert set(first).isdisjoint(second)
     known = set(first) | set(second)
     turns = play(env, 3)
     made = tuple(Turn(seen, action) for seen, action, _, _ in turns)
     episode = Episode("e", "agentgym/Search-v0", Task(0), made, StopReason.TERMINATED)
-    moved = exchanged(episode, env.interchangeable, 7)
+    moved = exchanged(episode, env.permutable_names, 7)
     for before, after in zip(episode.turns, moved.turns, strict=True):
         assert after.action != before.action
         words = re.findall(r"[A-Z][a-z]+", after.action)

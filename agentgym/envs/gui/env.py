@@ -98,7 +98,7 @@ class GUIEnv(TextEnv):
             if name not in known:
                 raise UnknownName(what, str(name), known)
         self.families = tuple([self._family(name) for name in families])
-        self.interchangeable = (HINTS, *tasks.interchangeable())
+        self.permutable_names = (HINTS, *tasks.permutable_names())
         self.max_turns, self.max_calls = max_turns, max_calls
         self._make_backend, self._observe = _maker(backend, headless), observe
         self.waits = backend == "chromium"

@@ -152,7 +152,7 @@ def templates(split: str) -> Mapping[str, tuple[Template, ...]]:
 
 
 @cache
-def interchangeable() -> tuple[tuple[str, ...], ...]:
+def permutable_names() -> tuple[tuple[str, ...], ...]:
     """Sets of names that can be exchanged for each other in all applications; no name is in two of them."""
     templates("train")  # which imports them
     joined: list[tuple[str, ...]] = []

@@ -46,7 +46,7 @@ class HouseholdEnv(TextEnv):
 
     splits: tuple[str, ...] = ("train", "test", "unseen")
     instructions = grammar.INSTRUCTIONS
-    interchangeable = (tuple(o.name for o in catalogue.OBJECTS.values() if not o.fixed), *catalogue.STORES)
+    permutable_names = (tuple(o.name for o in catalogue.OBJECTS.values() if not o.fixed), *catalogue.STORES)
 
     def __init__(self, *, split: str = "train", max_turns: int = 50, listed: str = "nothing") -> None:
         super().__init__(split=split)

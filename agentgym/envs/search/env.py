@@ -103,7 +103,7 @@ class SearchEnv(ToolEnv):
                 made, split, hops=_several(hops, 2), kinds=_several(kinds, "chain")
             )
             source: tuple[object, ...] = ("world", size, seed, stated)
-            self.interchangeable = made.words
+            self.permutable_names = made.words
             retriever: Retriever = index if corpus is None else open_corpus(corpus)
         else:
             given: dict[str, Any] = {"hops": hops, "kinds": kinds, "documents": documents, "world": world}

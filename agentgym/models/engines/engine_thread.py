@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentgym.errors import PolicyError
-from agentgym.models.engines.local import Engine, Generation, Sampling, common_prefix
+from agentgym.models.engines.local import Engine, Generation, TokenSampling, common_prefix
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class _Job:
     context: list[int]
     key: int
     max_new_tokens: int
-    sampling: Sampling
+    sampling: TokenSampling
     future: Future[Generation] = field(default_factory=Future)
 
 
@@ -50,7 +50,7 @@ class EngineThread:
         self._thread = threading.Thread(target=self._run, name="agentgym-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, context: list[int], key: int, max_new_tokens: int, sampling: Sampling) -> Future[Generation]:
+    def submit(self, context: list[int], key: int, max_new_tokens: int, sampling: TokenSampling) -> Future[Generation]:
         """Ask for one action. The future fails with a PolicyError where the model does."""
         job = _Job(context, key, max_new_tokens, sampling)
         job.future.set_running_or_notify_cancel()  # from here on it is answered, whoever still listens

@@ -24,7 +24,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class TokenSampling:
     """How one request is sampled; temperature and top_p as in :class:`Engine`.
 
     Attributes:
@@ -54,7 +54,7 @@ class Generation:
     context: list[int]
     key: int
     max_new_tokens: int
-    sampling: Sampling | None = None
+    sampling: TokenSampling | None = None
     among: Sequence[Sequence[int]] | None = None
     action: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -152,7 +152,7 @@ class Engine:
         context: list[int],
         key: int,
         max_new_tokens: int,
-        sampling: Sampling | None = None,
+        sampling: TokenSampling | None = None,
         among: Sequence[Sequence[int]] | None = None,
     ) -> Generation:
         """Ask for an action; call :meth:`step` until it comes out finished."""

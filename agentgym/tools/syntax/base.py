@@ -57,7 +57,12 @@ class Syntax(ABC):
     ``render`` accepts; ``parse`` accepts any text and takes time linear in its length. Thinking is not read: neither
     what stands between ``<think>`` and ``</think>``, nor what precedes a ``</think>`` that was opened in the context,
     nor what follows a ``<think>`` that is never closed.
+
+    Attributes:
+        native: an endpoint parses the calls itself, so it has to be given the tools' schemas.
     """
+
+    native: bool = False
 
     def __init__(self, tools: Iterable[Tool] = ()) -> None:
         self.tools = {t.name: t for t in tools}

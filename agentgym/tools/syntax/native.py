@@ -35,6 +35,8 @@ _MESSAGE = re.compile(r'\s*\{\s*"(role|content|tool_calls|reasoning_content)"\s*
 class Native(Syntax):
     """Calls that an endpoint has already parsed; ``arguments`` may be a JSON text (as endpoints send) or an object."""
 
+    native = True
+
     def read(self, text: str) -> tuple[list[Call], str | None]:
         if not _MESSAGE.match(text):
             text = visible(text).strip()

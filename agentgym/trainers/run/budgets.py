@@ -8,13 +8,14 @@ import gymnasium as gym
 
 from agentgym import keyed_random
 from agentgym.budget import Budget, BudgetedEnv, parse_budgets, under
+from agentgym.contract import probe
 from agentgym.errors import UsageError
 from agentgym.records import Episode, StopReason, Task
 from agentgym.trainers.run.config import TrainConfig
 
 
 class TrainingBudgets:
-    """What ``budget``, ``budget_announce`` and ``budget_exhausted`` of a configuration ask for.
+    """What the section ``budget`` of a configuration asks for.
 
     Bare numbers limit tool calls where the environment has tools, else turns.
 
@@ -32,11 +33,9 @@ class TrainingBudgets:
     def __init__(self, config: TrainConfig, make_env: Callable[[], gym.Env[str, str]]) -> None:
         self._config, self._make_env = config, make_env
         self.choices: tuple[Budget, ...] = ()
-        if config.budget is not None:
-            env = make_env()
-            tools = hasattr(env.unwrapped, "gate") or hasattr(env.unwrapped, "tools")
-            env.close()
-            self.choices = parse_budgets(config.budget, "tool_calls" if tools else "turns")
+        if config.budget.limits is not None:
+            unit = "tool_calls" if probe(make_env).has_tools else "turns"
+            self.choices = parse_budgets(config.budget.limits, unit)
             self.environment().close()
 
     def environment(self) -> gym.Env[str, str]:
@@ -44,7 +43,7 @@ class TrainingBudgets:
         env, config = self._make_env(), self._config
         if not self.choices:
             return env
-        return BudgetedEnv(env, self.choices, announce=config.budget_announce, on_exhausted=config.budget_exhausted)
+        return BudgetedEnv(env, self.choices, announce=config.budget.announce, on_exhausted=config.budget.exhausted)
 
     def drawn(self, tasks: Sequence[Task], key: int) -> list[Task]:
         """The tasks with a budget each, in their options and so in the records of their episodes."""
@@ -61,7 +60,7 @@ class TrainingBudgets:
         kept = [e for e in episodes if e.stop is not StopReason.BUDGET and not e.call_counts.refused]
         if not kept:
             raise UsageError(
-                f"no expert episode stays within budget={self._config.budget}, so there is nothing to imitate; "
-                "add a larger one to draw from, e.g. inf, or set warm_start=0"
+                f"no expert episode stays within budget.limits={self._config.budget.limits}, so there is nothing to imitate; "
+                "add a larger one to draw from, e.g. inf, or set sft.episodes=0"
             )
         return kept

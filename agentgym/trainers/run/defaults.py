@@ -24,11 +24,11 @@ class ByModel(NamedTuple):
 
 
 DEFAULTS = {
-    "instructions": ByModel(False, True, True),
-    "max_new_tokens": ByModel(32, 512, 512),
-    "dtype": ByModel("float32", "auto", "auto"),
-    "lr": ByModel(3e-4, 1e-6, 1e-5),
-    "warm_start_lr": ByModel(2e-3, 1e-5, 1e-5),
+    "model.instructions": ByModel(False, True, True),
+    "rollout.max_new_tokens": ByModel(32, 512, 512),
+    "model.dtype": ByModel("float32", "auto", "auto"),
+    "optimizer.lr": ByModel(3e-4, 1e-6, 1e-5),
+    "sft.lr": ByModel(2e-3, 1e-5, 1e-5),
 }
 
 

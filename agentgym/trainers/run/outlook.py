@@ -36,20 +36,20 @@ class Outlook:
         if not self._updates:
             return None
         config = self._config
-        rest = config.updates - update
-        evaluations = config.updates // config.eval_every - update // config.eval_every if config.eval_every else 0
-        last = bool(rest) and (not config.eval_every or config.updates % config.eval_every != 0)
+        rest = config.run.updates - update
+        evaluations = config.run.updates // config.eval.every - update // config.eval.every if config.eval.every else 0
+        last = bool(rest) and (not config.eval.every or config.run.updates % config.eval.every != 0)
         return sum(self._updates) / len(self._updates) * rest + self._evaluation * (evaluations + last)
 
     def evaluated(self, update: int, seconds: float, episodes: int) -> list[str]:
         """An evaluation was made; before the first update it says how long the rollouts will take."""
         self._evaluation = seconds
         config = self._config
-        size = config.groups * config.group_size
-        if update or not config.updates or not episodes:
+        size = config.rollout.groups * config.rollout.group_size
+        if update or not config.run.updates or not episodes:
             return []
-        whole = seconds / episodes * size * config.updates
-        about = f"{config.updates} rollouts of {size} episodes take about {clock(whole)}"
+        whole = seconds / episodes * size * config.run.updates
+        about = f"{config.run.updates} rollouts of {size} episodes take about {clock(whole)}"
         return [f"{about}, judging by this evaluation; the updates come on top"]
 
     def updated(self, update: int, seconds: float, played: Sequence[Episode], metrics: Mapping[str, Any]) -> list[str]:
@@ -64,7 +64,7 @@ class Outlook:
             self._say_at = _PATIENCE
         elif self._idle == self._say_at:
             self._say_at *= 2
-            told.append(why_nothing_was_learned(self._idle, played, self._config.max_new_tokens))
+            told.append(why_nothing_was_learned(self._idle, played, self._config.rollout.max_new_tokens))
         return told
 
 
@@ -87,10 +87,10 @@ def why_nothing_was_learned(updates: int, played: Sequence[Episode], max_new_tok
     if differ:
         return (
             f"{head} the gradient was zero, though rewards differ in {differ} of {len(groups)} groups: see what the "
-            "recipe selects, weighs and clips"
+            "algorithm selects, weighs and clips"
         )
     if all(len(group) == 1 for group in groups):
-        return f"{head} a group of one episode has nobody to be compared with; set group_size=8"
+        return f"{head} a group of one episode has nobody to be compared with; set rollout.group_size=8"
     counts = Counter(values[0] for values in rewards)
     if len(counts) == 1:
         because = f"all {len(episodes)} episodes earned {rewards[0][0]:g}"
@@ -112,8 +112,8 @@ def _reason(episodes: Sequence[Episode], max_new_tokens: int) -> str:
         first = first if len(first) <= _SHOWN else first[:_SHOWN] + "..."
         why = f"; {len(errors)} of {len(turns)} turns were not understood, the first: {first!r}"
         if long > _MANY * len(turns):
-            why += f"; {long} were cut at max_new_tokens={max_new_tokens}"
-        return why + "; a warm start teaches the form (warm_start=200, where there is an expert)"
+            why += f"; {long} were cut at rollout.max_new_tokens={max_new_tokens}"
+        return why + "; fine-tuning teaches the form (sft.episodes=200, where there is an expert)"
     if long > _MANY * len(turns):
-        return f"; {long} of {len(turns)} actions were cut at max_new_tokens={max_new_tokens}: give them more"
-    return "; easier tasks, larger groups or a warm start (warm_start=200) give some that differ"
+        return f"; {long} of {len(turns)} actions were cut at rollout.max_new_tokens={max_new_tokens}: give them more"
+    return "; easier tasks, larger groups or fine-tuning (sft.episodes=200) give some that differ"

@@ -1,13 +1,23 @@
-"""What an algorithm needs from an environment, checked before the first rollout."""
+"""What a run needs from its environment and its model, checked before its folder exists."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import functools
+from collections.abc import Callable, Iterable
 
+import gymnasium as gym
+
+from agentgym.contract import Probe
 from agentgym.errors import UsageError
+from agentgym.models.loading import check_model
+from agentgym.models.lora import check_lora
+from agentgym.policy import ExpertPolicy, check_playable
+from agentgym.registry import make, takes_split
+from agentgym.trainers.algorithm import Algorithm
+from agentgym.trainers.run.budgets import TrainingBudgets
+from agentgym.trainers.run.config import TrainConfig
 
-#: column of the turn table -> the key of ``info`` that it is made from
+#: Column of the turn table -> the key of ``info`` that it is made from.
 KEYS = {
     "answer_logprob": "answers",
     "answer_logprob_before": "answers",
@@ -17,23 +27,46 @@ KEYS = {
 _WHAT = {"answers": "the policy's belief in the accepted answer", "evidence": "the documents that support the answer"}
 
 
-def check_environment(env: Any, needs: Iterable[str]) -> None:
-    """Reset once and look for what the parts read. Single tasks may still lack it; they get no such credit.
+def environment(config: TrainConfig, split: str) -> Callable[[], gym.Env[str, str]]:
+    """Makes environments of a split."""
+    options = dict(config.env_options)
+    if takes_split(config.env):
+        options["split"] = split
+    return functools.partial(make, config.env, **options)
+
+
+def check_run(config: TrainConfig, algorithm: Algorithm, found: Probe) -> None:
+    """Refuse what could not be played, learned, or computed.
 
     Args:
-        env: the environment; it is reset.
-        needs: of the algorithm.
+        found: about the training environment.
+
+    Raises:
+        UsageError: one line that says what is missing, and what to do.
+        MissingExtra: a package that the run needs.
+    """
+    check_model(config.model.name, config.model.device)
+    check_lora(config.model.lora, config.model.name)
+    environment(config, config.eval.split)().close()
+    check_info(found, algorithm.needs)
+    TrainingBudgets(config, environment(config, "train"))
+    if config.sft.episodes:
+        check_playable(ExpertPolicy(config.sft.expert_noise), environment(config, "train")())
+    if config.sft.permute_names and not found.permutable_names:
+        raise UsageError(f"sft.permute_names: {config.env} has no permutable_names; leave it out")
+    if config.rollout.admissible and not found.info.get("admissible"):
+        raise UsageError(f"rollout.admissible: {config.env} gives no info['admissible']; leave it out")
+
+
+def check_info(found: Probe, needs: Iterable[str]) -> None:
+    """Look for what the parts read. Single tasks may still lack it; they get no such advantage.
 
     Raises:
         UsageError: a key of ``info`` is missing.
     """
-    wanted = sorted({KEYS[name] for name in needs if name in KEYS})
-    if not wanted:
-        return
-    _, info = env.reset(seed=0)
-    for key in wanted:
-        if not info.get(key):
+    for key in sorted({KEYS[name] for name in needs if name in KEYS}):
+        if not found.info.get(key):
             raise UsageError(
-                f"the recipe reads {_WHAT[key]}, but this environment's reset gives no info[{key!r}]; add it there, or "
-                "choose a recipe that reads rewards only, e.g. grpo"
+                f"the algorithm reads {_WHAT[key]}, but this environment's reset gives no info[{key!r}]; add it there, "
+                "or choose an algorithm that reads rewards only, e.g. grpo"
             )

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
 from agentgym import __version__
-from agentgym.errors import UsageError
-from agentgym.store import RunFolder
-from agentgym.trainers.run.config import TrainConfig
+from agentgym.errors import StoreError, UsageError
+from agentgym.store import PATTERN, RunFolder
+from agentgym.trainers.run.config import FORMER, TrainConfig, nested, unknown_option
 
-BESIDE = ("algorithm", "fingerprint", "versions", "earlier_versions")  #: keys of run.yaml that are no options
-FREE = frozenset({"updates", "stop_at", "eval_every", "checkpoint_every", "keep_checkpoints"})  #: may change
-ROUNDING = frozenset({"threads", "device", "slots", "max_tokens"})  #: may change; sums are then added up otherwise
+BESIDE = ("stages", "fingerprint", "versions", "earlier_versions")  #: keys of run.yaml that are no options
+FREE = frozenset(
+    {"run.updates", "run.stop_at", "eval.every", "run.checkpoint_every", "run.keep_checkpoints"}
+)  #: may change
+#: May change; sums are then added up in another order.
+ROUNDING = frozenset(
+    {"run.threads", "model.device", "rollout.max_concurrent_episodes", "optimizer.max_tokens_per_microbatch"}
+)
 
 
 def versions() -> dict[str, str]:
@@ -50,16 +56,19 @@ def change_options(folder: RunFolder, changes: Mapping[str, Any]) -> None:
         StoreError: the run is being written.
     """
     for name in changes:
+        if name in FORMER:
+            raise UsageError(unknown_option(name))
         if name not in FREE:
             raise UsageError(
                 f"--resume can change {', '.join(sorted(FREE))}, but not {name!r}; start a new run for that"
             )
-    options = TrainConfig.checked(options_of(folder).model_dump() | dict(changes))
+    options = TrainConfig.checked({**options_of(folder).model_dump(), **changes})
     made = max(folder.checkpoints(), default=0)
-    if options.updates < made:
-        raise UsageError(f"updates={options.updates}: the run has made {made} already; give at least as many")
+    if options.run.updates < made:
+        raise UsageError(f"run.updates={options.run.updates}: the run has made {made} already; give at least as many")
+    resolved = _flat(options.model_dump())
     with folder.alone():
-        folder.rewrite(folder.config | {name: getattr(options, name) for name in changes})
+        folder.rewrite(nested(folder.config | {name: resolved[name] for name in changes}))
 
 
 def as_text(config: Mapping[str, Any]) -> str:
@@ -96,18 +105,18 @@ def check_unchanged(folder: RunFolder, parts: Mapping[str, str], fingerprint: st
     """Refuse to go on with another algorithm or in another world than ``run.yaml`` says.
 
     Args:
-        parts: what fills each slot of the algorithm now.
+        parts: what fills each stage of the algorithm now.
         fingerprint: of the environment now.
 
     Raises:
         UsageError: one of them is not what it was.
     """
     recorded = folder.config
-    for slot, part in parts.items():
-        before = str(recorded.get("algorithm", {}).get(slot, part))
+    for stage, part in parts.items():
+        before = str(recorded.get("stages", {}).get(stage, part))
         if _without_addresses(before) != _without_addresses(part):
             raise UsageError(
-                f"{folder.path / 'run.yaml'} says that {slot} is {before}, but recipe {recorded['recipe']} makes it "
+                f"{folder.path / 'run.yaml'} says that {stage} is {before}, but algorithm {recorded['algorithm']} makes it "
                 f"{part} now; go back to the code that the run was started with, or start a new run"
             )
     before = str(recorded.get("fingerprint", fingerprint))
@@ -143,3 +152,22 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 def _without_addresses(part: str) -> str:
     """An object without a name of its own shows where it lies in memory."""
     return re.sub(r" at 0x[0-9a-f]+", "", part)
+
+
+def refuse_to_delete(folder: RunFolder, lines: Iterable[Path]) -> None:
+    """Refuse to start a run again in a folder with a history but without a checkpoint.
+
+    Args:
+        lines: files that a run writes line by line.
+
+    Raises:
+        StoreError: there is a history.
+    """
+    history = [*lines, *sorted(folder.path.glob(PATTERN))]
+    kept = [path.name for path in history if path.exists() and path.stat().st_size]
+    if kept:
+        odd = [f"checkpoints/{path.name} is not named like one (update-000003); " for path in folder.saved.odd()]
+        raise StoreError(
+            f"{folder.path} has no checkpoint to resume from, and to start again would delete "
+            f"{', '.join(kept)}; {''.join(odd[:1])}put its checkpoints back, or start a run in another folder"
+        )

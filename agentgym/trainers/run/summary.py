@@ -14,7 +14,7 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
     """Means over episodes that did not fail.
 
     ``reward``: sum of rewards; ``success``: share that was solved (:attr:`Episode.solved`); ``episode_turns``;
-    ``tool_calls`` that ran, ``refused_calls`` and ``malformed_calls`` that never did; ``errors``: share of turns that
+    ``tool_calls`` that ran, ``refused_calls`` and ``malformed_calls`` that never did; ``invalid_action_rate``: share of turns that
     the environment did not understand; ``truncated``. ``episodes`` counts all, ``failed`` those left out,
     ``action_errors`` those that count though the environment raised; ``failure`` and ``action_error`` are the first
     reasons, or None.
@@ -30,9 +30,14 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
         "tool_calls": _mean([c.made for c in calls]),
         "refused_calls": _mean([c.refused for c in calls]),
         "malformed_calls": _mean([c.malformed for c in calls]),
-        "errors": sum(t.error is not None for e in good for t in e.turns) / turns,
+        "invalid_action_rate": sum(t.error is not None for e in good for t in e.turns) / turns,
         "truncated": _mean([float(e.truncated) for e in good]),
     } | Failures.of(episodes).as_dict()
+
+
+def share_solved(episodes: Sequence[Episode]) -> float:
+    """Share of all episodes that was solved. One that failed was not: a run must not be good by what is left out."""
+    return sum(not e.failed and e.solved for e in episodes) / max(1, len(episodes))
 
 
 def in_order(episodes: Iterable[Episode]) -> list[Episode]:

@@ -1,44 +1,35 @@
-"""A training run: warm start, then rollout and update in turn, evaluated, recorded, and resumable to the byte."""
+"""A training run: supervised fine-tuning, then rollout and update in turn; evaluated, recorded, exactly resumable."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-import gymnasium as gym
 import torch
 
 from agentgym import keyed_random
-from agentgym.errors import DiskFull, StoreError, UsageError, WorldFault
+from agentgym.contract import Probe, probe
+from agentgym.errors import DiskFull, WorldFault
 from agentgym.failures import Failures
-from agentgym.models.attention import longest_context
-from agentgym.models.contexts import Context, full_history
 from agentgym.models.kinds import kind_of
-from agentgym.models.loading import check_model, load_to_learn
 from agentgym.models.local_policy import ModelPolicy
-from agentgym.models.lora import check_lora, with_lora
-from agentgym.models.precision import chosen, compute_in
-from agentgym.models.tiny import tiny
-from agentgym.policy import ExpertPolicy, Policy, RandomPolicy, ScriptedPolicy, check_playable
+from agentgym.policy import ExpertPolicy, Sampling
 from agentgym.records import Episode, Task
-from agentgym.registry import import_of, make, takes_split
 from agentgym.rollout import Group, Pace, Rollout
 from agentgym.rollout.pace import clock
-from agentgym.store import PATTERN, EpisodeWriter, JsonLines, RunFolder
-from agentgym.trainers.algorithm import Algorithm
-from agentgym.trainers.expressions import with_part
+from agentgym.store import EpisodeWriter, JsonLines, RunFolder
 from agentgym.trainers.parts import get_algorithm
 from agentgym.trainers.run.budgets import TrainingBudgets
+from agentgym.trainers.run.build import build_algorithm, build_learner, build_model, build_policy, precision
 from agentgym.trainers.run.checkpoint import restore, save
 from agentgym.trainers.run.config import TrainConfig
 from agentgym.trainers.run.defaults import WORDS
 from agentgym.trainers.run.outlook import Outlook
-from agentgym.trainers.run.requirements import check_environment
+from agentgym.trainers.run.requirements import check_run, environment
 from agentgym.trainers.run.run_file import (
     as_text,
     change_options,
@@ -46,14 +37,15 @@ from agentgym.trainers.run.run_file import (
     check_unchanged,
     note_versions,
     options_of,
+    refuse_to_delete,
     versions,
 )
-from agentgym.trainers.run.summary import in_order, summary
+from agentgym.trainers.run.summary import in_order, share_solved, summary
 from agentgym.trainers.run.tensorboard import TensorBoardLogger
 from agentgym.trainers.sampling.branching import decisions, tree_figures
-from agentgym.trainers.sft.imitation import imitate
-from agentgym.trainers.update.answer_probe import AnswerProbes, answer_markup
-from agentgym.trainers.update.learner import Learner, OptimizerConfig
+from agentgym.trainers.sft.experts import narrator, playable
+from agentgym.trainers.sft.imitation import ImitationConfig, imitate
+from agentgym.trainers.update.learner import Learner
 
 _NARRATED = 20  # turns of an episode that is played for its text alone
 
@@ -61,14 +53,14 @@ _NARRATED = 20  # turns of an episode that is played for its text alone
 class Progress(Protocol):
     """Is told what happens; the command line draws it."""
 
-    def __call__(self, stage: str, figures: Mapping[str, Any]) -> None:
-        """``stage``: ``warm start``, ``update`` or ``evaluation``; any other text is a message.
+    def __call__(self, stage: str, metrics: Mapping[str, Any]) -> None:
+        """``stage``: ``sft``, ``update`` or ``evaluation``; any other text is a message.
 
         An object that also has a method ``playing(pace)`` is told after every turn how far a rollout is.
         """
 
 
-def silent(stage: str, figures: Mapping[str, Any]) -> None:
+def silent(stage: str, metrics: Mapping[str, Any]) -> None:
     """Show nothing."""
 
 
@@ -83,14 +75,14 @@ class Training:
     def __init__(self, folder: RunFolder, progress: Progress = silent) -> None:
         self.folder, self.progress = folder, progress
         self.config = config = options_of(folder)
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
+        if config.run.threads is not None:
+            torch.set_num_threads(config.run.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
         self.algorithm = build_algorithm(config)
         self.branching = self.algorithm.branching()
-        self.key = keyed_random.key("train", config.seed)
+        self.key = keyed_random.key("train", config.run.seed)
         self.timings = JsonLines(folder.path / "timings.jsonl")
-        self.forks = JsonLines(folder.path / "branches.jsonl")
+        self.branches = JsonLines(folder.path / "branches.jsonl")
         self.update = 0
         self._recent: list[float] = []
         self._resumed = False
@@ -100,39 +92,30 @@ class Training:
     def start(cls, config: TrainConfig, path: str | Path, progress: Progress = silent) -> Training:
         """Make the run folder; everything that can be refused is refused before it exists."""
         algorithm = build_algorithm(config)
-        check_model(config.model, config.device)
-        check_lora(config.lora, config.model)
-        environment(config, config.eval_split)().close()
-        env = environment(config, "train")()
-        check_environment(env, algorithm.needs)
-        TrainingBudgets(config, environment(config, "train"))
-        if config.warm_start:
-            check_playable(ExpertPolicy(config.warm_start_noise), environment(config, "train")())
-        if config.warm_start_exchange and not _interchangeable(config):
-            raise UsageError(f"warm_start_exchange: {config.env} names no interchangeable words")
-        if config.admissible and not env.reset(seed=0)[1].get("admissible"):
-            raise UsageError(f"admissible=true: {config.env} gives no info['admissible']; leave it out")
+        found = probe(environment(config, "train"))
+        check_run(config, algorithm, found)
         resolved = config.model_dump() | {
-            "dtype": chosen(config.dtype, config.device),
-            "parameters": get_algorithm(config.recipe).resolve(**config.parameters),
-            "threads": config.threads or torch.get_num_threads(),
-            "algorithm": algorithm.as_text(),
-            "fingerprint": str(getattr(env.unwrapped, "fingerprint", "")),
+            "parameters": get_algorithm(config.algorithm).resolve(**config.parameters),
+            "stages": algorithm.as_text(),
+            "fingerprint": found.fingerprint,
             "versions": versions(),
         }
-        env.close()
+        resolved["model"]["dtype"] = precision(config)
+        resolved["run"]["threads"] = config.run.threads or torch.get_num_threads()
         return cls(RunFolder.create(path, resolved), progress)
 
     @classmethod
-    def resume(cls, path: str | Path, progress: Progress = silent, **changes: Any) -> Training:
-        """Continue a run from its newest checkpoint; what was written after that is cut off and made again.
+    def resume(
+        cls, path: str | Path, progress: Progress = silent, changes: Mapping[str, Any] | None = None
+    ) -> Training:
+        """Resume a run from its latest checkpoint; what was written after that is cut off and made again.
 
-        A run that was stopped before its first checkpoint, in the warm start, has recorded nothing: it begins anew.
+        A run that was stopped before its first checkpoint has recorded nothing: it starts again.
 
         Args:
             path: its folder.
             progress: told what happens.
-            changes: options to change, e.g. ``updates=200`` to extend it; see :data:`.recorded.FREE`.
+            changes: options to change, e.g. ``{"run.updates": 200}`` to extend it; see :data:`.run_file.FREE`.
 
         Raises:
             UsageError: an option that cannot be changed, or fewer updates than the run has made.
@@ -149,8 +132,8 @@ class Training:
 
         Raises:
             UsageError: ``run.yaml``, the algorithm or the environment is not what a resumed run was trained with.
-            StoreError: the newest checkpoint is damaged, or there is none while there is a history, which beginning
-                anew would delete.
+            StoreError: the latest checkpoint is damaged, or there is none while there is a history, which starting
+                again would delete.
             DiskFull: there is no room for what it writes. Nothing is lost: resume it when there is.
         """
         with self.folder.alone():
@@ -160,33 +143,33 @@ class Training:
                 raise DiskFull(f"{error}; then: agentgym train --resume {self.folder.path}") from error
 
     def _run(self) -> None:
-        begun = bool(self.folder.checkpoints())
-        written, learner, policy = self._restored() if begun else self._fresh()
+        resumed = bool(self.folder.checkpoints())
+        written, learner, policy = self._restored() if resumed else self._fresh()
+        options = self.config.run
         with (
             self.folder.writer(at=written) as writer,
             TensorBoardLogger(self.folder.path / "tensorboard", self.update) as self.board,
             Rollout(
                 self.budgets.environment,
                 policy,
-                slots=self.config.slots,
-                max_turns=self.config.max_turns,
                 branching=self.branching,
                 run_key=self.key,
+                max_turns=self.config.rollout.max_turns,
                 **self._stepping,
             ) as rollout,
         ):
             if not self.board.available:
                 self.progress("tensorboard is not installed, metrics.jsonl has it all", {})
-            if not begun:
-                self._save(learner, policy, writer)  # before anything is recorded: the warm start is not lost
+            if not resumed:
+                self._save(learner, policy, writer)  # before anything is recorded: the fine-tuning is not lost
             if self.update == 0:
                 self._evaluate(policy)
-            while self.update < self.config.updates and not self._good_enough():
+            while self.update < options.updates and not self._good_enough():
                 self._one(rollout, learner, policy, writer)
-                last = self.update == self.config.updates or self._good_enough()
-                if last or (self.config.eval_every and self.update % self.config.eval_every == 0):
+                last = self.update == options.updates or self._good_enough()
+                if last or (self.config.eval.every and self.update % self.config.eval.every == 0):
                     self._evaluate(policy)
-                if last or self.update % self.config.checkpoint_every == 0:
+                if last or self.update % options.checkpoint_every == 0:
                     self._save(learner, policy, writer)
 
     # One update -------------------------------------------------------------------------------------------------------
@@ -195,68 +178,70 @@ class Training:
         began = time.perf_counter()
         calls, generated = rollout.policy_calls, policy.engine.generated
         self.update += 1
-        episodes, kept = self._played(rollout)
+        episodes, selected = self._played(rollout)
         rolled_out = time.perf_counter()
-        done = learner.update(kept, lr=self.config.learning_rate(self.update))
+        update = learner.update(selected, lr=self.config.learning_rate(self.update))
         policy.updated()
         ended = time.perf_counter()
-        useful = sum(len(e.own_turns) for e in episodes)
-        nodes = decisions(self.branching)
+        own_turns = sum(len(e.own_turns) for e in episodes)
+        branch_decisions = decisions(self.branching)
         metrics = (
             {"update": self.update}
             | summary(episodes)
             | {
-                "kept_episodes": len(kept),
-                "calls_per_turn": (rollout.policy_calls - calls) / max(1, useful),
+                "kept_episodes": len(selected),
+                "calls_per_turn": (rollout.policy_calls - calls) / max(1, own_turns),
                 "generated_tokens": policy.engine.generated - generated,
             }
-            | tree_figures(episodes, nodes)
-            | done.metrics
+            | tree_figures(episodes, branch_decisions)
+            | update.metrics
         )
-        self._recent = [*self._recent[-2:], _share_solved(episodes)]
+        self._recent = [*self._recent[-2:], share_solved(episodes)]
         for episode in episodes:
             writer.append(episode)
-        for episode_id, credit in done.credits.items():
-            self.folder.credits.append({"update": self.update, "episode": episode_id, "credit": credit})
-        for node in nodes:
-            self.forks.append({"update": self.update} | asdict(node))
+        for episode_id, advantage in update.advantages.items():
+            self.folder.advantages.append({"update": self.update, "episode": episode_id, "advantage": advantage})
+        for decision in branch_decisions:
+            self.branches.append({"update": self.update} | asdict(decision))
         self._record(metrics)
         seconds = {"rollout_seconds": rolled_out - began, "update_seconds": ended - rolled_out}
         self.timings.append({"update": self.update} | seconds)
         self.progress("update", metrics | seconds)
-        for line in self._outlook.updated(self.update, ended - began, episodes, done.metrics):
+        for line in self._outlook.updated(self.update, ended - began, episodes, update.metrics):
             self.progress(line, {})
 
     def _played(self, rollout: Rollout) -> tuple[list[Episode], list[Episode]]:
         """All episodes of this update, and those that are learned from; rolls out again while groups are missing."""
-        select = self.algorithm.selection
+        selection = self.algorithm.selection
+        options = self.config.rollout
         episodes: list[Episode] = []
-        kept: list[list[Episode]] = []
-        for attempt in range(getattr(select.function, "rollouts", 1)):
+        selected: list[list[Episode]] = []
+        for attempt in range(getattr(selection.function, "rollouts", 1)):
             key = keyed_random.key(self.key, "attempt", attempt) if attempt else self.key
-            tasks = self.algorithm.sampler(key, self.update, self.config.groups, rollout.num_tasks)
+            tasks = self.algorithm.sampler(key, self.update, options.groups, rollout.num_tasks)
             tasks = self.budgets.drawn(tasks, keyed_random.key(key, self.update))
-            first = attempt * self.config.groups
-            groups = [Group(f"{self.update}.{first + i}", t, self.config.group_size) for i, t in enumerate(tasks)]
-            self._show(rollout, f"update {self.update} of {self.config.updates}", groups, made=self.update - 1)
+            first = attempt * options.groups
+            groups = [Group(f"{self.update}.{first + i}", t, options.group_size) for i, t in enumerate(tasks)]
+            self._show(rollout, f"update {self.update} of {self.config.run.updates}", groups, made=self.update - 1)
             played = in_order(rollout.play(groups))
             episodes += played
             for group in groups:
                 members = [e for e in played if e.group == group.id and not e.failed]
-                if len(kept) < self.config.groups and members and select(members):
-                    kept.append(members)
+                if len(selected) < options.groups and members and selection(members):
+                    selected.append(members)
             self._stop_if_failing(episodes, f"update {self.update}")
-            if len(kept) == self.config.groups:
+            if len(selected) == options.groups:
                 break
-        return episodes, [e for group in kept for e in group]
+        return episodes, [e for group in selected for e in group]
 
     def _stop_if_failing(self, episodes: Sequence[Episode], what: str) -> None:
         """What is left of a failing world is a biased sample: neither learned from nor taken for a result."""
-        found = Failures.of(episodes)
-        if found.share > self.config.max_failed or found.failed == found.episodes > 0:
+        failures = Failures.of(episodes)
+        limit = self.config.rollout.max_failed
+        if failures.share > limit or failures.failed == failures.episodes > 0:
             raise WorldFault(
-                f"{what}: {found.failed} of {found.episodes} episodes failed in the world or the policy, more "
-                f"than max_failed={self.config.max_failed:g} allows; the first: {found.failure}; mend it, then go on "
+                f"{what}: {failures.failed} of {failures.episodes} episodes failed in the world or the policy, more "
+                f"than rollout.max_failed={limit:g} allows; the first: {failures.failure}; mend it, then resume "
                 f"with --resume {self.folder.path}"
             )
 
@@ -265,36 +250,33 @@ class Training:
         self.board.add(self.update, metrics)
 
     def _good_enough(self) -> bool:
-        target = self.config.stop_at
+        target = self.config.run.stop_at
         return target is not None and len(self._recent) == 3 and min(self._recent) >= target
 
     def _evaluate(self, policy: ModelPolicy) -> None:
         """Play tasks of the evaluation split, cut where training cuts."""
         began = time.perf_counter()
-        engine = policy.engine
-        trained, engine.temperature = engine.temperature, self.config.eval_temperature
+        options = self.config.eval
         with Rollout(
-            environment(self.config, self.config.eval_split),
+            environment(self.config, options.split),
             policy,
-            slots=self.config.slots,
-            max_turns=self.config.max_turns,
             run_key=keyed_random.key(self.key, "eval", self.update),
+            sampling=Sampling(temperature=options.temperature),
+            max_turns=self.config.rollout.max_turns,
             **self._stepping,
         ) as rollout:
-            count = rollout.num_tasks or self.config.eval_episodes
-            chosen = range(min(count, self.config.eval_episodes))
             finite = rollout.num_tasks is not None
-            tasks = [Task(i, {"task": i}) if finite else Task(i) for i in chosen]
+            numbers = range(min(rollout.num_tasks or options.episodes, options.episodes))
+            tasks = [Task(i, {"task": i}) if finite else Task(i) for i in numbers]
             groups = [Group(f"eval.{self.update}.{i}", t) for i, t in enumerate(tasks)]
             self._show(rollout, "evaluation", groups, made=self.update)
             episodes = in_order(rollout.play(groups))
-        engine.temperature = trained
         self._stop_if_failing(episodes, f"the evaluation after update {self.update}")
-        figures = {f"eval_{name}": value for name, value in summary(episodes).items()}
-        self._record({"update": self.update, "event": "eval", "split": self.config.eval_split} | figures)
+        metrics = {f"eval_{name}": value for name, value in summary(episodes).items()}
+        self._record({"update": self.update, "event": "eval", "split": options.split} | metrics)
         seconds = time.perf_counter() - began
         self.timings.append({"update": self.update, "eval_seconds": seconds})
-        self.progress("evaluation", {"update": self.update} | figures)
+        self.progress("evaluation", {"update": self.update} | metrics)
         for line in self._outlook.evaluated(self.update, seconds, len(episodes)):
             self.progress(line, {})
 
@@ -304,16 +286,16 @@ class Training:
             what += f" ({clock(left)} to go)"
         rollout.pace = Pace(what, sum(group.size for group in groups), getattr(self.progress, "playing", None))
 
-    # Beginning and continuing -----------------------------------------------------------------------------------------
+    # Starting and resuming --------------------------------------------------------------------------------------------
 
     def _restored(self) -> tuple[int, Learner, ModelPolicy]:
-        """Everything as the newest checkpoint has it, and how many bytes of episodes it knows of."""
+        """Everything as the latest checkpoint has it, and how many bytes of episodes it knows of."""
         update, path = self.folder.latest_checkpoint()
-        model, tokenizer, state = restore(path, self.config.device, self.precision)
+        model, tokenizer, state = restore(path, self.config.model.device, precision(self.config))
         notes = changed_options(self.config, state["run"], update)
         self._check_unchanged()
-        policy = self._policy(model, tokenizer)
-        learner = self._learner(policy)
+        policy = build_policy(self.config, self.algorithm, model, tokenizer)
+        learner = build_learner(self.config, self.algorithm, policy, self.probe)
         learner.load_state_dict(state["learner"])
         policy.version = update
         self.update, self._recent = update, list(state["recent"])
@@ -323,50 +305,44 @@ class Training:
         return state["episodes"], learner, policy
 
     def _fresh(self) -> tuple[int, Learner, ModelPolicy]:
-        history = [lines.path for lines in self._lines] + sorted(self.folder.path.glob(PATTERN))
-        kept = [path.name for path in history if path.exists() and path.stat().st_size]
-        if kept:
-            odd = [
-                f"checkpoints/{path.name} is not named like one (update-000003); " for path in self.folder.saved.odd()
-            ]
-            raise StoreError(
-                f"{self.folder.path} has no checkpoint to continue from, and to begin anew would delete "
-                f"{', '.join(kept)}; {''.join(odd[:1])}put its checkpoints back, or start a run in another folder"
-            )
+        refuse_to_delete(self.folder, [lines.path for lines in self._lines])
         notes = []
         if self._resumed:
             self._check_unchanged()
-            notes = ["it was stopped before its first checkpoint, nothing is recorded: it begins anew"]
+            notes = ["it was stopped before its first checkpoint, nothing is recorded: it starts again"]
         self._begin_after(0, {}, notes)
         self._tell_options()
-        expert = ExpertPolicy(self.config.warm_start_noise)
-        demonstrations, instructions = self._demonstrations(expert)
-        model, tokenizer = self._model(demonstrations)
-        policy = self._policy(model, tokenizer)
-        if self.config.warm_start:
-            exchange = _interchangeable(self.config) if self.config.warm_start_exchange else ()
+        config = self.config
+        expert = ExpertPolicy(config.sft.expert_noise)
+        demonstrations = self._demonstrations(expert)
+        model, tokenizer = build_model(config, demonstrations)
+        policy = build_policy(config, self.algorithm, model, tokenizer)
+        if config.sft.episodes:
+            own = config.sft.model_dump(include={"optimizer", "lr", "weight_decay", "epochs", "batch_size"})
+            microbatch = config.optimizer.max_tokens_per_microbatch
             for metrics in imitate(
                 model,
                 policy,
                 self.budgets.within(demonstrations),
-                config=self.config,
-                instructions=instructions if self.config.instructions else "",
+                ImitationConfig(max_tokens_per_microbatch=microbatch, seed=config.run.seed, **own),
+                instructions=self.probe.instructions if config.model.instructions else "",
                 noise=expert.noise,
-                exchange=exchange,
+                permutable_names=self.probe.permutable_names if config.sft.permute_names else (),
             ):
-                self.progress("warm start", metrics)
-        return 0, self._learner(policy), policy
+                self.progress("sft", metrics)
+        return 0, build_learner(config, self.algorithm, policy, self.probe), policy
 
     def _tell_options(self) -> None:
         """Show what the run does where the default depends on the model."""
-        names = ["lr", "max_new_tokens", *(["warm_start_lr"] if self.config.warm_start else [])]
-        kind = kind_of(self.config.model, lora=self.config.lora is not None)
-        self.progress(f"{WORDS[kind]} in {self.precision}", {name: getattr(self.config, name) for name in names})
+        config = self.config
+        chosen = {"lr": config.optimizer.lr, "max_new_tokens": config.rollout.max_new_tokens}
+        if config.sft.episodes:
+            chosen["sft.lr"] = config.sft.lr
+        kind = kind_of(config.model.name, lora=config.model.lora is not None)
+        self.progress(f"{WORDS[kind]} in {precision(config)}", chosen)
 
     def _check_unchanged(self) -> None:
-        env = environment(self.config, "train")()
-        env.close()
-        check_unchanged(self.folder, self.algorithm.as_text(), str(getattr(env.unwrapped, "fingerprint", "")))
+        check_unchanged(self.folder, self.algorithm.as_text(), self.probe.fingerprint)
 
     def _begin_after(self, update: int, sizes: Mapping[str, int], notes: Iterable[str]) -> None:
         """Drop what was written after an update, when the files of lines had these sizes."""
@@ -378,87 +354,32 @@ class Training:
 
     @property
     def _lines(self) -> tuple[JsonLines, ...]:
-        return self.folder.metrics, self.folder.credits, self.timings, self.forks
+        return self.folder.metrics, self.folder.advantages, self.timings, self.branches
 
-    def _demonstrations(self, expert: ExpertPolicy) -> tuple[list[Episode], str]:
-        """Expert episodes for the warm start, and the environment's instructions.
-
-        The tiny model's tokenizer is trained on their text even without a warm start.
-        """
-        wanted = self.config.warm_start or (200 if self.config.model == "tiny" else 0)
-        if not wanted:
-            return [], ""
+    def _demonstrations(self, expert: ExpertPolicy) -> list[Episode]:
+        """Expert episodes to imitate; the tiny model's tokenizer is trained on their text even without."""
+        config = self.config
+        count = config.sft.episodes or (200 if config.model.name == "tiny" else 0)
+        if not count:
+            return []
         key = keyed_random.key(self.key, "warm start")
-        player = expert if self.config.warm_start else self._narrator(expert)
-        limit = None if player is expert else self.config.max_turns or _NARRATED
+        player = expert if config.sft.episodes else narrator(expert, self.budgets.environment)
+        limit = None if player is expert else config.rollout.max_turns or _NARRATED
         with Rollout(self.budgets.environment, player, max_turns=limit, **self._stepping) as rollout:
-            tasks = self.budgets.drawn(self.algorithm.sampler(key, 0, wanted, rollout.num_tasks), key)
+            tasks = self.budgets.drawn(self.algorithm.sampler(key, 0, count, rollout.num_tasks), key)
             groups = [Group(f"warm.{i}", task) for i, task in enumerate(tasks)]
             self._show(rollout, "demonstrations", groups, made=0)
             episodes = in_order(rollout.play(groups))
-        played = [e for e in episodes if e.failure is None]
-        if len(played) < len(episodes):
-            first = next(e.failure for e in episodes if e.failure is not None)
-            if not played:
-                raise UsageError(f"no episode could be played before the training: {first}")
+        played, failure = playable(episodes)
+        if failure is not None:
             missing, kind = len(episodes) - len(played), "expert " * (player is expert)
-            self.progress(f"{missing} of {wanted} {kind}episodes failed and are not imitated; the first: {first}", {})
-        return played, rollout.instructions
+            self.progress(f"{missing} of {count} {kind}episodes failed and are not imitated; the first: {failure}", {})
+        return played
 
-    def _narrator(self, expert: ExpertPolicy) -> Policy:
-        """Who plays what a tokenizer is trained on: the expert, else random actions, else somebody who says nothing."""
-        for policy in (expert, RandomPolicy()):
-            with contextlib.suppress(UsageError):
-                check_playable(policy, self.budgets.environment())
-                return policy
-        return ScriptedPolicy(lambda request: "")
-
-    def _model(self, demonstrations: Iterable[Episode]) -> tuple[Any, Any]:
-        config = self.config
-        if config.model != "tiny":
-            model, tokenizer = load_to_learn(config.model, self.precision, config.device, lora=config.lora is not None)
-        else:
-            texts = [text for e in demonstrations for t in e.turns for text in (t.observation, t.action)]
-            model, tokenizer = tiny(texts, seed=config.seed, **config.tiny.model_dump())
-            model.to(config.device)
-        model = with_lora(model, config.lora, seed=config.seed) if config.lora else model
-        compute_in(model, self.precision)
-        return model, tokenizer
-
-    @property
-    def precision(self) -> Literal["bfloat16", "float32"]:
-        """What the model computes in."""
-        return chosen(self.config.dtype, self.config.device)
-
-    def _policy(self, model: Any, tokenizer: Any) -> ModelPolicy:
-        return ModelPolicy(
-            model,
-            tokenizer,
-            context=self.context,
-            temperature=self.config.temperature,
-            max_new_tokens=self.config.max_new_tokens,
-            max_context=self.config.max_context,
-            entropies=bool(self.algorithm.needs & {"entropy", "sampled_entropy"}),
-            admissible=self.config.admissible,
-        )
-
-    def _learner(self, policy: ModelPolicy) -> Learner:
-        names = ("optimizer", "lr", "weight_decay", "epochs", "minibatches", "max_tokens", "max_grad_norm")
-        how = OptimizerConfig(temperature=self.config.temperature, **{n: getattr(self.config, n) for n in names})
-        return Learner(policy.model, self.algorithm, how, policy.after, self._beliefs(policy))
-
-    def _beliefs(self, policy: ModelPolicy) -> AnswerProbes:
-        env = environment(self.config, "train")()
-        markup, instructions = answer_markup(env), str(getattr(env.unwrapped, "instructions", ""))
-        env.close()
-        return AnswerProbes(
-            policy.chat,
-            policy.context,
-            self.algorithm.answer_probe,
-            markup=markup,
-            instructions=instructions,
-            limit=longest_context(policy.model),
-        )
+    @functools.cached_property
+    def probe(self) -> Probe:
+        """What the training environment says about itself."""
+        return probe(environment(self.config, "train"))
 
     @functools.cached_property
     def budgets(self) -> TrainingBudgets:
@@ -468,12 +389,12 @@ class Training:
     @property
     def _stepping(self) -> dict[str, Any]:
         """How environments are stepped, in training, evaluations and demonstrations."""
-        return {"step_seconds": self.config.step_seconds, "lockstep": self.config.lockstep}
-
-    @property
-    def context(self) -> Context:
-        """What the policy of this run sees."""
-        return self.algorithm.context or full_history(instructions=self.config.instructions, remind=self.config.remind)
+        options = self.config.rollout
+        return {
+            "slots": options.max_concurrent_episodes,
+            "step_seconds": options.step_seconds,
+            "lockstep": options.lockstep,
+        }
 
     def _save(self, learner: Learner, policy: ModelPolicy, writer: EpisodeWriter) -> None:
         state = {
@@ -485,34 +406,4 @@ class Training:
             "lines": {lines.path.name: lines.saved() for lines in self._lines},
         }
         save(self.folder, self.update, policy.model, policy.tokenizer, state)
-        self.folder.saved.prune(self.config.keep_checkpoints)
-
-
-def _share_solved(episodes: Sequence[Episode]) -> float:
-    """Share of all episodes that was solved. One that failed was not: a run must not be good by what is left out."""
-    return sum(not e.failed and e.solved for e in episodes) / max(1, len(episodes))
-
-
-def build_algorithm(config: TrainConfig) -> Algorithm:
-    """The recipe with its parameters and replaced slots; the environment's module, which may define it, comes first."""
-    import_of(config.env)
-    algorithm = get_algorithm(config.recipe)(**config.parameters)
-    for slot, part in config.replaced.items():
-        algorithm = with_part(algorithm, slot, part)
-    algorithm.check()
-    return algorithm
-
-
-def _interchangeable(config: TrainConfig) -> tuple[tuple[str, ...], ...]:
-    """Sets of words that the environment says can be exchanged for each other."""
-    env = environment(config, "train")()
-    env.close()
-    return getattr(env.unwrapped, "interchangeable", ())
-
-
-def environment(config: TrainConfig, split: str) -> Callable[[], gym.Env[str, str]]:
-    """Makes environments of a split."""
-    options = dict(config.env_options)
-    if takes_split(config.env):
-        options["split"] = split
-    return functools.partial(make, config.env, **options)
+        self.folder.saved.prune(self.config.run.keep_checkpoints)

@@ -192,13 +192,13 @@ def decisions(rule: Branching) -> list[BranchDecision]:
 
 
 def tree_figures(episodes: Sequence[Episode], nodes: Sequence[BranchDecision]) -> dict[str, float]:
-    """:func:`shared`, ``nodes`` decided, the share ``branched``, mean signal and chance; empty without branching."""
+    """:func:`shared`, ``branch_decisions``, the share ``branched``, mean signal and chance; empty without branching."""
     if not nodes and all(e.parent is None for e in episodes):
         return {}
     found = shared(episodes)
     if nodes:
         found |= {
-            "nodes": float(len(nodes)),
+            "branch_decisions": float(len(nodes)),
             "branched": float(np.mean([n.branches > 0 for n in nodes])),
             "branch_signal": float(np.mean([n.signal for n in nodes])),
             "branch_chance": float(np.mean([n.chance for n in nodes])),

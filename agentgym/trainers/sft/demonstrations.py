@@ -32,15 +32,15 @@ def tokenised(
     return replace(episode, turns=tuple(_turns(episode, chat, context, instructions, noise)))
 
 
-def exchanged(episode: Episode, words: Sequence[Sequence[str]], key: int) -> Episode:
-    """The same episode with the words of each set exchanged for each other, everywhere in the same way.
+def with_permuted_names(episode: Episode, names: Sequence[Sequence[str]], key: int) -> Episode:
+    """The same episode with the names of each set permuted, everywhere in the same way.
 
     Args:
-        words: sets of words without a word in common; only whole words count.
+        names: sets of words without a word in common; only whole words count.
         key: decides the permutation of each set, all equally likely.
     """
     named: dict[str, str] = {}
-    for number, members in enumerate(words):
+    for number, members in enumerate(names):
         order = sorted(members, key=lambda word: keyed_random.key(key, number, word))
         named |= zip(members, order, strict=True)
     if not named:

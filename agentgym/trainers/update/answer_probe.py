@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +30,6 @@ Floats = NDArray[np.float64]
 
 #: Ends thinking that the template began, or spans it; unclosed thinking goes to the end.
 _THOUGHT = re.compile(r"\A(?:(?!<think>).)*?</think>|<think>.*?(?:</think>|\Z)", re.DOTALL)
-_MARK = "4711"
 NONE = -1
 
 
@@ -41,7 +39,7 @@ class AnswerProbes:
     Args:
         chat, context: the policy's.
         belief: how it is asked.
-        markup: what stands around an answer in this environment; see :func:`answer_markup`.
+        markup: what stands around an answer in this environment; see :class:`agentgym.contract.Probe`.
         instructions: the environment's, for contexts that show them on every turn.
         limit: longest row; a belief that does not fit (an observation beyond the model's window) is left out.
     """
@@ -208,12 +206,3 @@ def _token_at(chat: ChatTemplate, ids: Sequence[int], position: int) -> int:
         else:
             low = middle + 1
     return low
-
-
-def answer_markup(env: Any) -> tuple[str, str]:
-    """What an environment's syntax writes before and after an answer; the usual tags where it has no syntax."""
-    syntax = getattr(env.unwrapped, "syntax", None)
-    if syntax is None:
-        return "<answer>", "</answer>"
-    opening, _, closing = str(syntax.render(answer=_MARK)).partition(_MARK)
-    return opening, closing

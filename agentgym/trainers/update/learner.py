@@ -64,7 +64,7 @@ class Update(NamedTuple):
     """What an update reports: figures, and the advantage of each turn of each episode that was learned from."""
 
     metrics: dict[str, float]
-    credits: dict[str, list[float]]
+    advantages: dict[str, list[float]]
 
 
 class Learner:
@@ -73,7 +73,7 @@ class Learner:
     Args:
         model: a causal language model.
         algorithm: what is optimised.
-        how: how the weights are moved.
+        config: how the weights are moved.
         after: tokens of the context that would have come after an episode's last turn; a critic reads the value of an
             episode that was cut off there. By default what was played, without the last observation.
         beliefs: asks for the policy's belief in the accepted answers, for parts that read it.
@@ -90,12 +90,12 @@ class Learner:
         self,
         model: Any,
         algorithm: Algorithm,
-        how: OptimizerConfig | None = None,
+        config: OptimizerConfig | None = None,
         after: Callable[[Episode], Sequence[int]] = lambda episode: sampled_ids(episode.turns),
         beliefs: AnswerProbes | None = None,
     ) -> None:
         algorithm.check()
-        self.model, self.algorithm, self.how, self.after = model, algorithm, how or OptimizerConfig(), after
+        self.model, self.algorithm, self.config, self.after = model, algorithm, config or OptimizerConfig(), after
         self.needs = needs = algorithm.needs
         self.beliefs = beliefs if needs & {"answer_logprob", "answer_logprob_before"} else None
         if self.beliefs is None and needs & {"answer_logprob", "answer_logprob_before"}:
@@ -108,10 +108,9 @@ class Learner:
         self.dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
         self.values = _ValueHead(model, self.dtype) if algorithm.critic is not None else None
         head = list(self.values.parameters()) if self.values is not None else []
-        how = self.how
-        options = {"lr": how.lr, "weight_decay": how.weight_decay, "betas": how.betas}
-        head_lr = CRITIC_LR * how.lr if algorithm.critic_lr is None else algorithm.critic_lr
-        self.optimizer = Optimizer.of(how.optimizer, model, head, head_lr=head_lr, **options)
+        options = {"lr": self.config.lr, "weight_decay": self.config.weight_decay, "betas": self.config.betas}
+        head_lr = CRITIC_LR * self.config.lr if algorithm.critic_lr is None else algorithm.critic_lr
+        self.optimizer = Optimizer.of(self.config.optimizer, model, head, head_lr=head_lr, **options)
         self.updates = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -149,10 +148,10 @@ class Learner:
         """
         episodes = [e for e in episodes if not e.failed and e.turns]
         self.updates += 1
-        ready = min(1.0, self.updates / self.how.warmup) if self.how.warmup else 1.0
-        self.optimizer.set_lr(ready * (self.how.lr if lr is None else lr))
+        ready = min(1.0, self.updates / self.config.warmup) if self.config.warmup else 1.0
+        self.optimizer.set_lr(ready * (self.config.lr if lr is None else lr))
         if not episodes:
-            return Update({"turns": 0.0}, {})
+            return Update({"num_turns": 0.0}, {})
         whole = rows_of(episodes)
         turns, by_token = self._prepared(TurnTable.from_episodes(episodes), episodes, whole)
         reward = self.algorithm.reward(turns, turns.reward)
@@ -165,16 +164,16 @@ class Learner:
         ends, owner = np.cumsum(lengths), np.repeat(np.arange(len(episodes)), lengths)
         teaches = np.logical_or.reduceat(advantage * weight != 0, np.append(0, ends[:-1]))
         teaches |= not self.algorithm.only_advantage_teaches
-        parts = list(steps(episodes, self.how.minibatches, whole, owner, teaches))
+        parts = list(steps(episodes, self.config.minibatches, whole, owner, teaches))
         columns = Columns.of(whole, owner, by_turn, by_token, self.algorithm.sequence)
         token_weight, coefficient = self._weights(columns)
         totals = UpdateMetrics()
         without_dropout(self.model)
-        for _ in range(self.how.epochs):
+        for _ in range(self.config.epochs):
             for part in parts:
                 self._step(part, columns, token_weight, coefficient * len(parts), totals)
         spans = np.split(advantage, ends[:-1])
-        by_episode = {e.id: credit.tolist() for e, credit in zip(episodes, spans, strict=True)}
+        by_episode = {e.id: span.tolist() for e, span in zip(episodes, spans, strict=True)}
         return Update(totals.metrics() | turn_metrics(turns, advantage), by_episode)
 
     # Before the update ------------------------------------------------------------------------------------------------
@@ -213,10 +212,10 @@ class Learner:
         temperature 1: in the same tree where both are one.
         """
         number = sum(len(row.scored) for row in rows)
-        if self.how.temperature == 1.0:
+        if self.config.temperature == 1.0:
             logprob, value = self._pass(scorer, [*rows, *asked], 1.0)
             return logprob[:number], value[:number], logprob[number:]
-        return (*self._pass(scorer, rows, self.how.temperature), self._pass(scorer, asked, 1.0)[0])
+        return (*self._pass(scorer, rows, self.config.temperature), self._pass(scorer, asked, 1.0)[0])
 
     @torch.no_grad()
     def _pass(self, scorer: Scorer, rows: list[Row], temperature: float) -> tuple[Floats, Floats]:
@@ -224,7 +223,7 @@ class Learner:
         total = sum(len(row.scored) for row in rows)
         logprob, value = np.empty(total), np.zeros(total)
         without_dropout(scorer.model)
-        for micro in TokenTree.build(rows).batches(self.how.max_tokens):
+        for micro in TokenTree.build(rows).batches(self.config.max_tokens):
             scores = scorer.score(micro, values=self.values, temperature=temperature)
             logprob[micro.scored] = scores.logprob.double().cpu().numpy()
             if scores.value is not None:
@@ -258,7 +257,7 @@ class Learner:
     def _step(self, part: Step, columns: Columns, weight: Tensor, coefficient: Tensor, totals: UpdateMetrics) -> None:
         """One optimiser step over all micro-batches; a gradient that says nothing, or is broken, moves nothing."""
         self.optimizer.zero_grad()
-        for micro in part.tree.batches(self.how.max_tokens):
+        for micro in part.tree.batches(self.config.max_tokens):
             entries = part.entries[micro.scored]
             index = torch.from_numpy(entries).to(self.model.device)
             given = columns.tensors(entries, self.model.device, self.dtype) | {"weight": weight[index]}
@@ -269,7 +268,7 @@ class Learner:
             loss = (coefficient[index] * losses).sum()
             torch.autograd.backward(loss)
             totals.add(tokens, loss)
-        norm = float(nn.utils.clip_grad_norm_(self.optimizer.parameters, self.how.max_grad_norm))
+        norm = float(nn.utils.clip_grad_norm_(self.optimizer.parameters, self.config.max_grad_norm))
         made = 0.0 < norm < float("inf")
         totals.step(norm, part.tree, made=made)
         if made:
@@ -287,7 +286,7 @@ class Learner:
     def _tokens(self, micro: MicroBatch, given: Mapping[str, Tensor]) -> Tokens:
         """The micro-batch's tokens, scored with the weights that are being updated."""
         scores = self.scorer.score(
-            micro, entropy="entropy" in self.needs, values=self.values, temperature=self.how.temperature
+            micro, entropy="entropy" in self.needs, values=self.values, temperature=self.config.temperature
         )
         tokens = Tokens(logprob=scores.logprob, **given)
         if scores.entropy is not None:

@@ -22,12 +22,12 @@ class UpdateMetrics:
     loss             sum over micro-batches, mean over steps
     grad_norm        before clipping, mean over steps
     nll              mean of −log π over action tokens
-    kl_old           k3 estimate of KL(sampled ‖ now), mean over action tokens
-    clipped          share of action tokens whose ratio left [0.8, 1.2]
+    approx_kl           k3 estimate of KL(sampled ‖ now), mean over action tokens
+    clip_fraction          share of action tokens whose ratio left [0.8, 1.2]
     skipped          steps not made because the gradient was not finite, or exactly 0
     action_tokens    tokens that were learned from, every pass counted
     tree_tokens      tokens that went through the model
-    sharing          rows' tokens / tree tokens
+    prefix_sharing          rows' tokens / tree tokens
     ================ ===================================================================================
     """
 
@@ -59,25 +59,25 @@ class UpdateMetrics:
             "loss": self.loss / steps,
             "grad_norm": self.grad_norm / steps,
             "nll": self.nll / tokens,
-            "kl_old": self.kl / tokens,
-            "clipped": self.outside / tokens,
+            "approx_kl": self.kl / tokens,
+            "clip_fraction": self.outside / tokens,
             "skipped": self.skipped,
             "action_tokens": self.tokens,
             "tree_tokens": self.tree_tokens,
-            "sharing": self.row_tokens / max(1, self.tree_tokens),
+            "prefix_sharing": self.row_tokens / max(1, self.tree_tokens),
         }
 
 
 def turn_metrics(turns: TurnTable, advantage: NDArray[np.float64]) -> dict[str, float]:
-    """``turns``; ``advantage_std`` over turns; ``signal``: share of turns whose advantage is not 0.
+    """``num_turns``; ``advantage_std`` over turns; ``frac_nonzero_advantage``: share of turns whose advantage is not 0.
 
     Where beliefs were asked for: ``beliefs``, turns with one before and after them; ``belief``, its mean after, and
     ``information_gain``, its mean rise, in nats a token.
     """
     metrics = {
-        "turns": float(len(turns)),
+        "num_turns": float(len(turns)),
         "advantage_std": float(advantage.std()),
-        "signal": float((advantage != 0).mean()),
+        "frac_nonzero_advantage": float((advantage != 0).mean()),
     }
     if "answer_logprob" in turns:
         gain = turns.answer_logprob - turns.answer_logprob_before

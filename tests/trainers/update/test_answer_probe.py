@@ -31,7 +31,8 @@ from agentgym.trainers.prefix_tree.rows import rows_of
 from agentgym.trainers.prefix_tree.tree import Row, TokenTree
 from agentgym.trainers.run.requirements import check_environment
 from agentgym.trainers.sft.demonstrations import tokenised
-from agentgym.trainers.update.answer_probe import AnswerProbe, AnswerProbes, Questions, answer_markup, without_thought
+from agentgym.contract.probe import answer_markup
+from agentgym.trainers.update.answer_probe import AnswerProbe, AnswerProbes, Questions, without_thought
 from agentgym.trainers.update.learner import Learner, OptimizerConfig
 
 TEXT = "the river Ondra rises in Velmor and meets the sea at Port Salis where Ilka Tarn was born"

@@ -1,0 +1,68 @@
+"""One look at an environment: everything that others read from its attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+
+_MARK = "4711"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What an environment says about itself.
+
+    Attributes:
+        env_id: its id, or the name of its class.
+        fingerprint: content hash of what decides how an episode looks; empty where it has none.
+        instructions: what a model that never saw it must be told.
+        num_tasks: how many tasks the split has; None where they are generated without end.
+        has_tools: whether calls of tools can be counted and limited.
+        permutable_names: sets of names that can be permuted throughout an episode, see :class:`agentgym.TextEnv`.
+        answer_markup: what its syntax writes before and after an answer; the usual tags where it has no syntax.
+        tool_schemas: JSON schemas of its tools where an endpoint has to be given them, else empty.
+        info: what ``reset(seed=0)`` gave beside the first observation.
+    """
+
+    env_id: str
+    fingerprint: str
+    instructions: str
+    num_tasks: int | None
+    has_tools: bool
+    permutable_names: tuple[tuple[str, ...], ...]
+    answer_markup: tuple[str, str]
+    tool_schemas: list[dict[str, Any]] = field(repr=False)
+    info: Mapping[str, Any] = field(repr=False)
+
+
+def probe(make_env: Callable[[], gym.Env[str, str]]) -> Probe:
+    """Make an environment, look at it, reset it once, and close it."""
+    env = make_env()
+    try:
+        _, info = env.reset(seed=0)
+        base: Any = env.unwrapped
+        return Probe(
+            env_id=env.spec.id if env.spec is not None else type(base).__name__,
+            fingerprint=str(getattr(base, "fingerprint", "")),
+            instructions=str(getattr(base, "instructions", "")),
+            num_tasks=getattr(base, "num_tasks", None),
+            has_tools=hasattr(base, "gate") or hasattr(base, "tools"),
+            permutable_names=getattr(base, "permutable_names", ()),
+            answer_markup=answer_markup(env),
+            tool_schemas=base.tools.schemas() if getattr(getattr(base, "syntax", None), "native", False) else [],
+            info=info,
+        )
+    finally:
+        env.close()
+
+
+def answer_markup(env: gym.Env[str, str]) -> tuple[str, str]:
+    """What an environment's syntax writes before and after an answer; the usual tags where it has no syntax."""
+    syntax = getattr(env.unwrapped, "syntax", None)
+    if syntax is None:
+        return "<answer>", "</answer>"
+    opening, _, closing = str(syntax.render(answer=_MARK)).partition(_MARK)
+    return opening, closing
