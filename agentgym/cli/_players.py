@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentgym.cli._arguments import parse_policy
+from agentgym.cli._arguments import names_model, parse_policy
 from agentgym.errors import MissingExtra, UsageError
 from agentgym.policy import PersonPolicy, Policy, check_playable
 from agentgym.prices import Prices
+from agentgym.store import RunFolder
 from agentgym.trainers.defaults import newest_of
 
 if TYPE_CHECKING:
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
 
     from agentgym.trainers.model import ModelPolicy
 
-PLAYER_HELP = "random, expert, expert:0.2, replay:FILE, model:DIR, the folder of a run, or http://HOST:PORT/v1"
+PLAYER_HELP = (
+    "random, expert, expert:0.2, replay:FILE, a run's folder, a model's folder or hub name, or http://HOST:PORT/v1"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How models sample; None is what the model, or its run, uses."""
+    """How models sample; None is what a run uses, or the default for the kind of model."""
 
     temperature: float | None = None
     max_tokens: int | None = None
@@ -49,7 +52,8 @@ def player(
     Entering raises PolicyError where a server cannot be reached or does not have the model.
 
     Raises:
-        UsageError: no such policy, one that cannot play by itself, or one that cannot play these environments.
+        UsageError: no such policy, no such model, one that cannot play by itself, or one that cannot play these
+            environments.
         StoreError: a run without a checkpoint.
     """
     if text.startswith(("http://", "https://")):
@@ -58,14 +62,33 @@ def player(
     if (folder / "run.yaml").exists():
         newest_of(str(folder))
         return _trained(folder, sampling)
+    if (update := _update_of(folder)) is not None:
+        return _trained(folder.parent.parent, sampling, update)
     make = parse_policy(text)
     if make is PersonPolicy:
         raise UsageError("a person cannot be evaluated; use: agentgym play ENV")
-    if text.startswith("model:"):
+    if names_model(text):
+        _check_model(text.removeprefix("model:"))
         return _loaded(text, make, sampling)
     policy = make()
     check_playable(policy, make_env())
     return contextlib.nullcontext((text, policy))
+
+
+def _update_of(folder: Path) -> int | None:
+    """Of a run's checkpoint, the update; None: it is none."""
+    run = folder.parent.parent
+    if folder.parent.name != "checkpoints" or not (run / "run.yaml").exists():
+        return None
+    return next((update for update, path in RunFolder(run).checkpoints().items() if path == folder), None)
+
+
+def _check_model(name: str) -> None:
+    try:
+        from agentgym.trainers.model import check_model
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "train") from error
+    check_model(name, "cpu")
 
 
 @contextlib.contextmanager
@@ -93,17 +116,18 @@ def _served(url: str, sampling: Sampling, endpoint: Endpoint) -> Iterator[tuple[
 
 
 @contextlib.contextmanager
-def _trained(path: Path, sampling: Sampling) -> Iterator[tuple[str, Policy]]:
-    """The newest checkpoint of a run, seeing what it was trained to see."""
-    from agentgym.store import RunFolder
-
+def _trained(path: Path, sampling: Sampling, update: int | None = None) -> Iterator[tuple[str, Policy]]:
+    """The newest checkpoint of a run, or that of an update, seeing what it was trained to see."""
     try:
         from agentgym.trainers.model import ModelPolicy, load
         from agentgym.trainers.train import Training
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train") from error
     folder = RunFolder(path)
-    update, checkpoint = folder.latest_checkpoint()
+    if update is None:
+        update, checkpoint = folder.latest_checkpoint()
+    else:
+        checkpoint = folder.checkpoints()[update]
     training = Training(folder)
     config = training.config
     policy = ModelPolicy(

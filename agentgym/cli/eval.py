@@ -52,7 +52,9 @@ def command(
     ] = None,
     slots: Annotated[int, typer.Option(min=1, help="Episodes, and requests to a server, at the same time.")] = 64,
     temperature: Annotated[float | None, typer.Option(min=0, help="Of a model's sampling; 0 is greedy.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Length limit of a model's action.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Length limit of a model's action; default: 512, of a run its own.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="The model to ask a server for; default: its only one.")] = None,
     key_variable: Annotated[str, typer.Option(help="Environment variable with a server's API key.")] = "OPENAI_API_KEY",
     sandbox: SandboxOption = None,

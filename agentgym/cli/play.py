@@ -29,7 +29,7 @@ def command(
     policy: Annotated[
         str,
         typer.Option(
-            help="person, random, expert, expert:0.1 (a tenth random), replay:FILE, model:DIR, a run, a URL.",
+            help="person, random, expert, expert:0.1 (a tenth random), replay:FILE, a run, a model, a server's URL.",
             autocompletion=policies,
         ),
     ] = "person",
