@@ -1,9 +1,10 @@
-"""GRPO against GiGPO in the household world: same warm start, same number of episodes, several seeds.
+"""GRPO against GiGPO in a world that an example trains in: same warm start, same number of episodes, several seeds.
 
     python benchmarks/gigpo_vs_grpo.py OUT --warm RUN/checkpoints/update-000000 --seeds 5 --updates 12
-    python benchmarks/gigpo_vs_grpo.py OUT --table           # only prints the table
+    python benchmarks/gigpo_vs_grpo.py OUT --config examples/gui.yaml --warm RUN/checkpoints/update-000000
+    python benchmarks/gigpo_vs_grpo.py OUT --updates 12 --table           # only prints the table
 
-Both arms take the options of ``examples/household.yaml``; only the recipe differs, with its defaults. A seed decides
+Both arms take the options of the example; only the recipe differs, with its defaults. A seed decides
 tasks and sampling. A finished run stays: the command continues where it stopped. Success is measured on the test split
 after the last update (``test``), and in training as the mean over all updates (``curve``) and over the last three
 (``last``).
@@ -30,7 +31,7 @@ ARMS: dict[str, dict[str, Any]] = {
 
 def run(arm: str, seed: int, given: argparse.Namespace) -> None:
     """Train one arm with one seed, from where it stopped."""
-    options = yaml.safe_load(Path("examples/household.yaml").read_text())
+    options = yaml.safe_load(given.config.read_text())
     options |= {
         "model": str(given.warm),
         "instructions": False,
@@ -82,6 +83,7 @@ def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--config", type=Path, default=Path("examples/household.yaml"), help="whose options both take")
     parser.add_argument("--warm", type=Path, help="the checkpoint that all runs start from")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=12)

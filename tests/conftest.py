@@ -12,6 +12,7 @@ from agentgym.models.local_policy import ModelPolicy
 from agentgym.models.tiny import tiny
 from agentgym.records import Task
 from agentgym.rollout import Group, Rollout
+from agentgym.trainers import parts
 
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 import letters
@@ -58,3 +59,12 @@ def played():
         return sorted(found, key=lambda e: (e.group, e.member))
 
     return play
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """What a test registers is gone after it."""
+    parts.load_parts()
+    for stage in parts.STAGES.values():
+        monkeypatch.setattr(stage, "factories", dict(stage.factories))
+    monkeypatch.setattr(parts, "_algorithms", dict(parts._algorithms))

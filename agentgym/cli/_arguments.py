@@ -15,7 +15,7 @@ from agentgym.env import Journal
 from agentgym.errors import UnknownName, UsageError
 from agentgym.policy import ExpertPolicy, HumanPolicy, Policy, RandomPolicy, ReplayPolicy
 
-POLICY_HELP = "random, expert, expert:0.1 (a tenth random), person, replay:FILE or model:DIR"
+POLICY_HELP = "random, expert, expert:0.1 (a tenth random), person, replay:FILE, or a model as for --model"
 _WORDS = {"true": True, "false": False, "null": None, "none": None}
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*)?(\.\d*)?([eE][+-]?\d+)?")
 
@@ -82,6 +82,8 @@ def parse_policy(text: str) -> Callable[[], Policy]:
         UnknownName: no such policy.
         UsageError: what follows the colon is missing, wrong or not wanted.
     """
+    if names_model(text):
+        return _model(text.removeprefix("model:"))
     name, colon, rest = text.partition(":")
     parser = _POLICIES.get(name)
     if parser is None:
@@ -89,6 +91,17 @@ def parse_policy(text: str) -> Callable[[], Policy]:
     if colon and not rest:
         raise UsageError(f"policy {text!r} ends after its colon; write {POLICY_HELP}")
     return parser(rest)
+
+
+def names_model(text: str) -> bool:
+    """Whether a policy is a model: ``model:NAME``, or what ``--model`` takes: a folder, a .gguf file, a hub's name.
+
+    A hub's name without a slash needs ``model:`` before it; alone it is more likely a misspelt policy.
+    """
+    kind, colon, rest = text.partition(":")
+    if kind in _POLICIES:
+        return kind == "model" and bool(rest)
+    return Path(text).is_dir() or text.lower().endswith(".gguf") or ("/" in text and not colon)
 
 
 def _plain(policy: Callable[[], Policy]) -> Callable[[str], Callable[[], Policy]]:
@@ -121,17 +134,25 @@ def _replay(rest: str) -> Callable[[], Policy]:
 
 def _model(rest: str) -> Callable[[], Policy]:
     if not rest:
-        raise UsageError("model needs a folder or a hub name: model:runs/my-run/checkpoints/update-000100")
+        raise UsageError("model needs a folder or a hub name: model:HuggingFaceTB/SmolLM2-135M-Instruct")
 
     def load() -> Policy:
         from agentgym.errors import MissingExtra
 
         try:
+            from agentgym.models.contexts import full_history
+            from agentgym.models.kinds import kind_of
             from agentgym.models.loading import load
             from agentgym.models.local_policy import ModelPolicy
+            from agentgym.trainers.run.defaults import DEFAULTS
         except ModuleNotFoundError as error:
             raise MissingExtra(str(error.name), "train") from error
-        return ModelPolicy(*load(rest))
+        kind = kind_of(rest)
+        return ModelPolicy(
+            *load(rest),
+            context=full_history(instructions=DEFAULTS["model.instructions"].of(kind)),
+            max_new_tokens=DEFAULTS["rollout.max_new_tokens"].of(kind),
+        )
 
     return load
 

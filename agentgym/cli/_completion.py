@@ -18,10 +18,11 @@ def env_ids(incomplete: str) -> list[str]:
     return _starting(incomplete, registry.env_ids())
 
 
-def recipe_names(incomplete: str) -> list[str]:
-    """Names of the built-in recipes; each is a file, and none is imported."""
-    package = import_module("agentgym.trainers.recipes")
-    return _starting(incomplete, (found.name for found in pkgutil.iter_modules(package.__path__)))
+def algorithm_names(incomplete: str) -> list[str]:
+    """Names of the built-in algorithms; each is a file, and none is imported."""
+    package = import_module("agentgym.trainers.algorithms")
+    found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    return _starting(incomplete, sorted(module.name.rpartition(".")[2] for module in found if not module.ispkg))
 
 
 def policies(incomplete: str) -> list[str]:

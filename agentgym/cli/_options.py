@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from typer.core import TyperCommand
 
 from agentgym.cli._arguments import parse_value
-from agentgym.errors import UsageError, nearest
+from agentgym.errors import UsageError
 
-_NESTED = {"env": "env_options", "tiny": "tiny", "recipe": "parameters"}  # env.NAME=, tiny.NAME=, recipe.NAME=
+_FREE_SECTIONS = {"env": "env_options", "algorithm": "parameters"}  # env.NAME=, algorithm.NAME=
 
 
 class TrainCommand(TyperCommand):
@@ -31,55 +31,53 @@ class TrainCommand(TyperCommand):
             key = option.lstrip("-").replace("-", "_")
             if not option or not _is_setting(key, given):
                 raise
-            raise UsageError(f"no such option {option}; write {key}={_value(option, given)}") from error
+            raise UsageError(f"no such option {option}; write {_path(key)}={_value(option, given)}") from error
 
 
 def option_rows() -> list[tuple[str, str, str]]:
     """Name, default and meaning of every option of a training; an option that must be given has no default."""
-    from agentgym.trainers.run.config import TrainConfig
+    from agentgym.trainers.run.config import options
     from agentgym.trainers.run.defaults import DEFAULTS
 
     rows = []
-    for name, field in TrainConfig.model_fields.items():
-        default = "" if field.is_required() else str(field.default)
+    for name, info in options():
+        default = "" if info.is_required() else str(info.default)
         if name in DEFAULTS:
             of = DEFAULTS[name]
             default = f"{of.tiny} (tiny), {of.pretrained} (pre-trained)"
             default += f", {of.adapters} (with adapters)" if of.adapters != of.pretrained else ""
-        rows.append((name, default, field.description or ""))
+        rows.append((name, default, info.description or ""))
     return rows
 
 
-def read_settings(pairs: Iterable[str], recipe: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """``key=value`` to options; what is not an option is a parameter of the recipe.
+def read_settings(pairs: Iterable[str], algorithm: str) -> dict[str, Any]:
+    """``section.option=value`` to options; a name without a section is a parameter of the algorithm.
 
     Args:
         pairs: of the command line.
-        recipe: its name.
-        values: options that are set already; nested ones are added to.
+        algorithm: its name.
 
     Raises:
         UsageError: neither, or not ``key=value``.
     """
     from agentgym.trainers.parts import get_algorithm
-    from agentgym.trainers.run.config import TrainConfig
+    from agentgym.trainers.run.config import options, unknown_option
 
-    parameters = get_algorithm(recipe).parameters
-    out: dict[str, Any] = {}
+    parameters = get_algorithm(algorithm).parameters
+    known = {name for name, _ in options()}
+    values: dict[str, Any] = {}
     for text in pairs:
         key, value = read_pair(text)
         group, dot, name = key.partition(".")
-        if dot and group in _NESTED:
-            field = _NESTED[group]
-            out[field] = out.get(field, dict(values.get(field, {}))) | {name: parse_value(value)}
-        elif key in TrainConfig.model_fields:
-            out[key] = parse_value(value)
+        if dot and group in _FREE_SECTIONS:
+            values[f"{_FREE_SECTIONS[group]}.{name}"] = parse_value(value)
+        elif key in known:
+            values[key] = parse_value(value)
         elif key in parameters:
-            out["parameters"] = out.get("parameters", dict(values.get("parameters", {}))) | {key: parse_value(value)}
+            values[f"parameters.{key}"] = parse_value(value)
         else:
-            known = [*TrainConfig.model_fields, *parameters]
-            raise UsageError(f"{key!r} is neither an option nor a parameter of recipe {recipe}{nearest(key, known)}")
-    return out
+            raise UsageError(f"{unknown_option(key, tuple(parameters))}; it is no parameter of {algorithm} either")
+    return values
 
 
 def read_pair(text: str) -> tuple[str, str]:
@@ -115,17 +113,23 @@ def read_file(path: Path | None) -> dict[str, Any]:
 
 
 def _is_setting(key: str, arguments: list[str]) -> bool:
-    """Whether ``key=value`` could set it: an option, or a parameter of the recipe among the arguments."""
-    from agentgym.trainers.run.config import TrainConfig
+    """Whether ``key=value`` could set it: an option, or a parameter of the algorithm among the arguments."""
+    from agentgym.trainers.run.config import FORMER, options
 
-    if key in TrainConfig.model_fields or (key.partition(".")[0] in _NESTED and "." in key):
+    if key in FORMER or key in {name for name, _ in options()} or key.partition(".")[0] in _FREE_SECTIONS:
         return True
     try:
         from agentgym.trainers.parts import get_algorithm
 
-        return key in get_algorithm(_value("--recipe", arguments, "grpo")).parameters
+        return key in get_algorithm(_value("--algorithm", arguments, "grpo")).parameters
     except (UsageError, ModuleNotFoundError):  # another error, told when this one is mended
         return False
+
+
+def _path(key: str) -> str:
+    from agentgym.trainers.run.config import FORMER
+
+    return FORMER.get(key, key)
 
 
 def _value(option: str, arguments: list[str], otherwise: str = "VALUE") -> str:

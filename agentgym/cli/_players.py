@@ -8,18 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentgym.cli._arguments import parse_policy
+from agentgym.cli._arguments import names_model, parse_policy
 from agentgym.errors import MissingExtra, UsageError
 from agentgym.models.kinds import newest_of
 from agentgym.policy import HumanPolicy, Policy, check_playable
 from agentgym.prices import Prices
+from agentgym.store import RunFolder
 
 if TYPE_CHECKING:
     import gymnasium as gym
 
-    from agentgym.models.local_policy import ModelPolicy
-
-PLAYER_HELP = "random, expert, expert:0.2, replay:FILE, model:DIR, the folder of a run, or http://HOST:PORT/v1"
+PLAYER_HELP = (
+    "random, expert, expert:0.2, replay:FILE, a run's folder, a model's folder or hub name, or http://HOST:PORT/v1"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,44 +35,61 @@ class Endpoint:
 
 
 def player(
-    text: str, sampling: Sampling, endpoint: Endpoint, make_env: Callable[[], gym.Env[str, str]]
+    text: str, endpoint: Endpoint, make_env: Callable[[], gym.Env[str, str]]
 ) -> contextlib.AbstractContextManager[tuple[str, Policy]]:
     """The policy that a text names, and its name in results; models are loaded, servers connected to, on entering.
 
     Entering raises PolicyError where a server cannot be reached or does not have the model.
 
     Raises:
-        UsageError: no such policy, one that cannot play by itself, or one that cannot play these environments.
+        UsageError: no such policy, no such model, one that cannot play by itself, or one that cannot play these
+            environments.
         StoreError: a run without a checkpoint.
     """
     if text.startswith(("http://", "https://")):
-        return _served(text, sampling, endpoint)
+        return _served(text, endpoint)
     folder = Path(text.removeprefix("model:"))
     if (folder / "run.yaml").exists():
         newest_of(str(folder))
-        return _trained(folder, sampling)
+        return _trained(folder)
+    if (update := _update_of(folder)) is not None:
+        return _trained(folder.parent.parent, update)
     make = parse_policy(text)
     if make is HumanPolicy:
         raise UsageError("a person cannot be evaluated; use: agentgym play ENV")
-    if text.startswith("model:"):
-        return _loaded(text, make, sampling)
+    if names_model(text):
+        _check_model(text.removeprefix("model:"))
+        return _loaded(text, make)
     policy = make()
     check_playable(policy, make_env())
     return contextlib.nullcontext((text, policy))
 
 
-@contextlib.contextmanager
-def _loaded(text: str, make: Callable[[], Policy], sampling: Sampling) -> Iterator[tuple[str, Policy]]:
-    policy = make()
-    _set(policy, sampling)  # type: ignore[arg-type]
-    yield text, policy
+def _update_of(folder: Path) -> int | None:
+    """Of a run's checkpoint, the update; None: it is none."""
+    run = folder.parent.parent
+    if folder.parent.name != "checkpoints" or not (run / "run.yaml").exists():
+        return None
+    return next((update for update, path in RunFolder(run).checkpoints().items() if path == folder), None)
+
+
+def _check_model(name: str) -> None:
+    try:
+        from agentgym.models.loading import check_model
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "train") from error
+    check_model(name, "cpu")
 
 
 @contextlib.contextmanager
-def _served(url: str, sampling: Sampling, endpoint: Endpoint) -> Iterator[tuple[str, Policy]]:
+def _loaded(text: str, make: Callable[[], Policy]) -> Iterator[tuple[str, Policy]]:
+    yield text, make()
+
+
+@contextlib.contextmanager
+def _served(url: str, endpoint: Endpoint) -> Iterator[tuple[str, Policy]]:
     from agentgym.endpoint import EndpointPolicy
 
-    given: dict[str, Any] = {"temperature": sampling.temperature, "max_tokens": sampling.max_tokens}
     with EndpointPolicy(
         url,
         endpoint.model,
@@ -79,40 +97,16 @@ def _served(url: str, sampling: Sampling, endpoint: Endpoint) -> Iterator[tuple[
         prices=endpoint.prices,
         concurrency=endpoint.concurrency,
         key_variable=endpoint.key_variable,
-        **{name: value for name, value in given.items() if value is not None},
     ) as policy:
         yield f"{policy.check()}@{url.rstrip('/')}", policy
 
 
 @contextlib.contextmanager
-def _trained(path: Path, sampling: Sampling) -> Iterator[tuple[str, Policy]]:
-    """The newest checkpoint of a run, seeing what it was trained to see."""
-    from agentgym.store import RunFolder
-
+def _trained(path: Path, update: int | None = None) -> Iterator[tuple[str, Policy]]:
+    """The latest checkpoint of a run, or that of an update, seeing what it was trained to see."""
     try:
-        from agentgym.models.loading import load
-        from agentgym.models.local_policy import ModelPolicy
-        from agentgym.trainers.run.trainer import Training
+        from agentgym.trainers.run.build import policy_from_run
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train") from error
-    folder = RunFolder(path)
-    update, checkpoint = folder.latest_checkpoint()
-    training = Training(folder)
-    config = training.config
-    policy = ModelPolicy(
-        *load(str(checkpoint), dtype=training.precision, device=config.device),
-        context=training.context,
-        temperature=config.eval_temperature,
-        max_new_tokens=config.max_new_tokens,
-        max_context=config.max_context,
-        admissible=config.admissible,
-    )
-    _set(policy, sampling)
-    yield f"{path}@update-{update}", policy
-
-
-def _set(policy: ModelPolicy, sampling: Sampling) -> None:
-    if sampling.temperature is not None:
-        policy.engine.temperature = sampling.temperature
-    if sampling.max_tokens is not None:
-        policy.max_new_tokens = sampling.max_tokens
+    policy = policy_from_run(path, update)
+    yield f"{path}@update-{policy.version}", policy

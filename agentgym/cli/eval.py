@@ -15,8 +15,6 @@ from agentgym.cli._players import PLAYER_HELP
 from agentgym.cli._sandbox import SandboxOption, UnsafeOption, sandbox_settings
 
 if TYPE_CHECKING:
-    import gymnasium as gym
-
     from agentgym.evaluate import Comparison, Curve
     from agentgym.records import Task
 
@@ -52,7 +50,9 @@ def command(
     ] = None,
     slots: Annotated[int, typer.Option(min=1, help="Episodes, and requests to a server, at the same time.")] = 64,
     temperature: Annotated[float | None, typer.Option(min=0, help="Of a model's sampling; 0 is greedy.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Length limit of a model's action.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Length limit of a model's action; default: 512, of a run its own.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="The model to ask a server for; default: its only one.")] = None,
     key_variable: Annotated[str, typer.Option(help="Environment variable with a server's API key.")] = "OPENAI_API_KEY",
     sandbox: SandboxOption = None,
@@ -66,9 +66,11 @@ def command(
     from agentgym import evaluate
     from agentgym.budget import parse_budgets
     from agentgym.cli._arguments import environment
-    from agentgym.cli._players import Endpoint, Sampling, player
+    from agentgym.cli._players import Endpoint, player
     from agentgym.cli._screen import Screen
+    from agentgym.contract import probe
     from agentgym.errors import UsageError
+    from agentgym.policy import Sampling
     from agentgym.prices import Prices
     from agentgym.registry import takes_split
 
@@ -77,14 +79,13 @@ def command(
         raise UsageError(f"name each policy once: --policy {PLAYER_HELP}")
     chosen = [*(settings or ()), *sandbox_settings(sandbox, unsafe_local_python)]
     factory = environment(env, chosen, _split(env, split, chosen) if takes_split(env) else split)
-    first = factory()
-    has_tools = hasattr(first.unwrapped, "gate") or hasattr(first.unwrapped, "tools")
-    budgets = parse_budgets(budget, "tool_calls" if has_tools else "turns")
+    found = probe(factory)
+    budgets = parse_budgets(budget, "tool_calls" if found.has_tools else "turns")
     price_list = Prices.load(prices) if prices is not None else Prices()
     told = {
-        "env": first.spec.id if first.spec is not None else env,
+        "env": found.env_id,
         "options": {key: str(value) for key, value in sorted(factory.keywords.items())},
-        "fingerprint": str(getattr(first.unwrapped, "fingerprint", "")),
+        "fingerprint": found.fingerprint,
         "seed": seed,
         "announce": announce,
         "on_exhausted": on_exhausted,
@@ -92,12 +93,11 @@ def command(
         "max_turns": max_turns,
         "step_seconds": step_seconds,
         "temperature": temperature,
-        "max_tokens": max_tokens,
+        "max_new_tokens": max_new_tokens,
     }
-    tasks = _tasks(first, episodes, seed)
-    endpoint = Endpoint(model, key_variable, slots, _native_tools(first), price_list)
-    first.close()
-    players = [player(text, Sampling(temperature, max_tokens), endpoint, factory) for text in names]
+    tasks = _tasks(found.num_tasks, episodes, seed)
+    endpoint = Endpoint(model, key_variable, slots, found.tool_schemas, price_list)
+    players = [player(text, endpoint, factory) for text in names]
     folder = evaluate.SweepFolder(out, told) if out is not None else None
     curves: list[Curve] = []
     try:
@@ -105,7 +105,7 @@ def command(
             for entered in players:
                 with entered as (name, who):
                     screen.begin(name)
-                    found = evaluate.evaluate(
+                    curve = evaluate.evaluate(
                         factory,
                         who,
                         tasks=tasks,
@@ -119,11 +119,12 @@ def command(
                         max_turns=max_turns,
                         step_seconds=step_seconds,
                         run_key=seed,
+                        sampling=Sampling(temperature, max_new_tokens),
                         progress=screen.row,
                         watch=screen.playing,
                     )
-                curves.append(found)
-                screen.end(found)
+                curves.append(curve)
+                screen.end(curve)
     except KeyboardInterrupt:
         print(f"\ninterrupted; {_how_to_go_on(folder)}", file=sys.stderr)
         raise
@@ -144,22 +145,13 @@ def _split(env: str, split: str | None, settings: Sequence[str]) -> str | None:
     return None if any(s.startswith("split=") for s in settings) and split is None else split or "test"
 
 
-def _tasks(env: gym.Env[str, str], count: int, seed: int) -> list[Task]:
+def _tasks(number: int | None, count: int, seed: int) -> list[Task]:
     """Seeds from ``seed`` on; of a finite list, its first tasks."""
     from agentgym.records import Task
 
-    number: int | None = getattr(env.unwrapped, "num_tasks", None)
     if number is None:
         return [Task(seed + i) for i in range(count)]
     return [Task(seed + i, {"task": i}) for i in range(min(count, number))]
-
-
-def _native_tools(env: gym.Env[str, str]) -> Sequence[dict[str, Any]]:
-    from agentgym.tools.syntax.native import Native
-
-    base: Any = env.unwrapped
-    schemas: list[dict[str, Any]] = base.tools.schemas() if isinstance(getattr(base, "syntax", None), Native) else []
-    return schemas
 
 
 def _plain(prices: Any) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def command(
     policy: Annotated[
         str,
         typer.Option(
-            help="person, random, expert, expert:0.1 (a tenth random), replay:FILE, model:DIR, a run, a URL.",
+            help="person, random, expert, expert:0.1 (a tenth random), replay:FILE, a run, a model, a server's URL.",
             autocompletion=policies,
         ),
     ] = "person",
@@ -66,12 +66,12 @@ def command(
 def _player(
     policy: str, make_env: Callable[[], gym.Env[str, str]]
 ) -> contextlib.AbstractContextManager[tuple[str, Policy]]:
-    from agentgym.cli._players import Endpoint, Sampling, player
+    from agentgym.cli._players import Endpoint, player
     from agentgym.policy import HumanPolicy
 
     if policy == "person":
         return contextlib.nullcontext(("person", HumanPolicy(input, lambda text: print(printable(text)))))
-    return player(policy, Sampling(), Endpoint(), make_env)
+    return player(policy, Endpoint(), make_env)
 
 
 def _show(episode: Episode, *, transcript: bool) -> None:

@@ -28,10 +28,10 @@ _SHOWN = (
     "reward",
     "success",
     "episode_turns",
-    "errors",
+    "invalid_action_rate",
     "loss",
-    "kl_old",
-    "sharing",
+    "approx_kl",
+    "prefix_sharing",
     "rollout_seconds",
     "update_seconds",
 )
@@ -44,30 +44,29 @@ def command(
     settings: list[str] | None = typer.Argument(
         None,
         metavar="[KEY=VALUE]...",
-        help="options (updates=50), recipe parameters (discount=0.9), env.NAME=, tiny.NAME=",
+        help="options (run.updates=50), parameters of the algorithm (discount=0.9), env.NAME=",
         autocompletion=_completion.options,
     ),
-    recipe: str | None = typer.Option(
-        None, help="the algorithm; see `agentgym recipes`, or MODULE:NAME", autocompletion=_completion.recipe_names
+    algorithm: str | None = typer.Option(
+        None, help="see `agentgym algorithms`, or MODULE:NAME", autocompletion=_completion.algorithm_names
     ),
-    replaced: list[str] = typer.Option(
-        [], "--with", metavar="SLOT=PART", help="replace a slot, e.g. aggregate=token_mean"
+    overrides: list[str] = typer.Option(
+        [], "--with", metavar="STAGE=PART", help="fill a stage, e.g. aggregate=token_mean"
     ),
     model: str | None = typer.Option(
         None, help="local folder, a run's included, hub name, or tiny", autocompletion=_completion.models
     ),
-    warm_start: int | None = typer.Option(None, min=0, help="expert episodes to imitate first"),
     config: Path | None = typer.Option(None, help="YAML file with options; the command line wins"),
-    out: Path | None = typer.Option(None, help="run folder to create; default: runs/ENV-RECIPE-N"),
+    out: Path | None = typer.Option(None, help="run folder to create; default: runs/ENV-ALGORITHM-N"),
     resume: Path | None = typer.Option(
-        None, help="continue this run folder exactly where its newest checkpoint is; updates=200 extends it"
+        None, help="resume this run folder from its latest checkpoint; run.updates=200 extends it"
     ),
     sandbox: SandboxOption = None,
     unsafe_local_python: UnsafeOption = False,
 ) -> None:
     """Train an agent in an environment."""
     try:
-        from agentgym.trainers.run.config import TrainConfig
+        from agentgym.trainers.run.config import TrainConfig, nested
         from agentgym.trainers.run.trainer import Training
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train") from error
@@ -78,20 +77,20 @@ def command(
     if env is not None and "=" in env:  # a file or a run names the environment, and options follow
         pairs, env = [env, *pairs], None
     if resume is not None:
-        if env or recipe or replaced or model or config or out or warm_start is not None:
-            raise UsageError("--resume takes everything from the run folder; beside it only e.g. updates=200")
+        if env or algorithm or overrides or model or config or out:
+            raise UsageError("--resume takes everything from the run folder; beside it only e.g. run.updates=200")
         changes = {key: parse_value(value) for key, value in map(read_pair, pairs)}
-        training = Training.resume(resume, show, **changes)
+        training = Training.resume(resume, show, changes)
     else:
-        given: dict[str, Any] = {"env": env, "recipe": recipe, "model": model, "warm_start": warm_start}
-        values = read_file(config) | {k: v for k, v in given.items() if v is not None}
+        named = {"env": env, "algorithm": algorithm, "model.name": model}
+        values = nested(read_file(config) | {k: v for k, v in named.items() if v is not None})
         if "env" not in values:
-            raise UsageError("which environment? e.g. agentgym train agentgym/Household-v0 --recipe gigpo")
-        import_of(str(values["env"]))  # it may define the recipe
-        values |= read_settings(pairs, values.get("recipe", "grpo"), values)
-        values["replaced"] = values.get("replaced", {}) | dict(read_pair(text) for text in replaced)
+            raise UsageError("which environment? e.g. agentgym train agentgym/Household-v0 --algorithm gigpo")
+        import_of(str(values["env"]))  # it may define the algorithm
+        values = nested({**values, **read_settings(pairs, str(values.get("algorithm", "grpo")))})
+        values["overrides"] = values.get("overrides", {}) | dict(read_pair(text) for text in overrides)
         checked = TrainConfig.checked(values)
-        training = Training.start(checked, out or _free_folder(checked.env, checked.recipe), show)
+        training = Training.start(checked, out or _free_folder(checked.env, checked.algorithm), show)
     path = training.folder.path
     print(f"run folder: {path}")
     with _told_how_to_go_on(training.folder, new=resume is None):
@@ -108,7 +107,7 @@ def _told_how_to_go_on(folder: RunFolder, *, new: bool) -> Iterator[None]:
     except BaseException as error:
         if saved := folder.checkpoints():
             how = (
-                f"saved up to update {max(saved)}; go on with: agentgym train --resume {shlex.quote(str(folder.path))}"
+                f"saved up to update {max(saved)}; resume with: agentgym train --resume {shlex.quote(str(folder.path))}"
             )
         elif new and not isinstance(error, DiskFull):
             folder.remove()
@@ -117,8 +116,8 @@ def _told_how_to_go_on(folder: RunFolder, *, new: bool) -> Iterator[None]:
         raise
 
 
-def _free_folder(env: str, recipe: str) -> Path:
-    name = f"{env.rpartition(':')[2].rpartition('/')[2].lower()}-{recipe.rpartition(':')[2]}"
+def _free_folder(env: str, algorithm: str) -> Path:
+    name = f"{env.rpartition(':')[2].rpartition('/')[2].lower()}-{algorithm.rpartition(':')[2]}"
     for number in range(1, 10000):
         path = Path("runs") / f"{name}-{number}"
         if not path.exists():
@@ -139,24 +138,24 @@ class _Console:
         self.playing = self._live.playing
         self._rows = 0
 
-    def __call__(self, stage: str, figures: Mapping[str, Any]) -> None:
+    def __call__(self, stage: str, metrics: Mapping[str, Any]) -> None:
         self._live.close()
         if stage == "update":
             if self._rows % 20 == 0:
                 self._console.print("".join(f"{name[:10]:>11}" for name in _SHOWN), style="bold")
             self._rows += 1
-            self._console.print("".join(f"{_short(figures.get(name)):>11}" for name in _SHOWN))
-            self._tell_failures(figures)
+            self._console.print("".join(f"{_short(metrics.get(name)):>11}" for name in _SHOWN))
+            self._tell_failures(metrics)
         else:
-            numbers = {name: value for name, value in figures.items() if not isinstance(value, str | None)}
+            numbers = {name: value for name, value in metrics.items() if not isinstance(value, str | None)}
             text = "  ".join(f"{name} {_short(value)}" for name, value in numbers.items())
             self._console.print(f"{stage}: {text}" if text else stage, style="cyan", markup=False)
-            self._tell_failures({name.removeprefix("eval_"): value for name, value in figures.items()})
+            self._tell_failures({name.removeprefix("eval_"): value for name, value in metrics.items()})
 
-    def _tell_failures(self, figures: Mapping[str, Any]) -> None:
+    def _tell_failures(self, metrics: Mapping[str, Any]) -> None:
         from agentgym.failures import Failures
 
-        for line in Failures(**{name: figures[name] for name in Failures._fields if name in figures}).lines():
+        for line in Failures(**{name: metrics[name] for name in Failures._fields if name in metrics}).lines():
             self._console.print(f"  {printable(line)}", style="yellow", markup=False)
 
 

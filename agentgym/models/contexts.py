@@ -26,8 +26,8 @@ def full_history(*, instructions: bool = True, repeat_task: bool = False) -> Con
 
     Args:
         instructions: start with the environment's instructions as the system message.
-        repeat_task: repeat the task, the last line of the first observation, behind every later observation. A small model
-            then need not find it far back.
+        repeat_task: repeat the task, the last line of the first observation, behind every later observation. A small
+            model then need not find it far back.
     """
 
     def context(chat: ChatTemplate, request: Request, before: Sequence[int]) -> list[int]:

@@ -36,7 +36,7 @@
                   attention.py      what a layer sees in a tree, and on kept keys and values
                   admission.py      whether a model samples and scores as it computes
                   beliefs.py        how much the policy believes the accepted answers
-                  optim.py          AdamW and Muon; memory.py: where their tensors lie
+                  optim.py          AdamW and Muon (muon.py); memory.py: where their tensors lie
                   precision.py      bfloat16 for what is computed, float32 for what is learned
                   figures.py        what an update says about itself
     the policy    model.py          Hugging Face models, loaded by name and as policies; lora.py: adapters

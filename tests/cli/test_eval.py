@@ -407,7 +407,7 @@ def test_failed_episodes_are_told(
     [
         (
             [HOUSE],
-            "name each policy once: --policy random, expert, expert:0.2, replay:FILE, model:DIR, the folder of a",
+            "name each policy once: --policy random, expert, expert:0.2, replay:FILE, a run's folder, a model's",
         ),
         ([HOUSE, "--policy", "expert", "--policy", "expert"], "name each policy once: "),
         ([HOUSE, "--policy", "expert", "--policy", "exprt"], "unknown policy 'exprt'; did you mean 'expert'"),

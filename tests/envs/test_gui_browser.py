@@ -16,6 +16,7 @@ import httpx
 import orjson
 import pytest
 
+from agentgym.check import check_env
 from agentgym.envs.gui import GUIEnv, tasks
 from agentgym.envs.gui.browser import ChromiumBackend
 from agentgym.envs.gui.browser.site import act, described, shared_site
@@ -85,6 +86,13 @@ def test_many_episodes_see_the_same_in_both(split: str, expert: bool) -> None:
     for number in range(12):
         for family in tasks.templates(split):
             compare(split, number, family, expert=expert, observe="full" if number % 3 == 0 else "diff")
+
+
+@needs_chromium
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["train", "test", "unseen"])
+def test_it_keeps_the_contract(split: str) -> None:
+    check_env("agentgym/GUI-v0", backend="chromium", split=split).raise_on_violation()
 
 
 @needs_chromium

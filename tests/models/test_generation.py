@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agentgym import keyed_random
 from agentgym.models.engines import local
-from agentgym.models.engines.local import Engine, Sampling, alike, common_prefix, sample
+from agentgym.models.engines.local import Engine, TokenSampling, alike, common_prefix, sample
 from agentgym.models.local_policy import ModelPolicy
 
 STOP = 1
@@ -69,7 +69,7 @@ def test_ragged_prompts_equal_plain_forward_passes(small, dtype, tolerance, temp
 
 def test_each_request_is_sampled_as_it_says(small):
     model, _ = small(dtype=torch.float64)
-    hows = [None, Sampling(0.7), Sampling(0), Sampling(0.7, top_p=1e-9), Sampling(1.0, stop=frozenset(range(2, 300)))]
+    hows = [None, TokenSampling(0.7), TokenSampling(0), TokenSampling(0.7, top_p=1e-9), TokenSampling(1.0, stop=frozenset(range(2, 300)))]
 
     def play(wanted):
         engine = Engine(model, [STOP], temperature=1.3, entropies=True)

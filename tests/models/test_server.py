@@ -17,7 +17,7 @@ from agentgym.endpoint import EndpointPolicy
 from agentgym.errors import PolicyError
 from agentgym.models.chat_template import ChatTemplate
 from agentgym.models.engines.engine_thread import EngineThread
-from agentgym.models.engines.local import Sampling
+from agentgym.models.engines.local import TokenSampling
 from agentgym.policy import Request
 from agentgym.records import StopReason
 
@@ -309,10 +309,10 @@ def test_a_conversation_goes_on_where_it_is_held(small):
     model, _ = small()
     thread = EngineThread(model, [1], max_context=256, slots=4)
     first = [9, *range(20, 60)]
-    done = thread.submit(first, 0, 4, Sampling()).result(timeout=60)
-    other = thread.submit([9, *range(100, 140)], 0, 4, Sampling()).result(timeout=60)
+    done = thread.submit(first, 0, 4, TokenSampling()).result(timeout=60)
+    other = thread.submit([9, *range(100, 140)], 0, 4, TokenSampling()).result(timeout=60)
     before = thread.engine.forwarded
-    again = thread.submit([*first, *done.action, 33, 34], 0, 1, Sampling()).result(timeout=60)
+    again = thread.submit([*first, *done.action, 33, 34], 0, 1, TokenSampling()).result(timeout=60)
     assert (again.slot, other.slot) == (done.slot, 1 - done.slot)
     assert thread.engine.forwarded - before == 3  # the last sampled token and what is new
     assert again.logprobs == pytest.approx(logprobs(model, again.context, again.action), abs=1e-4)
@@ -322,17 +322,17 @@ def test_a_conversation_goes_on_where_it_is_held(small):
 def test_a_model_that_fails_is_told_to_everyone_in_work_and_the_next_is_answered(small, monkeypatch):
     model, _ = small()
     thread = EngineThread(model, [1], max_context=256, slots=2)
-    whole = thread.submit([7, 8, 9], 0, 4, Sampling()).result(timeout=60)
+    whole = thread.submit([7, 8, 9], 0, 4, TokenSampling()).result(timeout=60)
     forward = type(model).forward
 
     def broken(self, *args, **kwargs):
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(type(model), "forward", broken)
-    failed = [thread.submit([7, n], 0, 4, Sampling()) for n in range(5)]
+    failed = [thread.submit([7, n], 0, 4, TokenSampling()) for n in range(5)]
     for future in failed:
         with pytest.raises(PolicyError, match="the model failed: RuntimeError: out of memory"):
             future.result(timeout=60)
     monkeypatch.setattr(type(model), "forward", forward)
-    assert thread.submit([7, 8, 9], 0, 4, Sampling()).result(timeout=60).action == whole.action
+    assert thread.submit([7, 8, 9], 0, 4, TokenSampling()).result(timeout=60).action == whole.action
     thread.close()

@@ -6,7 +6,7 @@ import copy
 from typing import Self
 
 from agentgym.envs.gui.commands import Command
-from agentgym.envs.gui.snapshot import Backend, Snapshot, changes, impossible, whole
+from agentgym.envs.gui.snapshot import Backend, Snapshot, Write, changes, impossible, whole
 
 OBSERVE = ("diff", "full")
 CLOSED = "The dialog is closed."
@@ -23,14 +23,15 @@ class Driver:
     Args:
         backend: what it drives.
         observe: ``"diff"`` tells what has changed on a page that was shown before, ``"full"`` always everything.
+        write: writes the actions that a refusal recommends.
 
     Attributes:
         backend: as given.
         now: what is on the screen.
     """
 
-    def __init__(self, backend: Backend, observe: str) -> None:
-        self.backend, self._observe = backend, observe
+    def __init__(self, backend: Backend, observe: str, write: Write = str) -> None:
+        self.backend, self._observe, self._write = backend, observe, write
         self.now = backend.snapshot()
         self._page = self.now  # the last page that was shown, without its dialog
 
@@ -44,7 +45,7 @@ class Driver:
         Raises:
             Impossible: nothing was done.
         """
-        if (reason := impossible(self.now, command)) is not None:
+        if (reason := impossible(self.now, command, self._write)) is not None:
             raise Impossible(reason)
         self.backend.perform(command)
         before, self.now = self.now, self.backend.snapshot()

@@ -10,11 +10,12 @@ from typing import Any, Self
 from gymnasium.error import ResetNeeded
 
 from agentgym.env import TextEnv, digest
-from agentgym.envs.gui import commands, tasks
+from agentgym.envs.gui import commands, names, tasks
 from agentgym.envs.gui.commands import Command, Unreadable
 from agentgym.envs.gui.driver import OBSERVE, Driver, Impossible
+from agentgym.envs.gui.names import NamedBackend
 from agentgym.envs.gui.page import PageBackend
-from agentgym.envs.gui.snapshot import Backend, possible
+from agentgym.envs.gui.snapshot import Backend, Write, possible
 from agentgym.envs.gui.tasks import Task
 from agentgym.envs.gui.tools import TOOLS, acting, as_call
 from agentgym.envs.gui.world import HINTS, World
@@ -28,11 +29,16 @@ OVER = "The episode is over."
 NO_CALL = "neither a tool call nor an answer"
 _SAMPLES = 8  # tasks of each family that stand for the generator in the fingerprint
 
-INSTRUCTIONS = """You use web applications. Each line of the screen is an element: its id, its role and its name; a \
+INSTRUCTIONS = """You use web applications. Each line of the screen is an element: {parts}; a \
 textbox or combobox also has its value in quotes, a combobox its options, [Enter] marks what the key does.
 After an action you see what has changed, or the whole of another page. Do what the task says and nothing else, then \
 say that you are done; where the task asks a question, with the answer."""
-_PLAIN = f"{INSTRUCTIONS}\nWrite one action a turn: {', '.join(commands.FORMS.values())}."
+_PARTS = {
+    "id": "its id, its role and its name",
+    "name": "its role and its name, which is also its id; it is called by what comes before the first comma or colon, "
+    "and of several with one name the second by what its line begins with, e.g. Save 2",
+}
+_FORMS = {"id": commands.FORMS, "name": names.FORMS}
 
 BACKENDS = ("page", "chromium")
 
@@ -57,6 +63,8 @@ class GUIEnv(TextEnv):
         backend: ``"page"``, a model of the pages in process; ``"chromium"``, the same pages in a real browser, which
             needs the extra ``browser`` and a Chromium.
         observe: ``"diff"`` tells after an action what has changed, ``"full"`` always the whole screen.
+        refer: ``"id"``: an element has an id, ``click(kd)``; ``"name"``: it is called by its name, ``click Save``
+            (:mod:`~agentgym.envs.gui.names`).
         max_turns: an episode that does not end by ``done`` until then is truncated.
         syntax: how tool calls are written (:func:`agentgym.tools.syntax.syntaxes`); then the syntax's answer is
             ``done``, and budgets count and refuse calls. ``"plain"``: an action is a text such as ``click(kd)``.
@@ -80,6 +88,7 @@ class GUIEnv(TextEnv):
         families: Sequence[str] = (),
         backend: str = "page",
         observe: str = "diff",
+        refer: str = "id",
         max_turns: int = 30,
         syntax: str = "plain",
         max_calls: int = 8,
@@ -93,24 +102,29 @@ class GUIEnv(TextEnv):
         for what, name, known in (
             ("backend", backend, list(BACKENDS)),
             ("observe", observe, list(OBSERVE)),
+            ("refer", refer, list(_PARTS)),
             ("syntax", syntax, ["plain", *syntaxes()]),
         ):
             if name not in known:
                 raise UnknownName(what, str(name), known)
         self.families = tuple([self._family(name) for name in families])
-        self.permutable_names = (HINTS, *tasks.permutable_names())
+        self._refer = refer
+        self._write: Write = str if refer == "id" else names.write
+        self._parse = commands.parse if refer == "id" else names.parse
+        self.permutable_names = (*([HINTS] if refer == "id" else []), *tasks.permutable_names())
         self.max_turns, self.max_calls = max_turns, max_calls
         self._make_backend, self._observe = _maker(backend, headless), observe
         self.waits = backend == "chromium"
         if screenshots and backend != "chromium":
             raise UsageError("screenshots=True: only a browser has pictures; give backend='chromium' too")
         self._screenshots = screenshots
-        self.instructions = _PLAIN
+        about = INSTRUCTIONS.format(parts=_PARTS[refer])
+        self.instructions = f"{about}\nWrite one action a turn: {', '.join(_FORMS[refer].values())}."
         self.syntax = None if syntax == "plain" else make_syntax(syntax, TOOLS)
         if self.syntax is not None:
             self.tools = Toolbox(TOOLS)
             self.gate: Gate | None = None
-            self.instructions = f"{INSTRUCTIONS}\n\n{self.syntax.describe()}"
+            self.instructions = f"{about}\n\n{self.syntax.describe()}"
         self._task: Task | None = None
         self._driver: Driver | None = None
         self._turns = self.expert_steps = 0
@@ -122,7 +136,7 @@ class GUIEnv(TextEnv):
         for family in self.families or tasks.templates(self.split):
             for number in range(_SAMPLES):
                 task = tasks.build(self.split, number, (family,))
-                screens.append((task.sentence, Driver(PageBackend(World(task)), "full").first()))
+                screens.append((task.sentence, Driver(self._called_so(PageBackend(World(task))), "full").first()))
         return digest(super().fingerprint, tasks.VERSION, screens, self._observe, self.max_turns, self.max_calls)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
@@ -139,7 +153,7 @@ class GUIEnv(TextEnv):
         task = tasks.build(self.split, number, families)
         world = World(task)
         self._task, self._turns = task, 0
-        self._driver = Driver(self._make_backend(world), self._observe)
+        self._driver = Driver(self._called_so(self._make_backend(world)), self._observe, self._write)
         self.expert_steps = tasks.expert_steps(world.copy())
         if self.syntax is not None:
             self.tools = self.tools.open()
@@ -195,7 +209,7 @@ class GUIEnv(TextEnv):
         if self.syntax is not None:
             return self._called(self.syntax.parse(action), driver)
         try:
-            command = commands.parse(action)
+            command = self._parse(action)
             if command.name == "done":
                 return OVER, command.text, {}
             return driver.do(command), None, {}
@@ -222,7 +236,7 @@ class GUIEnv(TextEnv):
     def _written(self, command: Command) -> str:
         """A command as the agent writes it."""
         if self.syntax is None:
-            return str(command)
+            return self._write(command)
         if command.name == "done":
             return self.syntax.render(answer=command.text or "done")
         return self.syntax.render([as_call(command)])
@@ -230,7 +244,7 @@ class GUIEnv(TextEnv):
     def _info(self, task: Task, driver: Driver) -> dict[str, Any]:
         ends = [str(commands.done(text)) for text in task.texts] if task.answer else ["done"]
         actions = possible(driver.now, task.texts) + ends
-        if self.syntax is not None:
+        if self.syntax is not None or self._refer == "name":
             actions = [self._written(commands.parse(action)) for action in actions]
         info: dict[str, Any] = {"screenshot": driver.backend.screenshot()} if self._screenshots else {}
         return info | {
@@ -240,6 +254,10 @@ class GUIEnv(TextEnv):
             "family": task.family,
             "columns": {"expert_steps": self.expert_steps},
         }
+
+    def _called_so(self, backend: Backend) -> Backend:
+        """The backend with its elements called as they are to be."""
+        return NamedBackend(backend) if self._refer == "name" else backend
 
     def _running(self) -> tuple[Task, Driver]:
         if self._driver is None or self._task is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, Self
 
 from agentgym.envs.gui.commands import Command, quoted
@@ -17,7 +17,8 @@ class Snapshot(NamedTuple):
     Attributes:
         title: of the page.
         dialog: the dialog's title; empty where none is open. What is behind a dialog is not in the snapshot.
-        lines: the elements as text, by id; those without an id by their own line.
+        lines: the elements as text, by id; those without an id by their own line. Where elements are called by name,
+            names stand for ids, here and in commands.
         messages: lines of statuses and alerts.
         elements: those with an id.
         up, down: whether the list with a window goes on above and below what is shown.
@@ -142,31 +143,39 @@ def changes(before: Snapshot, now: Snapshot) -> str | None:
     return "\n".join(told)
 
 
-def impossible(now: Snapshot, command: Command) -> str | None:
-    """Why the command cannot be done on this screen; None where it can."""
+Write = Callable[[Command], str]
+
+
+def impossible(now: Snapshot, command: Command, write: Write = str) -> str | None:
+    """Why the command cannot be done on this screen; None where it can.
+
+    Args:
+        write: writes the actions that it recommends.
+    """
     check = _CHECKS.get(command.name)
-    return check(now, command) if check is not None else None
+    return check(now, command, write) if check is not None else None
 
 
-TAKES: Mapping[str, str] = {
-    "button": "click(ID)",
-    "link": "click(ID)",
-    "tab": "click(ID)",
-    "textbox": 'type(ID, "TEXT")',
-    "checkbox": "check(ID)",
-    "combobox": 'select(ID, "OPTION")',
+_TAKES: Mapping[str, tuple[str, str]] = {
+    "button": ("click", ""),
+    "link": ("click", ""),
+    "tab": ("click", ""),
+    "textbox": ("type", "TEXT"),
+    "checkbox": ("check", ""),
+    "combobox": ("select", "OPTION"),
 }
 _DOES = {"click": ("button", "link", "tab", "checkbox"), "type": ("textbox",), "check": ("checkbox",)}
 _DOES |= {"select": ("combobox",)}
 
 
-def _on_element(now: Snapshot, command: Command) -> str | None:
+def _on_element(now: Snapshot, command: Command, write: Write) -> str | None:
     name, element, text = command
     widget = now.elements.get(element)
     if widget is None:
         return f"There is no element {element[:40]!r} on this screen."
     if widget.role not in _DOES[name]:
-        return f"{element} is a {widget.role}: write {TAKES[widget.role].replace('ID', element)}."
+        verb, what = _TAKES[widget.role]
+        return f"{element} is a {widget.role}: write {write(Command(verb, element, what))}."
     if "disabled" in widget.states:
         return f"{element} is disabled."
     if name == "select" and text not in widget.options:
@@ -174,7 +183,7 @@ def _on_element(now: Snapshot, command: Command) -> str | None:
     return None
 
 
-def _press(now: Snapshot, command: Command) -> str | None:
+def _press(now: Snapshot, command: Command, _: Write) -> str | None:
     if shortcut(now, command.text) is None:
         return f"Nothing on this screen answers to the key {command.text[:40]!r}."
     return None
@@ -185,35 +194,39 @@ def shortcut(now: Snapshot, key: str) -> str | None:
     return next((e for e, w in now.elements.items() if w.shortcut == key and "disabled" not in w.states), None)
 
 
-def _scroll(now: Snapshot, command: Command) -> str | None:
+def _scroll(now: Snapshot, command: Command, write: Write) -> str | None:
     direction = command.text
     if direction not in ("up", "down"):
-        return f"Not understood: scroll({direction[:40]}). Write scroll(down) or scroll(up)."
+        down, up, said = (write(Command("scroll", "", where)) for where in ("down", "up", direction[:40]))
+        return f"Not understood: {said}. Write {down} or {up}."
     if not (now.up if direction == "up" else now.down):
         return f"There is nothing to scroll {direction} to."
     return None
 
 
-def _back(now: Snapshot, command: Command) -> str | None:
+def _back(now: Snapshot, command: Command, _: Write) -> str | None:
     return None if now.back else "There is no page to go back to."
 
 
-def _open_tab(now: Snapshot, command: Command) -> str | None:
+def _open_tab(now: Snapshot, command: Command, write: Write) -> str | None:
     name = command.text
     if name not in now.apps:
         return f"There is no application {name[:40]!r}; there are: {', '.join(now.apps)}."
     if name in now.tabs:
-        return f"{name} is open already." + ("" if name == now.here else f" Write switch_tab({name}).")
+        switch = "" if name == now.here else f" Write {write(Command('switch_tab', '', name))}."
+        return f"{name} is open already.{switch}"
     return None
 
 
-def _switch_tab(now: Snapshot, command: Command) -> str | None:
+def _switch_tab(now: Snapshot, command: Command, write: Write) -> str | None:
     name = command.text
     if name == now.here:
         return f"You are in {name} already."
     if name not in now.tabs:
-        known = f" Write open_tab({name})." if name in now.apps else f" There are: {', '.join(now.tabs)}."
-        return f"There is no tab {name[:40]!r}.{known}"
+        way = (
+            f"Write {write(Command('open_tab', '', name))}" if name in now.apps else f"There are: {', '.join(now.tabs)}"
+        )
+        return f"There is no tab {name[:40]!r}. {way}."
     return None
 
 

@@ -60,7 +60,7 @@ class TrainingBudgets:
         kept = [e for e in episodes if e.stop is not StopReason.BUDGET and not e.call_counts.refused]
         if not kept:
             raise UsageError(
-                f"no expert episode stays within budget.limits={self._config.budget.limits}, so there is nothing to imitate; "
-                "add a larger one to draw from, e.g. inf, or set sft.episodes=0"
+                f"no expert episode stays within budget.limits={self._config.budget.limits}, so there is nothing to "
+                "imitate; add a larger one to draw from, e.g. inf, or set sft.episodes=0"
             )
         return kept

@@ -81,8 +81,12 @@ def build_policy(config: TrainConfig, algorithm: Algorithm, model: Any, tokenize
     )
 
 
-def policy_from_run(path: str | Path) -> tuple[int, ModelPolicy]:
-    """The newest checkpoint of a run as a policy that sees what it was trained to see, and its update.
+def policy_from_run(path: str | Path, update: int | None = None) -> ModelPolicy:
+    """A checkpoint of a run as a policy that sees what it was trained to see; its ``version`` is the update.
+
+    Args:
+        path: the run folder.
+        update: of the checkpoint; None: the latest.
 
     Raises:
         UsageError: the folder holds something else than a training run.
@@ -90,7 +94,10 @@ def policy_from_run(path: str | Path) -> tuple[int, ModelPolicy]:
     """
     folder = RunFolder(path)
     config = options_of(folder)
-    update, checkpoint = folder.latest_checkpoint()
+    if update is None:
+        update, checkpoint = folder.latest_checkpoint()
+    else:
+        checkpoint = folder.checkpoints()[update]
     policy = ModelPolicy(
         *load(str(checkpoint), dtype=precision(config), device=config.model.device),
         context=build_context(config, build_algorithm(config)),
@@ -100,7 +107,7 @@ def policy_from_run(path: str | Path) -> tuple[int, ModelPolicy]:
         admissible=config.rollout.admissible,
     )
     policy.version = update
-    return update, policy
+    return policy
 
 
 def build_learner(config: TrainConfig, algorithm: Algorithm, policy: ModelPolicy, found: Probe) -> Learner:

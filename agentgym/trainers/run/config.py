@@ -184,8 +184,8 @@ class Run(Section):
 class TrainConfig(Section):
     """The options of ``agentgym train``: ``section.option=value`` on the command line, sections in ``run.yaml``.
 
-    Every random number is derived from ``run.seed``. Two runs with equal configurations give equal files on one machine,
-    unless the environment waits for something outside the process and does not go in ``lockstep``.
+    Every random number is derived from ``run.seed``. Two runs with equal configurations give equal files on one
+    machine, unless the environment waits for something outside the process and does not go in ``lockstep``.
     Options in :data:`~agentgym.trainers.run.defaults.DEFAULTS` have a default for each kind of model.
     """
 

@@ -14,7 +14,8 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
     """Means over episodes that did not fail.
 
     ``reward``: sum of rewards; ``success``: share that was solved (:attr:`Episode.solved`); ``episode_turns``;
-    ``tool_calls`` that ran, ``refused_calls`` and ``malformed_calls`` that never did; ``invalid_action_rate``: share of turns that
+    ``tool_calls`` that ran, ``refused_calls`` and ``malformed_calls`` that never did; ``invalid_action_rate``: share of
+        turns that
     the environment did not understand; ``truncated``. ``episodes`` counts all, ``failed`` those left out,
     ``action_errors`` those that count though the environment raised; ``failure`` and ``action_error`` are the first
     reasons, or None.

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from agentgym.errors import UsageError
 from agentgym.models.precision import master, publish
+from agentgym.trainers.update.muon import Muon
 
 Name = Literal["adamw", "muon"]
 _RATIO = "ratio"  # key of a parameter group: its learning rate over that of the others
@@ -33,9 +33,6 @@ class Optimizer:
 
     Attributes:
         parameters: what is learned: the weights, or their masters in float32 where they compute in less.
-
-    Raises:
-        UsageError: this torch has no Muon (it came with 2.9).
     """
 
     def __init__(
@@ -56,10 +53,7 @@ class Optimizer:
         self.parameters = [*inner, *outer, *beside]
         self._all: list[torch.optim.Optimizer] = []
         if name == "muon":
-            if not hasattr(torch.optim, "Muon"):
-                raise UsageError(f"optimizer=muon needs torch 2.9 or newer, this is {torch.__version__}; use adamw")
-            muon = torch.optim.Muon(inner, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-            self._all.append(muon)
+            self._all.append(Muon(inner, lr=lr, weight_decay=weight_decay))
         else:
             outer = [*inner, *outer]
         if outer:  # adapters are matrices only: Muon takes them all

@@ -1,4 +1,4 @@
-"""Credit rules: hand-computed values, GiGPO's published vectors, and the invariants every rule keeps."""
+"""Advantage parts: hand-computed values, GiGPO's published vectors, and the invariants every part keeps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from agentgym.trainers.advantage.combine import add, chain, scale
 from agentgym.trainers.advantage.critic import gae
 from agentgym.trainers.advantage.returns import discounted_return, episode_return, invalid_penalty
 from agentgym.trainers.advantage.states import similar_anchors
-from agentgym.trainers.advantage.turn_table import ColumnError, TurnFunction, TurnTable
+from agentgym.trainers.advantage.turn_table import ColumnError, TurnTable
+from agentgym.trainers.parts import advantage
 
 
 def table(**columns):
@@ -31,11 +32,11 @@ def one_turn_each(rewards, **columns):
 CHAIN = table(group="xxxxx", episode="aaabb", turn=[0, 1, 2, 0, 1], reward=[1.0, 0.0, 2.0, 4.0, -1.0])
 
 
-def test_outcome_is_the_sum_of_the_episode():
+def test_episode_return_is_the_sum_of_the_episode():
     assert episode_return()(CHAIN, CHAIN.reward).tolist() == [3, 3, 3, 3, 3]
 
 
-def test_to_go_discounts_each_turn_from_its_own():
+def test_discounted_return_discounts_each_turn_from_its_own():
     # episode a: 1 + .5*0 + .25*2 = 1.5, 0 + .5*2 = 1, 2; episode b: 4 - .5 = 3.5, -1
     assert discounted_return(0.5)(CHAIN, CHAIN.reward).tolist() == [1.5, 1.0, 2.0, 3.5, -1.0]
     assert discounted_return(0.0)(CHAIN, CHAIN.reward).tolist() == CHAIN.reward.tolist()
@@ -96,7 +97,7 @@ def test_invalid_penalty_is_not_carried_back():
     assert chain(episode_return(), invalid_penalty(0.1))(turns, turns.reward).tolist() == [1.0, 0.9]
 
 
-def test_total_and_scaled():
+def test_add_and_scale():
     both = add(episode_return(), scale(0.5, discounted_return(0.0)))
     assert both(CHAIN, CHAIN.reward).tolist() == [3.5, 3.0, 4.0, 5.0, 2.5]
 
@@ -104,12 +105,12 @@ def test_total_and_scaled():
 # --- a critic --------------------------------------------------------------------------------------------------------
 
 
-def slow_gae(rewards, values, after, discount, trace):
+def slow_gae(rewards, values, after, discount, gae_lambda):
     """The recursion as written in the paper, for one episode."""
     advantages, running = [0.0] * len(rewards), 0.0
     for t in reversed(range(len(rewards))):
         following = values[t + 1] if t + 1 < len(rewards) else after
-        running = rewards[t] + discount * following - values[t] + discount * trace * running
+        running = rewards[t] + discount * following - values[t] + discount * gae_lambda * running
         advantages[t] = running
     return advantages
 
@@ -367,8 +368,8 @@ def test_order_of_rows_and_names_of_ids_do_not_matter(rule, columns, data):
     assert_allclose(rule(other, other.reward), expected, atol=1e-9)
 
 
-def outcomes(columns):
-    """The table with each episode's reward on its last turn only, so that adding to it adds to the outcome."""
+def paid_at_the_end(columns):
+    """The table with each episode's reward on its last turn only, so that adding to it adds to the return."""
     turns = table(**columns)
     reward = np.zeros(len(turns))
     reward[turns.last] = turns.reward[turns.last]
@@ -379,7 +380,7 @@ def outcomes(columns):
 @given(columns=batches(), shift=st.floats(-5, 5))
 @settings(max_examples=25, deadline=None)
 def test_a_constant_added_to_a_groups_rewards_changes_nothing(rule, columns, shift):
-    turns, reward = outcomes(columns)
+    turns, reward = paid_at_the_end(columns)
     more = reward.copy()
     more[turns.last] += np.where(turns.groups.code[turns.last] == 0, shift, 0.0)
     assert_allclose(rule(turns, more), rule(turns, reward), atol=1e-6)
@@ -387,8 +388,8 @@ def test_a_constant_added_to_a_groups_rewards_changes_nothing(rule, columns, shi
 
 @given(columns=batches(), factor=st.floats(0.1, 10))
 @settings(max_examples=25, deadline=None)
-def test_scaling_rewards_scales_centred_credit_and_leaves_standardized_credit(columns, factor):
-    turns, reward = outcomes(columns)
+def test_scaling_rewards_scales_centred_advantages_and_leaves_standardized_ones(columns, factor):
+    turns, reward = paid_at_the_end(columns)
     exact = chain(episode_return(), standardize(eps=0.0))
     assert_allclose(exact(turns, factor * reward), exact(turns, reward), atol=1e-6)
     for rule in (CENTRED[1], CENTRED[2]):
@@ -400,10 +401,10 @@ def test_scaling_rewards_scales_centred_credit_and_leaves_standardized_credit(co
 @settings(max_examples=25, deadline=None)
 def test_one_value_per_episode_sums_to_zero_in_each_group(rule, columns):
     turns = table(**columns)
-    credit = rule(turns, turns.reward)
+    advantages = rule(turns, turns.reward)
     for group in set(columns["group"]):
         of_group = turns.first[turns.group[turns.first] == group]
-        assert abs(credit[of_group].sum()) < 1e-9
+        assert abs(advantages[of_group].sum()) < 1e-9
 
 
 @pytest.mark.parametrize("rule", ANY[:9], ids=repr)
@@ -422,7 +423,7 @@ def test_rounding_noise_is_no_spread():
 
 @given(columns=batches(), discount=st.sampled_from([0.0, 0.5, 0.95, 1.0]))
 @settings(max_examples=50, deadline=None)
-def test_to_go_equals_the_loop(columns, discount):
+def test_discounted_return_equals_the_loop(columns, discount):
     turns = table(**columns)
     slow = np.zeros(len(turns))
     for row in range(len(turns)):
@@ -433,7 +434,7 @@ def test_to_go_equals_the_loop(columns, discount):
     assert_allclose(discounted_return(discount)(turns, turns.reward), slow, atol=1e-9)
 
 
-def test_to_go_of_a_very_long_episode_beside_short_ones():
+def test_discounted_return_of_a_very_long_episode_beside_short_ones():
     n = 5000
     turns = table(group=[0] * (n + 2), episode=[0] * n + [1, 2], turn=[*range(n), 0, 0], reward=[1.0] * (n + 2))
     found = discounted_return(0.99)(turns, turns.reward)
@@ -458,25 +459,49 @@ def test_parts_are_named_after_the_expression_that_makes_them():
 
 
 def test_any_function_of_that_form_is_a_part():
-    def halved(turns, credit):
-        return credit / 2
+    def halved(turns, values):
+        return values / 2
 
     rule = chain(episode_return(), halved)
     assert rule(CHAIN, CHAIN.reward).tolist() == [1.5] * 5
     assert repr(rule) == "chain(episode_return(), halved)"
 
 
-def test_credit_of_the_wrong_shape_is_refused():
+def test_values_of_the_wrong_shape_are_refused():
     with pytest.raises(UsageError, match=r"given to episode_return\(\) have shape \(3,\); the table has 5 turns"):
         episode_return()(CHAIN, [1.0, 2.0, 3.0])
 
 
-def test_credit_that_is_not_finite_is_refused_with_the_part_that_made_it():
+def test_values_that_are_not_finite_are_refused_with_the_part_that_made_them(registry):
     with pytest.raises(UsageError, match=r"given to episode_return\(\) must be finite; row 2 is nan"):
         episode_return()(CHAIN, [1, 2, float("nan"), 4, 5])
-    broken = TurnFunction(lambda turns, credit: credit / 0.0 if len(turns) < 3 else credit * np.inf, name="broken")
-    with pytest.raises(UsageError, match=r"returned by broken must be finite; row 0 is inf"):
-        broken(CHAIN, np.ones(5))
+
+    @advantage
+    def broken(times: float = np.inf):
+        """Not finite."""
+        return lambda turns, values: values * times
+
+    with pytest.raises(UsageError, match=r"returned by broken\(\) must be finite; row 0 is inf"):
+        broken()(CHAIN, np.ones(5))
+    with pytest.raises(UsageError, match=r"returned by broken\(\) must be finite; row 0 is inf"):
+        chain(broken(), broken(0.0))(CHAIN, np.ones(5))
+    assert broken(2.0)(CHAIN, np.ones(5)).tolist() == [2.0] * 5
+
+
+def test_a_part_returns_float64_of_the_tables_length(registry):
+    @advantage
+    def short():
+        """Too few."""
+        return lambda turns, values: values[1:]
+
+    @advantage
+    def whole():
+        """Integers."""
+        return lambda turns, values: [1] * len(turns)
+
+    with pytest.raises(UsageError, match=r"returned by short\(\) have shape \(4,\); the table has 5 turns"):
+        short()(CHAIN, CHAIN.reward)
+    assert whole()(CHAIN, CHAIN.reward).dtype == np.float64
 
 
 def test_a_missing_column_is_named():
@@ -484,7 +509,20 @@ def test_a_missing_column_is_named():
         standardize(by="anchor")(CHAIN, CHAIN.reward)
 
 
-@pytest.mark.parametrize("make", [lambda: discounted_return(1.1), lambda: gae(0.9, -0.1), chain, add])
-def test_options_out_of_range_are_refused(make):
-    with pytest.raises(UsageError, match=r"must lie in \[0, 1\], got|joins nothing; give it parts"):
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: discounted_return(1.1),
+            "discounted_return: discount: input should be less than or equal to 1 (got 1.1)",
+        ),
+        (lambda: gae(0.9, -0.1), "gae: gae_lambda: input should be greater than or equal to 0 (got -0.1)"),
+        (lambda: gae(-0.9), "gae: discount: input should be greater than or equal to 0 (got -0.9)"),
+        (chain, "chain() joins nothing; give it parts, e.g. chain(episode_return(), standardize())"),
+        (add, "add() joins nothing; give it parts, e.g. add(episode_return(), standardize())"),
+    ],
+)
+def test_options_out_of_range_are_refused(make, message):
+    with pytest.raises(UsageError) as caught:
         make()
+    assert str(caught.value) == message

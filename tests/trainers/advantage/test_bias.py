@@ -1,8 +1,8 @@
-"""What a credit rule or aggregator optimises when the policy itself decides how long an episode is.
+"""What an advantage part or aggregate optimises when the policy itself decides how long an episode is.
 
 Two small decision processes are enumerated exactly: every episode with its probability, every group of G episodes with
-the product of theirs. So the expected update of a rule is a finite sum, to be compared with the true gradient of the
-expected reward. The rule's docstring says under "Bias" what should come out; these lines are read here, so a rule and
+the product of theirs. So the expected update by a part is a finite sum, to be compared with the true gradient of the
+expected reward. The part's docstring says under "Bias" what should come out; these lines are read here, so a part and
 what is claimed of it cannot drift apart.
 """
 
@@ -12,19 +12,21 @@ import inspect
 import itertools
 import re
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
-from agentgym.trainers.advantage import baselines
+from agentgym.trainers.advantage import baselines, combine, critic, returns
 from agentgym.trainers.advantage.baselines import best_of_group
 from agentgym.trainers.advantage.combine import chain
 from agentgym.trainers.advantage.returns import episode_return
 from agentgym.trainers.advantage.turn_table import TurnTable
 from agentgym.trainers.loss import aggregate
+from agentgym.trainers.parts import STAGES, load_parts
 
+ADVANTAGES = (returns, baselines, critic)  # every one of their parts makes a claim
 CLAIM = re.compile(r"^\s+``(?P<rule>.+?)``: (?P<kind>unbiased|biased)(?:, times (?P<factor>[^;:,\n]+))?", re.MULTILINE)
 POLICIES = ((0.3, -0.8), (-0.6, 0.5), (1.1, 0.2))  # log-odds of going on in state p and in state q
 VALUE = {"p": 0.35, "q": 0.6}  # a critic that is wrong on purpose
@@ -139,7 +141,7 @@ def fit(update_of, members, name):
 
 
 def claims(module):
-    """(function, rule as written, unbiased?, factor as written) for every line under a "Bias"."""
+    """(factory, call as written, unbiased?, factor as written) for every line under a "Bias"."""
     for name, function in inspect.getmembers(module, inspect.isfunction):
         if function.__module__ != module.__name__ or name.startswith("_"):
             continue
@@ -153,17 +155,16 @@ def claims(module):
             )
 
 
-@pytest.mark.parametrize(("written", "unbiased", "factor"), list(claims(baselines)))
-def test_credit_rules_are_as_biased_as_they_say(written, unbiased, factor):
-    rule = eval(written, vars(baselines))
+@pytest.mark.parametrize(("written", "unbiased", "factor"), [c for module in ADVANTAGES for c in claims(module)])
+def test_advantage_parts_are_as_biased_as_they_say(written, unbiased, factor):
+    load_parts()
+    rule = eval(written, dict(STAGES["advantage"].factories))
     check(lambda members: mean_over_episodes(rule, members), unbiased, factor)
 
 
 @pytest.mark.parametrize(("written", "unbiased", "factor"), list(claims(aggregate)))
-def test_aggregators_are_as_biased_as_they_say(written, unbiased, factor):
-    rule = getattr(aggregate, written)
-    if written == "seq_mean_token_sum_norm":
-        rule = partial(rule, max_length=4)
+def test_aggregates_are_as_biased_as_they_say(written, unbiased, factor):
+    rule = getattr(aggregate, written)(*([4] if written == "seq_mean_token_sum_norm" else []))
     check(lambda members: aggregated(rule, members), unbiased, factor)
 
 
@@ -181,22 +182,23 @@ def check(update_of, unbiased, factor):
         assert max(left) > 1e-3
 
 
-def test_every_credit_rule_and_aggregator_makes_a_claim():
-    joins = {"chain", "total", "scaled"}
-    for module in (baselines, aggregate):
+def test_every_advantage_part_and_aggregate_makes_a_claim():
+    joins = {"chain", "add", "scale"}
+    for module in (*ADVANTAGES, combine, aggregate):
         silent = {
-            name
+            function.__name__
             for name, function in inspect.getmembers(module, inspect.isfunction)
             if function.__module__ == module.__name__
             and not name.startswith("_")
             and not CLAIM.search(function.__doc__)
         }
-        assert silent - joins == set()
+        assert silent == (joins if module is combine else set())
 
 
 def test_every_line_of_a_claim_is_read():
     text = inspect.getdoc(baselines.standardize).partition("Bias:")[2]
     assert len(CLAIM.findall(text)) == text.count("biased") == 6
+    assert [len(list(claims(module))) for module in (*ADVANTAGES, aggregate)] == [4, 14, 2, 5]
 
 
 @pytest.mark.parametrize("name", PROCESSES)

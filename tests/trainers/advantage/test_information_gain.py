@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agentgym.errors import UsageError
 from agentgym.trainers.advantage.baselines import standardize
 from agentgym.trainers.advantage.combine import chain
-from agentgym.trainers.advantage.information_gain import information_credit, information_gain
+from agentgym.trainers.advantage.information_gain import gains, information_credit, information_gain
 from agentgym.trainers.advantage.returns import episode_return
 from agentgym.trainers.advantage.turn_table import ColumnError, TurnTable
 
@@ -152,10 +152,19 @@ def test_wrong_parameters(make: Any, message: str):
 
 def test_wrong_words():
     turns = table(GAINS, OUTCOMES)
+    with pytest.raises(UsageError, match=r"information_gain: kind: input should be 'log' or 'prob' \(got 'bits'\)"):
+        information_gain("bits")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="kind of information gain is 'log' or 'prob', got 'bits'"):
-        information_gain("bits")(turns, turns.reward)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="norm is 'separate', 'joint', 'per_turn_index' or 'none', got 'batch'"):
-        information_credit(norm="batch")(turns, turns.reward)  # type: ignore[arg-type]
+        gains(turns, "bits")  # type: ignore[arg-type]
+    for name, known in (
+        ("norm", "'separate', 'joint', 'per_turn_index' or 'none'"),
+        ("std", "'population' or 'unbiased'"),
+        ("accumulate", "'sum', 'mean' or 'rescaled'"),
+    ):
+        with pytest.raises(
+            UsageError, match=rf"information_credit: {name}: input should be {known} \(got 'batch'\)"
+        ):
+            information_credit(**{name: "batch"})
 
 
 def test_the_columns_are_declared():

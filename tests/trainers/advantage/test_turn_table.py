@@ -13,7 +13,8 @@ import pytest
 from agentgym.errors import UsageError
 from agentgym.records import Episode, Sample, StopReason, Task, ToolCall, Turn, Usage
 from agentgym.trainers.advantage.partitions import factorise, reverse_scan
-from agentgym.trainers.advantage.turn_table import ColumnError, TurnFunction, TurnTable
+from agentgym.trainers.advantage.turn_table import ColumnError, TurnTable
+from agentgym.trainers.parts import advantage
 
 BASE = {"group": ["x", "x", "y"], "episode": ["a", "a", "a"], "turn": [1, 0, 0], "reward": [1, 2, 3]}
 
@@ -216,14 +217,20 @@ def test_from_episodes_refuses_a_failed_one():
         TurnTable.from_episodes([failed])
 
 
-def test_a_part_says_what_it_is():
-    part = TurnFunction(lambda turns, values: values + 1, name="plus one")
-    assert repr(part) == "plus one"
+def test_a_part_says_what_it_is(registry):
+    @advantage
+    def plus(number: float):
+        """More."""
+        return lambda turns, values: values + number
+
+    part = plus(number=1)
+    assert repr(part) == "plus(number=1)"
+    assert part.stage == "advantage"
     assert part(TurnTable.from_columns(**BASE), [1, 2, 3]).tolist() == [2.0, 3.0, 4.0]
 
 
-def test_no_stage_file_imports_torch():
-    stages = "turns anchors credit rewards weights tokens surrogate penalties aggregate"
-    code = "import sys\n" + "\n".join(f"import agentgym.trainers.{name}" for name in stages.split())
-    code += "\nassert 'torch' not in sys.modules"
+def test_no_part_or_algorithm_imports_torch():
+    code = "import sys\nfrom agentgym.trainers import expressions, parts\nparts.load_parts()\n"
+    code += "assert {'agentgym.trainers.loss.surrogate', 'agentgym.trainers.sampling.contexts'} <= set(sys.modules)\n"
+    code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

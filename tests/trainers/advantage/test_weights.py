@@ -12,11 +12,11 @@ from numpy.testing import assert_allclose
 from agentgym.errors import UsageError
 from agentgym.trainers.advantage.combine import chain
 from agentgym.trainers.advantage.returns import discounted_return, episode_return
-from agentgym.trainers.advantage.turn_table import TurnFunction, TurnTable
+from agentgym.trainers.advantage.turn_table import TurnTable
 from agentgym.trainers.advantage.turn_weights import difficulty, drop_zero, mask_truncated, product
 from agentgym.trainers.loss.token_weights import top_entropy
 from agentgym.trainers.loss.tokens import Tokens
-from agentgym.trainers.parts import get_algorithm
+from agentgym.trainers.parts import get_algorithm, turn_weight
 from agentgym.trainers.rewards.shaping import env_reward, format_penalty, kl, overlong
 
 
@@ -39,9 +39,14 @@ def test_mask_truncated_and_drop_zero():
     assert product()(turns, advantage).tolist() == [1.0] * 3
 
 
-def test_a_negative_weight_is_refused():
-    with pytest.raises(UsageError, match=r"weights are >= 0; minus gives -1.0 to turn 2"):
-        product(TurnFunction(lambda turns, a: a, name="minus"))(table(), [0.0, 1.0, -1.0])
+def test_a_negative_weight_is_refused(registry):
+    @turn_weight
+    def minus():
+        """Negative where the advantage is."""
+        return lambda turns, advantage: advantage
+
+    with pytest.raises(UsageError, match=r"weights are >= 0; minus\(\) gives -1.0 to turn 2"):
+        product(minus())(table(), [0.0, 1.0, -1.0])
 
 
 def two_groups(success, **columns):
@@ -106,7 +111,7 @@ def test_weights_out_of_range_are_refused(make):
 # --- rewards ----------------------------------------------------------------------------------------------------------
 
 
-def test_paid_is_what_was_paid():
+def test_env_reward_is_what_was_paid():
     turns = table()
     assert env_reward()(turns, turns.reward).tolist() == [0.0, 1.0, 0.5]
 
@@ -134,7 +139,7 @@ def test_overlong_measures_any_column():
         overlong(3, 4)
 
 
-def test_penalties_in_the_reward_are_carried_back_by_credit():
+def test_penalties_in_the_reward_are_carried_back_by_returns():
     turns = table(valid=[True, False, True], kl=[0.0, 2.0, 1.0])
     rule = chain(format_penalty(0.5), kl(0.1), discounted_return(1.0))
     assert_allclose(rule(turns, turns.reward), [0.3, 0.3, 0.4])

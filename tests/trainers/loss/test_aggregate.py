@@ -1,8 +1,6 @@
-"""Aggregators: a slow reference, micro-batches that add up, masks that change nothing."""
+"""Aggregates: a slow reference, micro-batches that add up, masks that change nothing."""
 
 from __future__ import annotations
-
-from functools import partial
 
 import pytest
 import torch
@@ -39,11 +37,11 @@ def slow(name, weight, sequence, loss):
 
 
 RULES = {
-    "token_mean": token_mean,
-    "seq_mean_token_mean": seq_mean_token_mean,
-    "seq_mean_token_sum": seq_mean_token_sum,
-    "seq_mean_token_sum_norm": partial(seq_mean_token_sum_norm, max_length=7),
-    "seq_sum_token_mean": seq_sum_token_mean,
+    "token_mean": token_mean(),
+    "seq_mean_token_mean": seq_mean_token_mean(),
+    "seq_mean_token_sum": seq_mean_token_sum(),
+    "seq_mean_token_sum_norm": seq_mean_token_sum_norm(max_length=7),
+    "seq_sum_token_mean": seq_sum_token_mean(),
 }
 
 batches = st.lists(
@@ -104,16 +102,16 @@ def test_masked_tokens_and_sequences_change_nothing(name):
 def test_token_mean_does_not_care_whose_token_it_is(batch, data):
     weight, sequence, _ = columns(batch)
     other = sequence[torch.tensor(data.draw(st.permutations(range(len(batch)))))]
-    assert torch.equal(token_mean(weight, sequence), token_mean(weight, other))
+    assert torch.equal(token_mean()(weight, sequence), token_mean()(weight, other))
 
 
 def test_by_hand():
     weight, sequence = torch.tensor([1.0, 1.0, 1.0, 1.0]), torch.tensor([0, 0, 0, 1])
-    assert token_mean(weight, sequence).tolist() == [0.25] * 4
-    torch.testing.assert_close(seq_mean_token_mean(weight, sequence), torch.tensor([1 / 6, 1 / 6, 1 / 6, 1 / 2]))
-    assert seq_mean_token_sum(weight, sequence).tolist() == [0.5] * 4
-    assert seq_mean_token_sum_norm(weight, sequence, max_length=5).tolist() == pytest.approx([0.1] * 4)
-    torch.testing.assert_close(seq_sum_token_mean(weight, sequence), torch.tensor([1 / 3, 1 / 3, 1 / 3, 1.0]))
+    assert token_mean()(weight, sequence).tolist() == [0.25] * 4
+    torch.testing.assert_close(seq_mean_token_mean()(weight, sequence), torch.tensor([1 / 6, 1 / 6, 1 / 6, 1 / 2]))
+    assert seq_mean_token_sum()(weight, sequence).tolist() == [0.5] * 4
+    assert seq_mean_token_sum_norm(max_length=5)(weight, sequence).tolist() == pytest.approx([0.1] * 4)
+    torch.testing.assert_close(seq_sum_token_mean()(weight, sequence), torch.tensor([1 / 3, 1 / 3, 1 / 3, 1.0]))
 
 
 def test_weights_scale_and_do_not_normalise():
@@ -134,9 +132,11 @@ def test_weights_scale_and_do_not_normalise():
 )
 def test_bad_weights_are_refused(weight, sequence, message):
     with pytest.raises(UsageError, match=message):
-        token_mean(torch.tensor(weight), torch.tensor(sequence))
+        token_mean()(torch.tensor(weight), torch.tensor(sequence))
 
 
 def test_max_length_is_positive():
-    with pytest.raises(UsageError, match="max_length must be at least 1, got 0"):
-        seq_mean_token_sum_norm(torch.ones(1), torch.tensor([0]), max_length=0)
+    with pytest.raises(
+        UsageError, match=r"seq_mean_token_sum_norm: max_length: input should be greater than 0 \(got 0\)"
+    ):
+        seq_mean_token_sum_norm(0)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import pytest
 import torch
 
-from agentgym.errors import UnknownName, UsageError
+from agentgym.errors import UsageError
 from agentgym.trainers.loss.penalties import entropy, kl, value_loss
 from agentgym.trainers.loss.tokens import Tokens
 
@@ -128,14 +127,27 @@ def test_value_loss_with_and_without_clip():
     assert value_loss().needs == {"value", "target"}
 
 
-def test_a_coefficient_is_replaced_over_time():
-    batch = tokens([-1.0], entropy=torch.tensor([2.0]))
-    assert dataclasses.replace(entropy(0.01), coefficient=0.5)(batch).tolist() == [-1.0]
+@pytest.mark.parametrize("make", [kl, entropy, value_loss])
+def test_a_penalty_is_its_term_times_the_coefficient(make):
+    batch = tokens(
+        [-1.0, -3.0],
+        entropy=torch.tensor([2.0, 0.5]),
+        reference=torch.tensor([-2.0, -2.0]),
+        value=torch.tensor([1.0, 0.1]),
+        target=torch.tensor([2.0, 0.0]),
+    )
+    once = make(1.0)(batch)
+    assert once.abs().min() > 0
+    torch.testing.assert_close(make(-0.5)(batch), -0.5 * once)
 
 
 def test_what_was_not_computed_is_named():
     with pytest.raises(UsageError, match=r"Tokens\.reference is needed here and was not computed"):
         kl(0.1)(tokens([-1.0]))
-    with pytest.raises(UnknownName, match=r"unknown KL estimator 'k4'; did you mean"):
+    with pytest.raises(
+        UsageError, match=r"kl: estimator: input should be 'k1', 'k2', 'k3' or 'forward' \(got 'k4'\)"
+    ):
         kl(0.1, "k4")
+    with pytest.raises(UsageError, match=r"kl: to: input should be 'reference' or 'old' \(got 'new'\)"):
+        kl(0.1, to="new")
     assert repr(kl(0.1, "k2")) == "kl(0.1, 'k2')"

@@ -119,7 +119,7 @@ def test_sequence_ratio_is_the_geometric_mean_on_every_token():
 def test_gspo_has_the_gradient_of_the_clipped_sequence_objective():
     ratios, advantages, sequence = [1.001, 1.0001, 0.9999, 1.5, 1.1], [1.0, 1.0, 1.0, -1.0, -1.0], [0, 0, 0, 1, 1]
     batch = tokens(ratios, advantages, sequence)
-    coefficient = seq_mean_token_mean(batch.weight, batch.sequence)
+    coefficient = seq_mean_token_mean()(batch.weight, batch.sequence)
     (found,) = torch.autograd.grad((coefficient * GSPO(batch)).sum(), batch.logprob)
     objective = []
     for i in (0, 1):  # -min(s A, clip(s) A), averaged over sequences
@@ -157,7 +157,7 @@ def test_geometric_mean_clips_the_harmful_side_only():
     close(gradient, [0.0, -up, 0.0, down])
 
 
-def test_shaped_ratio_has_the_published_slopes():
+def test_policy_shaping_has_the_published_slopes():
     p = torch.tensor([0.01, 0.1, 0.5, 1.0])
     batch = tokens([1.0] * 4, [1.0] * 4, old=p.log().tolist())
     loss, gradient = loss_and_gradient(surrogate(policy_shaping(0.1), ratio_bounds(), unclipped()), batch)
@@ -185,7 +185,7 @@ def test_bounds_by_probability():
 def test_on_fresh_samples_all_have_the_gradient_of_reinforce(rule, advantages, old, lengths):
     sequence = [i for i, _ in enumerate(advantages) for _ in range(lengths[i])]
     batch = tokens([1.0] * len(sequence), [advantages[i] for i in sequence], sequence, old)
-    for coefficient in (token_mean, seq_mean_token_mean):
+    for coefficient in (token_mean(), seq_mean_token_mean()):
         weight = coefficient(batch.weight, batch.sequence)
         (gradient,) = torch.autograd.grad((weight * rule(batch)).sum(), batch.logprob)
         close(gradient, -weight * batch.advantage)
@@ -203,7 +203,7 @@ def test_masked_tokens_change_nothing(rule):
     keep = torch.tensor([0, 2, 3])
 
     def result(b):
-        coefficient = seq_mean_token_mean(b.weight, b.sequence)
+        coefficient = seq_mean_token_mean()(b.weight, b.sequence)
         loss = (coefficient * rule(b)).sum()
         return loss, torch.autograd.grad(loss, b.logprob)[0]
 

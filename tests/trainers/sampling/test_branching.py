@@ -391,7 +391,7 @@ def test_a_policy_without_entropies_is_refused(small, played):
     model, tokenizer = small()
     with pytest.raises(UsageError, match=r"needs the entropies of sampled tokens: ModelPolicy\(entropies=True\)"):
         played(ModelPolicy(model, tokenizer, max_new_tokens=3), size=4, branching=entropy_branching(1)())
-    with pytest.raises(UsageError, match=r"Immediate does not. Use random_branching\(\)"):
+    with pytest.raises(UsageError, match=r"SyncPolicy does not. Use random_branching\(\)"):
         entropy_branching()().begin(SyncPolicy())
 
 

@@ -40,15 +40,15 @@ def test_a_batch_larger_than_the_tasks_wraps_around():
 
 
 def test_selections():
-    assert keep_all().keep(group(1.0, 1.0))
-    assert keep_all().rollouts == 1
-    kept = nonzero_variance(4)
-    assert kept.rollouts == 4
-    assert kept.keep(group(0.0, 1.0))
-    assert not kept.keep(group(1.0, 1.0))
-    assert not kept.keep(group(1.0))
+    assert keep_all()(group(1.0, 1.0))
+    assert keep_all().function.rollouts == 1
+    differing = nonzero_variance(4)
+    assert differing.function.rollouts == 4
+    assert differing(group(0.0, 1.0))
+    assert not differing(group(1.0, 1.0))
+    assert not differing(group(1.0))
     cut = [replace(e, stop=StopReason.TURN_LIMIT) for e in group(0.0, 0.5)]  # nothing said, none solved
-    assert not nonzero_variance(of="success").keep([*cut, replace(cut[0], success=False)])
-    assert nonzero_variance(of="success").keep([*cut, replace(cut[0], success=True)])
-    with pytest.raises(UsageError, match="rollouts must be at least 1, got 0"):
+    assert not nonzero_variance(of="success")([*cut, replace(cut[0], success=False)])
+    assert nonzero_variance(of="success")([*cut, replace(cut[0], success=True)])
+    with pytest.raises(UsageError, match=r"nonzero_variance: rollouts: input should be greater than 0 \(got 0\)"):
         nonzero_variance(0)

@@ -1,4 +1,4 @@
-"""``agentgym recipes``: what an agent can be trained with."""
+"""``agentgym algorithms``: what an agent can be trained with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agentgym.cli._completion import recipe_names
+from agentgym.cli._completion import algorithm_names
 from agentgym.cli._console import print_table
 
 if TYPE_CHECKING:
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 def command(
     name: Annotated[
-        str | None, typer.Argument(help="Show the page of this recipe.", autocompletion=recipe_names)
+        str | None, typer.Argument(help="Show the page of this algorithm.", autocompletion=algorithm_names)
     ] = None,
 ) -> None:
-    """List the training recipes, or show the page of one."""
+    """List the algorithms, or show the page of one."""
     from agentgym.trainers.parts import algorithm_names, get_algorithm
 
     if name is None:
         names = algorithm_names()
-        print_table(("recipe", "what it is"), ((known, get_algorithm(known).summary) for known in names))
+        print_table(("algorithm", "what it is"), ((known, get_algorithm(known).summary) for known in names))
     else:
         _show_page(get_algorithm(name))
 
@@ -36,11 +36,11 @@ def _type(annotation: object) -> str:
     return re.sub(r"Annotated\[(.*), Field\((.*)\)\]$", r"\1, \2", text)
 
 
-def _show_page(recipe: RegisteredAlgorithm) -> None:
-    print(f"{recipe.name}\n\n{recipe.docstring}\n")
-    parameters = recipe.parameters.values()
+def _show_page(found: RegisteredAlgorithm) -> None:
+    print(f"{found.name}\n\n{found.docstring}\n")
+    parameters = found.parameters.values()
     if parameters:
         rows = [(p.name, _type(p.annotation), repr(p.default)) for p in parameters]
         print_table(("parameter", "type", "default"), rows)
         print()
-    print(" ".join(["agentgym train ENV --recipe", recipe.name, *(f"{p.name}=..." for p in parameters)]))
+    print(" ".join(["agentgym train ENV --algorithm", found.name, *(f"{p.name}=..." for p in parameters)]))

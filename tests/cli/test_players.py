@@ -1,0 +1,124 @@
+"""Models as policies: `--policy` takes what `--model` takes, and plays it with the defaults for its kind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agentgym import make
+from agentgym.cli import main
+from agentgym.cli._arguments import names_model
+from agentgym.cli._players import Endpoint, Sampling, player
+from agentgym.errors import UnknownName, UsageError
+from agentgym.policy import Request
+from agentgym.trainers.defaults import MARK
+from agentgym.trainers.tiny import tiny
+
+HOUSE = "agentgym/Household-v0"
+TEXTS = ["You are in a room. go to shelf 1. take book 1 from shelf 1. use desklamp 1"] * 3
+
+
+def saved(folder: Path, **generation: object) -> Path:
+    model, tokenizer = tiny(TEXTS, layers=1, hidden=16, heads=2, kv_heads=1, vocabulary=300, max_context=2048)
+    for name, value in generation.items():
+        setattr(model.generation_config, name, value)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> Path:
+    """The folder of a model that was not built here."""
+    folder = saved(tmp_path / "stranger", eos_token_id=[1, 77])
+    config = json.loads((folder / "config.json").read_text())
+    assert config.pop(MARK) is True
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def entered(text: str, sampling: Sampling | None = None):
+    with player(text, sampling or Sampling(), Endpoint(), lambda: make(HOUSE)) as (name, policy):
+        return name, policy
+
+
+def seen(policy) -> str:
+    """What a policy is shown at the start of an episode."""
+    ids = policy.context(policy.chat, Request("e", 0, "You see a door.", {}, (), "Open every door."), [])
+    return policy.tokenizer.decode(ids)
+
+
+def test_a_model_is_named_as_a_policy_as_it_is_for_training(tmp_path: Path) -> None:
+    names = (str(tmp_path), f"model:{tmp_path}", "some/hub-name", "model:gpt2", "x/y/z.gguf", "z.GGUF", "./not-there")
+    assert [name for name in names if not names_model(name)] == []
+    others = ("random", "expert:0.2", "replay:a/b", "model:", "model", "exprt", "rplay:a/b")
+    assert [name for name in others if names_model(name)] == []
+
+
+def test_a_pretrained_model_plays_as_it_would_be_trained(stranger: Path) -> None:
+    for text in (str(stranger), f"model:{stranger}"):
+        name, policy = entered(text)
+        assert name == text
+        assert policy.max_new_tokens == 512
+        assert {1, 77} <= policy.chat.ends  # every end token of its generation_config
+        assert "Open every door." in seen(policy)
+        assert "You see a door." in seen(policy)
+        assert policy.engine.temperature == 1.0
+    policy = entered(str(stranger), Sampling(temperature=0.5, max_tokens=7))[1]
+    assert (policy.max_new_tokens, policy.engine.temperature) == (7, 0.5)
+
+
+def test_a_tiny_model_plays_as_it_was_trained(tmp_path: Path) -> None:
+    policy = entered(str(saved(tmp_path / "tiny")))[1]
+    assert policy.max_new_tokens == 32
+    assert "Open every door." not in seen(policy)
+
+
+def test_a_checkpoint_plays_as_its_run_does(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    sizes = [f"tiny.{size}" for size in ("layers=1", "hidden=16", "heads=2", "kv_heads=1", "vocabulary=300")]
+    options = ["updates=1", "checkpoint_every=1", "groups=1", "group_size=2", "max_turns=2", "eval_episodes=1", *sizes]
+    with pytest.raises(SystemExit) as end:
+        main(["train", HOUSE, "--out", str(run), "max_new_tokens=5", "instructions=true", *options])
+    assert end.value.code == 0
+    for text in (f"{run}/checkpoints/update-000000", f"model:{run}/checkpoints/update-000000/"):
+        name, policy = entered(text)
+        assert name == f"{run}@update-0"
+        assert policy.max_new_tokens == 5
+        assert "Open every door." in seen(policy)
+    assert entered(str(run))[0] == f"{run}@update-1"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("./nowhere", "no model folder './nowhere'"),
+        ("/a/b/c", "no model folder '/a/b/c'"),
+        ("model:a/b/c", "no model folder 'a/b/c'"),
+        ("nowhere.gguf", "no model file 'nowhere.gguf'"),
+    ],
+)
+def test_a_model_that_is_not_there_is_refused_before_anything_is_played(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=f"^{said}$"):
+        player(text, Sampling(), Endpoint(), lambda: make(HOUSE))
+
+
+def test_a_misspelt_policy_is_not_taken_for_a_model() -> None:
+    for text in ("exprt", "rplay:a/b"):
+        with pytest.raises(UnknownName, match="unknown policy"):
+            player(text, Sampling(), Endpoint(), lambda: make(HOUSE))
+
+
+def test_both_commands_play_a_model(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("--max-tokens", "3", "--max-turns", "2", "--episodes", "2", "--json")
+    with pytest.raises(SystemExit) as end:
+        main(["eval", HOUSE, "--policy", str(stranger), *arguments])
+    told = json.loads(capsys.readouterr().out)
+    assert (end.value.code, told["policies"][0]["policy"]) == (0, str(stranger))
+    assert told["policies"][0]["rows"][0]["tokens"]["mean"] <= 6
+    with pytest.raises(SystemExit) as end:
+        main(["play", HOUSE, "--policy", str(stranger), "--max-turns", "1"])
+    assert end.value.code == 0
+    assert "after 1 turn, reward 0" in capsys.readouterr().out
