@@ -1,7 +1,7 @@
-"""Writes the tables of the documentation that repeat what the code says; ``make docs``.
+"""Write the tables of the documentation that repeat what the code says: ``make docs``.
 
-A table stands between ``<!-- NAME -->`` and ``<!-- end -->``. What the README's first example prints is
-written anew too. Tests compare the files with what this would write.
+A table stands between ``<!-- NAME -->`` and ``<!-- end -->``. The output of the README's first example is written too.
+Tests compare the files with what this writes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from agentgym import cli, registry
 from agentgym.cli._options import option_rows
 from agentgym.contract import RULES
 from agentgym.envs.gui import tasks as gui_tasks
-from agentgym.trainers.parts import algorithm_names, get_algorithm
-from agentgym.trainers.parts import RETURNS, STAGES, stage_parts
+from agentgym.trainers.algorithm import stage_names
+from agentgym.trainers.parts import STAGES, algorithm_names, get_algorithm, load_parts
+from agentgym.trainers.run.config import TrainConfig
 
 ROOT = Path(__file__).parent.parent
 END = "<!-- end -->"
@@ -35,9 +36,14 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells)
 
 
+def file_of(thing: object) -> Path:
+    """The file that defines it, from the root."""
+    return Path(sys.modules[thing.__module__].__file__ or "").relative_to(ROOT)
+
+
 def link(thing: object) -> str:
     """To the file that defines it, from the root."""
-    path = Path(inspect.getsourcefile(thing) or "").relative_to(ROOT)  # type: ignore[arg-type]
+    path = file_of(thing)
     return f"[{path.relative_to('agentgym')}]({path})"
 
 
@@ -59,19 +65,19 @@ def environments() -> str:
     return table(("environment", "what it is", "splits", "file"), rows)
 
 
-def recipes() -> str:
-    """Every recipe with its first paper: an arXiv number, or where it appeared."""
+def algorithms() -> str:
+    """Every algorithm with its first paper: an arXiv number, or where it appeared."""
     rows = []
     for name in algorithm_names():
-        recipe = get_algorithm(name)
-        about = recipe.docstring.split("Args:")[0]
+        found = get_algorithm(name)
+        about = found.docstring.split("Args:")[0]
         number = re.search(r"\d{4}\.\d{5}", about)
         place = re.search(r"\(([A-Z]+)\s(20\d\d)\)", about)
         paper = (
             f"[{number[0]}](https://arxiv.org/abs/{number[0]})" if number else f"{place[1]} {place[2]}" if place else ""
         )
-        rows.append((f"`{name}`", recipe.summary, paper, link(recipe.build)))
-    return table(("recipe", "idea", "paper", "file"), rows)
+        rows.append((f"`{name}`", found.summary, paper, link(found.build)))
+    return table(("algorithm", "idea", "paper", "file"), rows)
 
 
 def commands() -> str:
@@ -82,9 +88,17 @@ def commands() -> str:
 
 
 def options() -> str:
-    """Every option of ``agentgym train``."""
-    rows = ((f"`{name}`", f"`{default}`" if default else "", text) for name, default, text in option_rows())
-    return table(("option", "default", "what it is"), rows)
+    """Every option of ``agentgym train``, in its section."""
+    sections: dict[str, list[tuple[str, str, str]]] = {}
+    for name, default, text in option_rows():
+        section = name.partition(".")[0] if "." in name else ""
+        sections.setdefault(section, []).append((f"`{name}`", f"`{default}`" if default else "", text))
+    pages = []
+    for section, rows in sections.items():
+        if section:
+            pages.append(f"**`{section}`**: {first_line(TrainConfig.model_fields[section].annotation)}")
+        pages.append(table(("option", "default", "what it is"), rows))
+    return "\n\n".join(pages)
 
 
 def contract() -> str:
@@ -93,15 +107,17 @@ def contract() -> str:
 
 
 def parts() -> str:
-    """What can stand in each slot of an algorithm."""
+    """What can stand in each stage of an algorithm, and what can stand inside these parts."""
+    load_parts()
+    fields = dict.fromkeys([*stage_names().values(), *STAGES])
     rows = []
-    for slot, (stages, _) in STAGES.items():
-        named = {name: part for stage in stages for name, part in stage_parts(stage)}
-        made = {name: str(inspect.signature(part).return_annotation) for name, part in named.items()}
-        names = sorted(name for name, what in made.items() if what.split("[")[0] in RETURNS[slot])
-        files = ", ".join(f"`{stage}.py`" for stage in stages)
-        rows.append((f"`{slot}`", ", ".join(f"`{name}`" for name in names), files))
-    return table(("slot", "parts", "file"), rows)
+    for name in fields:
+        factories = STAGES[name].factories
+        files = sorted({f"[{path.name}](../{path})" for path in map(file_of, factories.values())})
+        inside = [f"`{user.name}`" for user in STAGES.values() if name in user.uses]
+        label = f"`{name}`" + (f" (inside {', '.join(inside)})" if inside else "")
+        rows.append((label, ", ".join(f"`{factory}`" for factory in sorted(factories)), ", ".join(files)))
+    return table(("stage", "parts", "file"), rows)
 
 
 def gui() -> str:
@@ -117,7 +133,7 @@ def gui() -> str:
 TABLES = {
     "gui": gui,
     "environments": environments,
-    "recipes": recipes,
+    "algorithms": algorithms,
     "commands": commands,
     "contract": contract,
     "options": options,
