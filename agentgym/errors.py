@@ -35,7 +35,7 @@ class UnknownName(UsageError, LookupError):
     """A name that is not registered.
 
     Args:
-        kind: what the name should have been, e.g. ``"recipe"``.
+        kind: what the name should have been, e.g. ``"algorithm"``.
         name: what was given.
         known: every valid name; the nearest ones are offered.
     """

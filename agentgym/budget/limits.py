@@ -34,7 +34,7 @@ class Budget:
         turns: actions played.
         tokens: tokens that the policy wrote (not those that it read).
         seconds: time of the policy and of the environment's steps, without waiting for other episodes.
-        cost: price of tool calls and of the model, in one unit; see :class:`~agentgym.prices.Prices`.
+        cost: price of tool calls and of the model, in one unit; see :class:`~agentgym.budget.prices.Prices`.
         per_tool: limits on the calls of single tools, by name.
         limits: all limits that there are, by name (``per_tool.NAME`` for single tools).
 

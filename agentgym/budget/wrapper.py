@@ -11,8 +11,8 @@ import gymnasium as gym
 
 from agentgym import keyed_random
 from agentgym.budget.limits import PER_TOOL, ROUNDING, UNLIMITED, Budget, Spent, amount
+from agentgym.budget.prices import Prices
 from agentgym.errors import UnknownName, UsageError
-from agentgym.prices import Prices
 from agentgym.records import CallCounts, StopReason, ToolCall, Usage
 
 _SPENT_BY_POLICY = ("tokens", "seconds", "cost")

@@ -94,16 +94,16 @@ def _written(model: Any, tokens: int) -> list[Generation]:
     )
     engine = Engine(model, ())
     with evaluating(model):
-        slot, branch = engine.open(), engine.open()
-        whole = _generated(engine, slot, [start], first)
-        engine.copy(slot, branch, half)
+        kv_slot, branch = engine.open(), engine.open()
+        whole = _generated(engine, kv_slot, [start], first)
+        engine.copy(kv_slot, branch, half)
         other = _generated(engine, branch, [start, *whole.action[:half]], first - half)
-        later = _generated(engine, slot, [start, *whole.action, *other.action[:2]], half + 1)
+        later = _generated(engine, kv_slot, [start, *whole.action, *other.action[:2]], half + 1)
     return [whole, other, later]
 
 
-def _generated(engine: Engine, slot: int, context: list[int], tokens: int) -> Generation:
-    done = engine.submit(slot, context, keyed_random.key("admission", len(context), slot), tokens, _LIKELY)
+def _generated(engine: Engine, kv_slot: int, context: list[int], tokens: int) -> Generation:
+    done = engine.submit(kv_slot, context, keyed_random.key("admission", len(context), kv_slot), tokens, _LIKELY)
     while engine.busy:
         engine.step()
     return done

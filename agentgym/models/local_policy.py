@@ -19,9 +19,9 @@ from agentgym.records import Episode, Sample, StopReason, Usage, sampled_ids
 
 @dataclass(slots=True)
 class _Episode:
-    """What is kept for a running episode: its slot, and the last context and action."""
+    """What is kept for a running episode: its KV slot, and the last context and action."""
 
-    slot: int
+    kv_slot: int
     context: list[int] = field(default_factory=list)
     action: list[int] = field(default_factory=list)
     keep: int = 0
@@ -101,7 +101,7 @@ class ModelPolicy:
         asked = request.sampling
         drawn = None if asked.temperature is None else TokenSampling(asked.temperature, self.engine.top_p)
         length = asked.max_new_tokens or self.max_new_tokens
-        generation = self.engine.submit(state.slot, context, request.key, length, drawn, self._among(request))
+        generation = self.engine.submit(state.kv_slot, context, request.key, length, drawn, self._among(request))
         self._working[id(generation)] = (request.episode, generation)
         return state.future
 
@@ -122,7 +122,7 @@ class ModelPolicy:
     def release(self, episode: str) -> None:
         state = self._episodes.pop(episode, None)
         if state is not None:
-            self.engine.close(state.slot)
+            self.engine.close(state.kv_slot)
 
     def updated(self) -> None:
         """The weights changed: count a version and drop all kept keys and values."""
@@ -147,7 +147,7 @@ class ModelPolicy:
         state = _Episode(self.engine.open())
         parent = self._episodes.get(request.parent) if request.parent else None
         if parent is not None:
-            self.engine.copy(parent.slot, state.slot)
+            self.engine.copy(parent.kv_slot, state.kv_slot)
         before = sampled_ids(request.turns)
         state.context = before
         return state

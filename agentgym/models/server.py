@@ -108,19 +108,21 @@ class Service:
     Args:
         model, tokenizer: from :func:`agentgym.models.loading.load`.
         name: what clients call the model.
-        slots: requests in work at the same time; more wait.
+        max_concurrent_requests: requests in work at the same time; more wait.
 
     Raises:
         UsageError: the tokenizer has no chat template.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, name: str, *, slots: int = 64) -> None:
+    def __init__(self, model: Any, tokenizer: Any, name: str, *, max_concurrent_requests: int = 64) -> None:
         self.tokenizer, self.name = tokenizer, name
         self._ends = ChatTemplate.of(model, tokenizer).ends
         self.window = longest_context(model)
         self._vocabulary = int(model.config.get_text_config().vocab_size)
         self.started = int(time.time())
-        self._engine = EngineThread(model, self._ends, max_context=self.window, slots=slots)
+        self._engine = EngineThread(
+            model, self._ends, max_context=self.window, max_concurrent_requests=max_concurrent_requests
+        )
 
     def models(self) -> dict[str, Any]:
         """The answer of ``/v1/models``."""

@@ -97,9 +97,11 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _headline(config: Mapping[str, Any], lines: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """The few figures one looks for first."""
+    """The few numbers one looks for first."""
     tiles = [
-        (name, str(config[key])) for name, key in (("environment", "env"), ("recipe", "recipe")) if config.get(key)
+        (name, str(config[key]))
+        for name, key in (("environment", "env"), ("algorithm", "algorithm"))
+        if config.get(key)
     ]
     if lines:
         tiles.append(("updates", str(max(line.get("update", 0) for line in lines))))

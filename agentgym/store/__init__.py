@@ -3,9 +3,9 @@
 ::
 
     runs/my-run/
-    ├── run.yaml                     recipe, every parameter, versions, fingerprints; fully resolved
+    ├── run.yaml                     algorithm, every option, versions, fingerprints; fully resolved
     ├── metrics.jsonl                one JSON object a line: {"update": 3, "loss": 0.1, ...}
-    ├── advantages.jsonl                {"update": 3, "episode": "3.0/1", "advantage": [0.5, -0.5]}, one number a turn
+    ├── advantages.jsonl             {"update": 3, "episode": "3.0/1", "advantage": [0.5, -0.5]}, one number a turn
     ├── episodes-train.jsonl.zst     one zstd frame a flush, so a crash loses at most the frame being written
     ├── checkpoints/update-000003/   whole or not there
     └── report.html

@@ -16,7 +16,7 @@ from __future__ import annotations
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, wraps
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -177,6 +177,18 @@ class Stage(Generic[A, R]):
             both = f"{known.__module__} and {factory.__module__}"
             raise UsageError(f"{self.name} {name!r} is registered by {both}; give one of them another name")
         self.factories[name] = factory
+
+    def constant(self, name: str, part: Part[A, R]) -> Part[A, R]:
+        """Register a part that has no parameters under a name, to be used as it is: ``by=next_anchor``."""
+        del self.factories[f"_{name}"]
+        part = replace(part, name=name)
+
+        def make() -> Part[A, R]:
+            return part
+
+        make.__name__, make.__module__, make.__doc__ = name, part.function.__module__, inspect.getdoc(part.function)
+        self.add(make)
+        return part
 
     def require(self, part: object, where: str) -> None:
         """Refuse what does not fit; a bare callable says nothing about itself, and may.

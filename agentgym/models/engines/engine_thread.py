@@ -1,7 +1,7 @@
 """One thread that drives a generation engine for requests from everywhere.
 
-A finished request leaves its keys and values behind in its slot, and the next request is put where most of its context
-is held already: a client that sends the whole conversation every turn pays for its new part only.
+A finished request leaves its keys and values in its KV slot, and the next request is put where most of its context is
+held already: a client that sends the whole conversation every turn pays for its new part only.
 """
 
 from __future__ import annotations
@@ -33,16 +33,18 @@ class EngineThread:
     Args:
         model: as in :class:`~agentgym.models.engines.local.Engine`.
         stop: the token ids that end an action.
-        max_context: tokens a slot can hold.
-        slots: requests in work at the same time; more wait.
+        max_context: tokens a KV slot can hold.
+        max_concurrent_requests: requests in work at the same time; more wait.
 
     Attributes:
         engine: touched by the thread only.
     """
 
-    def __init__(self, model: Any, stop: Collection[int], *, max_context: int, slots: int = 64) -> None:
+    def __init__(
+        self, model: Any, stop: Collection[int], *, max_context: int, max_concurrent_requests: int = 64
+    ) -> None:
         self._model, self._stop, self._max_context = model.eval(), stop, max_context
-        self.slots = slots
+        self.max_concurrent_requests = max_concurrent_requests
         self._arrived: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting: deque[_Job] = deque()
         self._working: dict[int, tuple[_Job, Generation]] = {}
@@ -64,7 +66,7 @@ class EngineThread:
 
     def _fresh(self) -> None:
         self.engine = Engine(self._model, self._stop, max_context=self._max_context)
-        self._held: dict[int, list[int]] = {}  # free slot -> what it holds, the least recently used first
+        self._held: dict[int, list[int]] = {}  # free KV slot -> what it holds, the least recently used first
 
     def _run(self) -> None:
         closed = False
@@ -84,31 +86,31 @@ class EngineThread:
                 self._fail(error)
 
     def _admit(self) -> None:
-        while self._waiting and len(self._working) < self.slots:
+        while self._waiting and len(self._working) < self.max_concurrent_requests:
             job = self._waiting[0]
-            slot = self._slot(job.context)
-            generation = self.engine.submit(slot, job.context, job.key, job.max_new_tokens, job.sampling)
+            kv_slot = self._kv_slot(job.context)
+            generation = self.engine.submit(kv_slot, job.context, job.key, job.max_new_tokens, job.sampling)
             self._working[id(generation)] = (job, generation)
             self._waiting.popleft()
 
-    def _slot(self, context: list[int]) -> int:
-        """The slot that the context goes on from; where there is none, another one with what is shared copied to it."""
-        best = max(self._held, key=lambda slot: common_prefix(self._held[slot], context), default=None)
+    def _kv_slot(self, context: list[int]) -> int:
+        """The KV slot that holds the context's beginning; if there is none, one that gets a copy of what is shared."""
+        best = max(self._held, key=lambda kv_slot: common_prefix(self._held[kv_slot], context), default=None)
         shared = common_prefix(self._held[best], context) if best is not None else 0
         if best is not None and 2 * shared >= len(self._held[best]):
             del self._held[best]
             return best
-        unused = len(self._held) + len(self._working) < self.slots
-        slot = self.engine.open() if unused else next(iter(self._held))
-        if best is not None and slot != best:
-            self.engine.copy(best, slot, shared)
-        self._held.pop(slot, None)
-        return slot
+        unused = len(self._held) + len(self._working) < self.max_concurrent_requests
+        kv_slot = self.engine.open() if unused else next(iter(self._held))
+        if best is not None and kv_slot != best:
+            self.engine.copy(best, kv_slot, shared)
+        self._held.pop(kv_slot, None)
+        return kv_slot
 
     def _answer(self, finished: list[Generation]) -> None:
         for generation in finished:
             job, _ = self._working.pop(id(generation))
-            self._held[generation.slot] = [*generation.context, *generation.action[:-1]]
+            self._held[generation.kv_slot] = [*generation.context, *generation.action[:-1]]
             job.future.set_result(generation)
 
     def _fail(self, error: Exception) -> None:

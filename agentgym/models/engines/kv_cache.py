@@ -9,7 +9,9 @@ from torch import Tensor
 
 
 class KVCache:
-    """Keys and values of all slots, handed to the model as its cache: [slots, capacity, heads, head size] per layer.
+    """Keys and values of all KV slots, handed to the model as its cache.
+
+    Each layer has shape [kv_slots, capacity, heads, head size].
 
     The last position is scratch: padding is written there and never read.
     """
@@ -19,22 +21,22 @@ class KVCache:
     def __init__(self) -> None:
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
-        self.slots = self.capacity = 0
+        self.kv_slots = self.capacity = 0
         self.rows: Tensor | slice = slice(0)
         self.row_index = torch.zeros(0, 1, dtype=torch.long)
         self.positions = torch.zeros(0, 0, dtype=torch.long)
         self.read = 0
 
-    def reserve(self, slots: int, capacity: int) -> None:
-        """Make room for so many slots of so many tokens; grows by at least a half, so copying is rare."""
-        if slots <= self.slots and capacity < self.capacity:
+    def reserve(self, kv_slots: int, capacity: int) -> None:
+        """Make room for so many KV slots of so many tokens; grows by at least a half, so copying is rare."""
+        if kv_slots <= self.kv_slots and capacity < self.capacity:
             return
-        self.slots = max(slots, self.slots)
+        self.kv_slots = max(kv_slots, self.kv_slots)
         if capacity >= self.capacity:
             self.capacity = max(capacity + 1, self.capacity * 3 // 2)
         for store in (self.keys, self.values):
             for layer, old in enumerate(store):
-                new = old.new_zeros(self.slots, self.capacity, *old.shape[2:])
+                new = old.new_zeros(self.kv_slots, self.capacity, *old.shape[2:])
                 new[: old.shape[0], : old.shape[1]] = old
                 store[layer] = new
 
@@ -42,7 +44,7 @@ class KVCache:
         """What attention calls: [rows, heads, new, head size] in, everything readable out."""
         while len(self.keys) <= layer:
             for layers, new in ((self.keys, keys), (self.values, values)):
-                layers.append(new.new_zeros(self.slots, self.capacity, new.shape[1], new.shape[3]))
+                layers.append(new.new_zeros(self.kv_slots, self.capacity, new.shape[1], new.shape[3]))
         out = []
         for store, new in ((self.keys[layer], keys), (self.values[layer], values)):
             store[self.row_index, self.positions] = new.transpose(1, 2)

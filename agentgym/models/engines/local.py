@@ -1,8 +1,8 @@
-"""A local generation engine: continuous batching over slots whose keys and values stay between turns.
+"""A local generation engine: continuous batching over KV slots whose keys and values stay between turns.
 
-Each running episode owns a slot. A turn's new context tokens are prefilled on top of what the slot already holds, then
-all requests decode together, one token a step; a request that is finished leaves the batch at once, and a new one joins
-before the next step. Slots with equal new contexts (the members of a group) are prefilled once.
+Each running episode owns a KV slot. A turn's new context tokens are prefilled on top of what it already holds, then all
+requests decode together, one token a step; a request that is finished leaves the batch at once, and a new one joins
+before the next step. KV slots with equal new contexts (the members of a group) are prefilled once.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ class Generation:
     """One request in work, and then its result.
 
     Attributes:
-        slot: where its keys and values live.
+        kv_slot: where its keys and values live.
         context: the full context.
-        key: every token's draw is ``draws.uniform(key, position in the action)``.
+        key: every token's random number is ``keyed_random.uniform(key, position in the action)``.
         sampling: None: as the engine does.
         among: the actions it may become, as token ids with what ends them; None: any.
         action, logprobs, entropies: what was sampled so far.
         choices: with ``among``, the ids that each token was drawn among. A token without an alternative is not drawn.
     """
 
-    slot: int
+    kv_slot: int
     context: list[int]
     key: int
     max_new_tokens: int
@@ -89,7 +89,7 @@ class Engine:
             one when greedy).
         top_p: nucleus sampling; log-probabilities are then still those of the full tempered distribution.
         entropies: also record the entropy (nats) of every token's distribution.
-        max_context: never go beyond so many tokens per slot.
+        max_context: never go beyond so many tokens per KV slot.
 
     Raises:
         UsageError: a model whose attention cannot be computed so; the message says why.
@@ -110,7 +110,7 @@ class Engine:
         self.temperature, self.top_p, self.entropies = temperature, top_p, entropies
         self.max_context = max_context
         self._store = KVCache()
-        self._held: dict[int, list[int]] = {}  # slot -> the tokens whose keys and values are valid
+        self._held: dict[int, list[int]] = {}  # KV slot -> the tokens whose keys and values are valid
         self._free: list[int] = []
         self._new: list[Generation] = []
         self._decoding: list[Generation] = []
@@ -123,15 +123,15 @@ class Engine:
         return bool(self._new or self._decoding)
 
     def open(self) -> int:
-        """Claim a slot."""
-        slot = self._free.pop() if self._free else len(self._held)
-        self._held[slot] = []
-        return slot
+        """Claim a KV slot."""
+        kv_slot = self._free.pop() if self._free else len(self._held)
+        self._held[kv_slot] = []
+        return kv_slot
 
-    def close(self, slot: int) -> None:
-        """Give a slot back; the lowest free slots are used first, so the slots in use stay dense."""
-        del self._held[slot]
-        self._free.append(slot)
+    def close(self, kv_slot: int) -> None:
+        """Give a KV slot back; the lowest free ones are used first, so those in use stay dense."""
+        del self._held[kv_slot]
+        self._free.append(kv_slot)
         self._free.sort(reverse=True)
 
     def forget(self) -> None:
@@ -140,7 +140,7 @@ class Engine:
             held.clear()
 
     def copy(self, source: int, target: int, length: int | None = None) -> None:
-        """Let a slot start with what another one holds (a branch), or its first tokens."""
+        """Let a KV slot start with what another one holds (a branch), or its first tokens."""
         held = self._held[source][:length]
         self._store.reserve(max(self._held) + 1, len(held))
         self._store.copy(source, target, len(held))
@@ -148,7 +148,7 @@ class Engine:
 
     def submit(
         self,
-        slot: int,
+        kv_slot: int,
         context: list[int],
         key: int,
         max_new_tokens: int,
@@ -157,7 +157,7 @@ class Engine:
     ) -> Generation:
         """Ask for an action; call :meth:`step` until it comes out finished."""
         room = self.max_context - len(context)
-        request = Generation(slot, context, key, min(max_new_tokens, room), sampling, among)
+        request = Generation(kv_slot, context, key, min(max_new_tokens, room), sampling, among)
         self._new.append(request)
         return request
 
@@ -171,13 +171,13 @@ class Engine:
             return self._sample(batch, logits)
         if not self._decoding:
             return []
-        self._decoding.sort(key=lambda g: g.slot)
+        self._decoding.sort(key=lambda g: g.kv_slot)
         batch = self._decoding
-        starts = [len(self._held[g.slot]) for g in batch]
+        starts = [len(self._held[g.kv_slot]) for g in batch]
         tokens = [g.action[start - len(g.context) :] for g, start in zip(batch, starts, strict=True)]
-        logits = self._forward([g.slot for g in batch], tokens, starts)
+        logits = self._forward([g.kv_slot for g in batch], tokens, starts)
         for g, new in zip(batch, tokens, strict=True):
-            self._held[g.slot].extend(new)
+            self._held[g.kv_slot].extend(new)
         return self._sample(batch, logits)
 
     def _prefill(self, batch: list[Generation]) -> Tensor:
@@ -188,59 +188,59 @@ class Engine:
         seen: dict[tuple[int, ...], int] = {}
         for g in batch:
             # At least the last token is computed again: its logits are needed.
-            start = min(common_prefix(self._held[g.slot], g.context), len(g.context) - 1)
+            start = min(common_prefix(self._held[g.kv_slot], g.context), len(g.context) - 1)
             starts.append(start)
             leader = seen.setdefault(tuple(g.context), len(leaders)) if start == 0 else len(leaders)
             if leader == len(leaders):
                 leaders.append(len(leader_of))
             leader_of.append(leader)
         logits = self._forward(
-            [batch[i].slot for i in leaders],
+            [batch[i].kv_slot for i in leaders],
             [batch[i].context[starts[i] :] for i in leaders],
             [starts[i] for i in leaders],
-            reserve_slots=max(g.slot for g in batch) + 1,
+            reserve_kv_slots=max(g.kv_slot for g in batch) + 1,
         )
         for index, (g, leader) in enumerate(zip(batch, leader_of, strict=True)):
             if leaders[leader] != index:
-                self._store.copy(batch[leaders[leader]].slot, g.slot, len(g.context))
-            self._held[g.slot] = list(g.context)
+                self._store.copy(batch[leaders[leader]].kv_slot, g.kv_slot, len(g.context))
+            self._held[g.kv_slot] = list(g.context)
         return logits[torch.tensor(leader_of, device=logits.device)]
 
     def _forward(
-        self, slots: Sequence[int], tokens: Sequence[Sequence[int]], starts: Sequence[int], reserve_slots: int = 0
+        self, kv_slots: Sequence[int], tokens: Sequence[Sequence[int]], starts: Sequence[int], reserve_kv_slots: int = 0
     ) -> Tensor:
-        """Put new tokens behind what the slots hold; logits [rows, vocabulary] at each row's last token."""
+        """Put new tokens behind what the KV slots hold; logits [rows, vocabulary] at each row's last token."""
         lengths, begin = np.array([len(t) for t in tokens]), np.array(starts)
-        self._store.reserve(max(reserve_slots, max(slots) + 1), int((begin + lengths).max()))
-        parts = [np.arange(len(slots))]
+        self._store.reserve(max(reserve_kv_slots, max(kv_slots) + 1), int((begin + lengths).max()))
+        parts = [np.arange(len(kv_slots))]
         if self.model.device.type == "cpu":  # a layer takes 12·hidden² products a token, and 2·hidden a pair
             parts = alike(lengths, begin + lengths, token=6 * self.model.config.get_text_config().hidden_size)
         found = [
-            self._together([slots[i] for i in p.tolist()], [tokens[i] for i in p.tolist()], begin[p], lengths[p])
+            self._together([kv_slots[i] for i in p.tolist()], [tokens[i] for i in p.tolist()], begin[p], lengths[p])
             for p in parts
         ]
         self.forwarded += int(lengths.sum())
         back = np.argsort(np.concatenate(parts))
         return torch.cat(found)[torch.as_tensor(back, device=self.model.device)]
 
-    def _together(self, slots: Sequence[int], tokens: Sequence[Sequence[int]], begin: Ints, lengths: Ints) -> Tensor:
+    def _together(self, kv_slots: Sequence[int], tokens: Sequence[Sequence[int]], begin: Ints, lengths: Ints) -> Tensor:
         """One call of the model, padded to the longest row."""
         device = self.model.device
         width, read = int(lengths.max()), int((begin + lengths).max())
         # aligned right: every row's last token is in the last column
         offset = np.arange(width) - (width - lengths[:, None])
         valid = offset >= 0
-        ids = np.zeros((len(slots), width), np.int64)
+        ids = np.zeros((len(kv_slots), width), np.int64)
         ids[valid] = np.concatenate([np.asarray(t, np.int64) for t in tokens])
         positions = np.where(valid, begin[:, None] + offset, 0)
         store = self._store
         store.read = read
         store.positions = torch.as_tensor(np.where(valid, positions, store.capacity - 1), device=device)
-        rows = torch.tensor(slots, device=device)
+        rows = torch.tensor(kv_slots, device=device)
         store.row_index = rows[:, None]
-        first = slots[0]
-        adjacent = list(slots) == list(range(first, first + len(slots)))
-        store.rows = slice(first, first + len(slots)) if adjacent else rows
+        first = kv_slots[0]
+        adjacent = list(kv_slots) == list(range(first, first + len(kv_slots)))
+        store.rows = slice(first, first + len(kv_slots)) if adjacent else rows
         at = torch.as_tensor(positions, device=device)
         plan = CachePlan(at, read)
         logits = self.model(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import SequenceMatcher
+from typing import TypeAlias
+
+import numpy as np
+from pydantic import PositiveInt
 
 from agentgym.errors import UsageError
 from agentgym.trainers.advantage.turn_table import TurnTable
 from agentgym.trainers.parts import Declared, declare, turn_key
+
+TurnKey: TypeAlias = Callable[[TurnTable], Iterable[object]]
+END = "(end)"  #: what follows the last turn of an episode that terminated
 
 
 @turn_key
@@ -63,3 +70,50 @@ def _alike(matcher: SequenceMatcher[str], text: str, threshold: float) -> bool:
     return (
         matcher.real_quick_ratio() >= threshold and matcher.quick_ratio() >= threshold and matcher.ratio() >= threshold
     )
+
+
+@turn_key(needs=("anchor", "terminated"))
+def _next_anchor() -> TurnKey:
+    """The state that the turn led to: the anchor of the episode's next turn.
+
+    After the last turn it is :data:`END` if the episode terminated; None, which is like no other, if it was cut off.
+    """
+
+    def apply(turns: TurnTable) -> list[object]:
+        order = turns.order
+        following = np.full(len(turns), None, dtype=object)
+        following[order[:-1]] = turns.anchor[order[1:]]
+        following[turns.last] = [END if terminated else None for terminated in turns.terminated[turns.last]]
+        return list(following)
+
+    return apply
+
+
+@turn_key(needs=("action_key",))
+def _action_key() -> TurnKey:
+    """What the turn did: its tool calls with their arguments, or the text of the action where it has none."""
+    return lambda turns: list(turns.action_key)
+
+
+@turn_key(needs=("anchor",))
+def history_key(length: PositiveInt = 1) -> TurnKey:
+    """The last ``length`` anchors up to the turn's own; None on turns that have fewer before them.
+
+    ``history_key(1)`` is the anchor. A history with an anchor that is not known is like no other.
+    """
+
+    def apply(turns: TurnTable) -> list[object]:
+        order = turns.order
+        anchors, episode = turns.anchor[order], turns.episodes.code[order]
+        keys = np.full(len(turns), None, dtype=object)
+        for end in range(length - 1, len(turns)):
+            history = tuple(anchors[end - length + 1 : end + 1])
+            if episode[end - length + 1] == episode[end] and None not in history:
+                keys[order[end]] = history
+        return list(keys)
+
+    return apply
+
+
+next_anchor = turn_key.constant("next_anchor", _next_anchor())
+action_key = turn_key.constant("action_key", _action_key())

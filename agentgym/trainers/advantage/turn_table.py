@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -30,7 +31,7 @@ DTYPES: Mapping[str, type] = {
 
 
 #: Every column that episodes or an update give; an environment's ``info["columns"]`` may give more.
-COLUMNS = frozenset({*REQUIRED, *IDS, *DTYPES, "observation", "tools"})
+COLUMNS = frozenset({*REQUIRED, *IDS, *DTYPES, "observation", "action_key", "tools"})
 
 
 class ColumnError(UsageError, AttributeError):
@@ -50,6 +51,7 @@ class TurnTable:
     reward                  float64, what the environment paid for the turn (required; finite)
     anchor                  id of the state that the action met; None: not known, in no set with others
     observation             text that the action answered
+    action_key              what the action did: its tool calls with their arguments, else its text
     parent                  id of the episode that this one was forked from, or None
     fork_turn               int, its first turn of its own; 0 without a parent
     valid                   bool, the environment understood the action
@@ -130,6 +132,7 @@ class TurnTable:
             "fork_turn": [e.fork_turn or 0 for e, _, _ in rows],
             "anchor": [t.anchor for _, _, t in rows],
             "observation": [t.observation for _, _, t in rows],
+            "action_key": [_action_key(t) for _, _, t in rows],
             "success": [e.solved for e, _, _ in rows],
         }
         entropy = [_mean_entropy(t) for _, _, t in rows]
@@ -302,3 +305,10 @@ def _mean_entropy(turn: Turn) -> float:
     if turn.sample is None or not turn.sample.entropies:
         return math.nan
     return float(np.mean(turn.sample.entropies))
+
+
+def _action_key(turn: Turn) -> str:
+    if turn.tool_calls:
+        calls = [[call.name, call.arguments] for call in turn.tool_calls]
+        return json.dumps(calls, sort_keys=True, default=str, ensure_ascii=False)
+    return " ".join(turn.action.split())

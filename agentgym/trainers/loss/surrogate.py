@@ -67,6 +67,20 @@ def surrogate(
     return declare(apply, parts=(ratio, bound, shape), linear=True)
 
 
+def clipped_tokens(loss: object) -> Callable[[Tokens], Tensor] | None:
+    """Which tokens' ratios lie outside the bounds of a loss term [tokens], bool; None if it has no ratio or bound."""
+    inside = {part.stage: part for part in loss.walk()} if isinstance(loss, parts.Part) else {}
+    if not {"ratio", "bound"} <= inside.keys():
+        return None
+
+    def apply(tokens: Tokens) -> Tensor:
+        ratio, bounds = inside["ratio"](tokens).detach(), inside["bound"](tokens)
+        outside: Tensor = (ratio < bounds.low) | (ratio > bounds.high)
+        return outside
+
+    return apply
+
+
 # --- ratios -----------------------------------------------------------------------------------------------------------
 
 

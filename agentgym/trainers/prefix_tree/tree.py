@@ -66,6 +66,7 @@ class TokenTree:
         self.row_tokens = int(self._needed.sum())
         self._choices, self._choice = _choices(rows, self.offsets)
         self._units = _units(rows)
+        self._batches: dict[int | None, list[MicroBatch]] = {}
         self._chain, self._paths, sequences = _paths(rows, self._needed)
         self.tokens, self.depth, self.exit = _nodes(self._paths, sequences)
         self._local = np.empty(len(self.tokens), np.int64)  # a node's number in the micro-batch that is being made
@@ -103,7 +104,9 @@ class TokenTree:
         """
         if max_tokens is not None and max_tokens < 1:
             raise UsageError(f"max_tokens={max_tokens}: a micro-batch needs at least 1 token; give None for no limit")
-        return [self._batch(rows) for rows in self._fill(max_tokens or len(self.tokens))]
+        if max_tokens not in self._batches:  # every epoch goes over the same ones
+            self._batches[max_tokens] = [self._batch(rows) for rows in self._fill(max_tokens or len(self.tokens))]
+        return self._batches[max_tokens]
 
     def _fill(self, max_tokens: int) -> Iterator[list[int]]:
         """Sets of rows in depth-first order, so that neighbours share."""

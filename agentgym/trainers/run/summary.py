@@ -1,4 +1,4 @@
-"""Finished episodes: put in order, and in figures."""
+"""Finished episodes: put in order, and as metrics."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from agentgym.failures import Failures
-from agentgym.records import Episode
+from agentgym.records import Episode, Turn
+from agentgym.rollout import Branching
+from agentgym.trainers.sampling.branching_rules import BranchDecision
 
 
 def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
@@ -53,3 +57,49 @@ def _natural(text: str) -> list[tuple[bool, int, str]]:
 
 def _mean(values: Sequence[float]) -> float:
     return fmean(values) if values else 0.0
+
+
+def shared_and_played(episodes: Iterable[Episode]) -> dict[str, float]:
+    """What was played once and what forks inherited; the sum is what independent episodes of this shape would cost.
+
+    ``branches``: episodes forked from another one; ``made_…`` and ``inherited_…``: tool calls and action tokens.
+    """
+    found = [e for e in episodes if not e.failed]
+    inherited = [t for e in found for t in e.turns[: e.fork_turn or 0]]
+    own = [t for e in found for t in e.own_turns]
+    return {
+        "branches": float(sum(e.parent is not None for e in found)),
+        "made_tool_calls": float(sum(t.call_counts.made for t in own)),
+        "inherited_tool_calls": float(sum(t.call_counts.made for t in inherited)),
+        "made_action_tokens": float(sum(_tokens(t) for t in own)),
+        "inherited_action_tokens": float(sum(_tokens(t) for t in inherited)),
+    }
+
+
+def decisions(rule: Branching) -> list[BranchDecision]:
+    """The decisions since the last call."""
+    pending: list[BranchDecision] = getattr(rule, "decisions", [])
+    taken, pending[:] = list(pending), []
+    return taken
+
+
+def branching_metrics(episodes: Sequence[Episode], decided: Sequence[BranchDecision]) -> dict[str, float]:
+    """:func:`shared_and_played`, and of the decisions their number, the share that branched, mean signal and chance.
+
+    Empty without branching.
+    """
+    if not decided and all(e.parent is None for e in episodes):
+        return {}
+    metrics = shared_and_played(episodes)
+    if decided:
+        metrics |= {
+            "branch_decisions": float(len(decided)),
+            "branched": float(np.mean([n.branches > 0 for n in decided])),
+            "branch_signal": float(np.mean([n.signal for n in decided])),
+            "branch_chance": float(np.mean([n.chance for n in decided])),
+        }
+    return metrics
+
+
+def _tokens(turn: Turn) -> int:
+    return len(turn.sample.action) if turn.sample else turn.usage.completion_tokens

@@ -40,9 +40,8 @@ from agentgym.trainers.run.run_file import (
     refuse_to_delete,
     versions,
 )
-from agentgym.trainers.run.summary import in_order, share_solved, summary
+from agentgym.trainers.run.summary import branching_metrics, decisions, in_order, share_solved, summary
 from agentgym.trainers.run.tensorboard import TensorBoardLogger
-from agentgym.trainers.sampling.branching import decisions, tree_figures
 from agentgym.trainers.sft.experts import narrator, playable
 from agentgym.trainers.sft.imitation import ImitationConfig, imitate
 from agentgym.trainers.update.learner import Learner
@@ -193,7 +192,7 @@ class Training:
                 "calls_per_turn": (rollout.policy_calls - calls) / max(1, own_turns),
                 "generated_tokens": policy.engine.generated - generated,
             }
-            | tree_figures(episodes, branch_decisions)
+            | branching_metrics(episodes, branch_decisions)
             | update.metrics
         )
         self._recent = [*self._recent[-2:], share_solved(episodes)]
@@ -391,7 +390,7 @@ class Training:
         """How environments are stepped, in training, evaluations and demonstrations."""
         options = self.config.rollout
         return {
-            "slots": options.max_concurrent_episodes,
+            "max_concurrent_episodes": options.max_concurrent_episodes,
             "step_seconds": options.step_seconds,
             "lockstep": options.lockstep,
         }

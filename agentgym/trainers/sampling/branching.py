@@ -11,24 +11,21 @@ entropy_branching      more often where the policy is less sure than at its star
 random_branching       a coin flip: ARPO without the entropy
 spread_branching       more often where rewards differed so far, of the same state or as late in an episode
 tree                   a fixed number of children at fixed turns: SPO-tree (2505.23564)
-chain                  continuations that measure the value along one episode: SPO-chain
+root_continuations     continuations that measure the value along one episode: SPO-chain
 vines                  continuations of some states of an episode: polychromic objectives (2509.25424)
 =====================  ===============================================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeAlias
 
-import numpy as np
-
 from agentgym.errors import UsageError
-from agentgym.records import Episode, Turn
 from agentgym.rollout import Branching, Independent
 from agentgym.trainers.parts import branching
-from agentgym.trainers.sampling.branching_rules import BranchDecision, Chain, Chance, Entropy, Spread, Tree, Vines
+from agentgym.trainers.sampling.branching_rules import Chance, Entropy, RootContinuations, Spread, Tree, Vines
 
 #: Makes a rule, a new one for each run: rules count and remember.
 BranchingFactory: TypeAlias = Callable[[], Branching]
@@ -157,57 +154,14 @@ def vines(states: int = 2, continuations: int = 4, horizon: int = 10) -> Branchi
 
 
 @branching
-def chain(continuations: int = 3, every: int = 1) -> BranchingFactory:
+def root_continuations(continuations: int = 3, every: int = 1) -> BranchingFactory:
     """Roots one after the other; at every ``every``-th turn of a root ``continuations`` forks, which fork no more.
 
     SPO-chain (2505.23564, K = 9) with turns for segments; the first cut is before the first action, so every turn has a
-    value before it. ``branches.continuation_values`` is the credit.
+    value before it; ``monte_carlo_values`` makes advantages of them.
     """
     _positive(continuations=continuations, every=every)
-    return partial(Chain, continuations=continuations, every=every)
-
-
-def shared(episodes: Iterable[Episode]) -> dict[str, float]:
-    """What was played once and what forks inherited; the sum is what independent episodes of this shape would cost.
-
-    ``branches``: episodes forked from another one; ``made_…`` and ``inherited_…``: tool calls and action tokens.
-    """
-    found = [e for e in episodes if not e.failed]
-    inherited = [t for e in found for t in e.turns[: e.fork_turn or 0]]
-    own = [t for e in found for t in e.own_turns]
-    return {
-        "branches": float(sum(e.parent is not None for e in found)),
-        "made_tool_calls": float(sum(t.call_counts.made for t in own)),
-        "inherited_tool_calls": float(sum(t.call_counts.made for t in inherited)),
-        "made_action_tokens": float(sum(_tokens(t) for t in own)),
-        "inherited_action_tokens": float(sum(_tokens(t) for t in inherited)),
-    }
-
-
-def decisions(rule: Branching) -> list[BranchDecision]:
-    """The decisions since the last call."""
-    nodes: list[BranchDecision] = getattr(rule, "nodes", [])
-    taken, nodes[:] = list(nodes), []
-    return taken
-
-
-def tree_figures(episodes: Sequence[Episode], nodes: Sequence[BranchDecision]) -> dict[str, float]:
-    """:func:`shared`, ``branch_decisions``, the share ``branched``, mean signal and chance; empty without branching."""
-    if not nodes and all(e.parent is None for e in episodes):
-        return {}
-    found = shared(episodes)
-    if nodes:
-        found |= {
-            "branch_decisions": float(len(nodes)),
-            "branched": float(np.mean([n.branches > 0 for n in nodes])),
-            "branch_signal": float(np.mean([n.signal for n in nodes])),
-            "branch_chance": float(np.mean([n.chance for n in nodes])),
-        }
-    return found
-
-
-def _tokens(turn: Turn) -> int:
-    return len(turn.sample.action) if turn.sample else turn.usage.completion_tokens
+    return partial(RootContinuations, continuations=continuations, every=every)
 
 
 def _positive(**values: int | None) -> None:

@@ -14,7 +14,7 @@ from agentgym import keyed_random
 from agentgym.errors import UsageError
 from agentgym.policy import Policy, Reply
 from agentgym.records import Episode, Sample
-from agentgym.rollout import GroupState, Independent, Running
+from agentgym.rollout import GroupState, Independent, LiveEpisode
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Chance(Independent):
     cap: int | None = None
     fill: bool = True
     probe: int = 1
-    nodes: list[BranchDecision] = field(default_factory=list)
+    decisions: list[BranchDecision] = field(default_factory=list)
     made: int = 0  #: branches asked for since the rollout began
 
     def begin(self, policy: Policy) -> None:
@@ -58,15 +58,15 @@ class Chance(Independent):
     def roots(self, size: int) -> int:
         return min(size, self.share if self.share is not None else (size + 1) // 2)
 
-    def signal(self, episode: Running, reply: Reply) -> float:
+    def signal(self, episode: LiveEpisode, reply: Reply) -> float:
         """What the chance is made of."""
         return 0.0
 
-    def chance(self, episode: Running, signal: float) -> float:
+    def chance(self, episode: LiveEpisode, signal: float) -> float:
         """Probability of branching."""
         return self.alpha
 
-    def branches(self, episode: Running, reply: Reply) -> int:
+    def branches(self, episode: LiveEpisode, reply: Reply) -> int:
         turn = len(episode.turns)
         if turn == 0 or episode.turns[-1].error is not None:
             return 0
@@ -80,7 +80,7 @@ class Chance(Independent):
         count = max(0, min(count, room))
         self.made += count
         place = (episode.state.group.id, episode.id, episode.parent, turn)
-        self.nodes.append(BranchDecision(*place, signal, chance, draw, count))
+        self.decisions.append(BranchDecision(*place, signal, chance, draw, count))
         return count
 
     def accepts(self, chance: float, draw: float) -> bool:
@@ -88,13 +88,13 @@ class Chance(Independent):
         return draw < chance
 
 
-def _share(episode: Running) -> int:
+def _share(episode: LiveEpisode) -> int:
     """An even share of the room among the episodes of the group that may still branch, this one included."""
     others = sum(e is not episode and not (e.decided and _is_last(e)) for e in episode.state.living.values())
     return math.ceil(episode.state.room / (1 + others))
 
 
-def _is_last(episode: Running) -> bool:
+def _is_last(episode: LiveEpisode) -> bool:
     return episode.max_turns is not None and len(episode.turns) >= episode.max_turns - 1
 
 
@@ -142,7 +142,7 @@ class Entropy(Chance):
         start, *later = (_mean_entropy(t.sample, self.window) for t in first.turns)
         return root_share(group.group.size, start - float(np.mean(later)), self.allocation)
 
-    def branches(self, episode: Running, reply: Reply) -> int:
+    def branches(self, episode: LiveEpisode, reply: Reply) -> int:
         if self.allocation is not None and episode.member == 0:
             return 0  # it is played first, to see how many roots there should be
         count = super().branches(episode, reply)
@@ -150,7 +150,7 @@ class Entropy(Chance):
             self.streaks[episode.id, len(episode.turns)] = self._streak(episode) + 1 if count else 0
         return count
 
-    def signal(self, episode: Running, reply: Reply) -> float:
+    def signal(self, episode: LiveEpisode, reply: Reply) -> float:
         if not self.match_released_code:
             initial = episode.turns[0].sample
             return (_mean_entropy(reply.sample, self.window) - _mean_entropy(initial, self.window)) / self.scale
@@ -158,13 +158,13 @@ class Entropy(Chance):
         now = episode.turns[-1].sample
         return (_summed_entropy(now, self.window) - _summed_entropy(initial, self.window)) / self.scale
 
-    def chance(self, episode: Running, signal: float) -> float:
+    def chance(self, episode: LiveEpisode, signal: float) -> float:
         return (self.alpha + self.beta * signal) * (1.0 - self.penalty * self._streak(episode))
 
     def accepts(self, chance: float, draw: float) -> bool:
         return draw < chance if self.threshold is None else chance > self.threshold
 
-    def _streak(self, episode: Running) -> int:
+    def _streak(self, episode: LiveEpisode) -> int:
         """Branchings directly before this turn on the episode's path."""
         before = len(episode.turns) - 1
         owner = episode.parent if before == episode.fork_turn and episode.parent is not None else episode.id
@@ -189,8 +189,8 @@ class Spread(Chance):
     def ended(self, episode: Episode) -> None:
         if episode.failed:
             return
-        to_go = np.cumsum([t.reward for t in reversed(episode.turns)])[::-1]
-        for number, (turn, value) in enumerate(zip(episode.turns, to_go.tolist(), strict=True)):
+        returns = np.cumsum([t.reward for t in reversed(episode.turns)])[::-1]
+        for number, (turn, value) in enumerate(zip(episode.turns, returns.tolist(), strict=True)):
             weight, mean, variance = self.late.get(number, [0.0, 0.0, 0.0])
             weight += 1
             rate = max(1 / weight, self.FADE)
@@ -201,7 +201,7 @@ class Spread(Chance):
         while len(self.seen) > self.KEPT:
             self.seen.popitem(last=False)
 
-    def signal(self, episode: Running, reply: Reply) -> float:
+    def signal(self, episode: LiveEpisode, reply: Reply) -> float:
         """The spread s; the usual one while nothing is known."""
         own = self.seen.get(episode.anchor, []) if episode.anchor is not None else []
         general = self.late.get(len(episode.turns))
@@ -211,7 +211,7 @@ class Spread(Chance):
         squares = number * float(np.var(own, ddof=1)) if number else 0.0
         return math.sqrt((squares + self.prior * general[2]) / (number + self.prior))
 
-    def chance(self, episode: Running, signal: float) -> float:
+    def chance(self, episode: LiveEpisode, signal: float) -> float:
         self.asked += 1
         self.usual += max(1 / self.asked, self.FADE) * (signal - self.usual)
         return self.alpha + (self.beta * (signal / self.usual - 1.0) if self.usual > 0 else 0.0)
@@ -240,14 +240,14 @@ class Tree(Independent):
             )
         return self.factors[0]
 
-    def branches(self, episode: Running, reply: Reply) -> int:
+    def branches(self, episode: LiveEpisode, reply: Reply) -> int:
         level, rest = divmod(len(episode.turns), self.every)
         return self.factors[level] - 1 if rest == 0 and 0 < level < len(self.factors) else 0
 
 
 @dataclass
-class Chain(Independent):
-    """:func:`agentgym.trainers.sampling.branching.chain`."""
+class RootContinuations(Independent):
+    """:func:`agentgym.trainers.sampling.branching.root_continuations`."""
 
     continuations: int = 3
     every: int = 1
@@ -256,7 +256,7 @@ class Chain(Independent):
     def roots(self, size: int) -> int:
         return 1
 
-    def branches(self, episode: Running, reply: Reply) -> int:
+    def branches(self, episode: LiveEpisode, reply: Reply) -> int:
         cut = episode.parent is None and len(episode.turns) % self.every == 0
         return self.continuations if cut else 0
 
@@ -276,7 +276,7 @@ class Vines(Independent):
     def roots(self, size: int) -> int:
         return max(1, size // (1 + self.states * (self.continuations - 1)))
 
-    def branches(self, episode: Running, reply: Reply) -> int:
+    def branches(self, episode: LiveEpisode, reply: Reply) -> int:
         turns = range(1, self.horizon)
         chosen = sorted(turns, key=lambda t: keyed_random.uniform(episode.key, t, "vine"))[: self.states]
         return self.continuations - 1 if episode.parent is None and len(episode.turns) in chosen else 0

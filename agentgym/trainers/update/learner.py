@@ -42,7 +42,7 @@ class OptimizerConfig:
         optimizer: ``adamw`` or ``muon``.
         lr: learning rate, reached after ``warmup`` updates.
         epochs: passes over an update's episodes.
-        minibatches: optimiser steps per pass; groups stay whole.
+        minibatches: optimizer steps per pass; groups stay whole.
         max_tokens: tree tokens per micro-batch; bounds memory, changes no value.
         max_grad_norm: gradients are scaled down to this norm.
         temperature: logits are divided by it, as they were when the tokens were sampled.
@@ -68,7 +68,7 @@ class Update(NamedTuple):
 
 
 class Learner:
-    """Owns the model's optimiser; :meth:`update` makes one update of an algorithm.
+    """Owns the model's optimizer; :meth:`update` makes one update of an algorithm.
 
     Args:
         model: a causal language model.
@@ -144,7 +144,7 @@ class Learner:
         """Learn from the episodes (failed ones left out); whole groups.
 
         Args:
-            lr: learning rate of this update; None: that of :class:`Optimisation`.
+            lr: learning rate of this update; None: that of :class:`OptimizerConfig`.
         """
         episodes = [e for e in episodes if not e.failed and e.turns]
         self.updates += 1
@@ -167,7 +167,7 @@ class Learner:
         parts = list(steps(episodes, self.config.minibatches, whole, owner, teaches))
         columns = Columns.of(whole, owner, by_turn, by_token, self.algorithm.sequence)
         token_weight, coefficient = self._weights(columns)
-        totals = UpdateMetrics()
+        totals = UpdateMetrics(self.algorithm.loss_term)
         without_dropout(self.model)
         for _ in range(self.config.epochs):
             for part in parts:
@@ -255,7 +255,7 @@ class Learner:
     # The update -------------------------------------------------------------------------------------------------------
 
     def _step(self, part: Step, columns: Columns, weight: Tensor, coefficient: Tensor, totals: UpdateMetrics) -> None:
-        """One optimiser step over all micro-batches; a gradient that says nothing, or is broken, moves nothing."""
+        """One optimizer step over all micro-batches; a gradient that says nothing, or is broken, moves nothing."""
         self.optimizer.zero_grad()
         for micro in part.tree.batches(self.config.max_tokens):
             entries = part.entries[micro.scored]

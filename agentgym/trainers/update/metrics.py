@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentgym.trainers.advantage.turn_table import TurnTable
+from agentgym.trainers.loss.surrogate import clipped_tokens
 from agentgym.trainers.loss.tokens import Tokens
 from agentgym.trainers.prefix_tree.tree import TokenTree
 
@@ -16,22 +17,26 @@ if TYPE_CHECKING:
 
 
 class UpdateMetrics:
-    """Adds up an update's figures over micro-batches and steps.
+    """Adds up an update's metrics over micro-batches and steps.
 
     ================ ===================================================================================
     loss             sum over micro-batches, mean over steps
     grad_norm        before clipping, mean over steps
     nll              mean of −log π over action tokens
-    approx_kl           k3 estimate of KL(sampled ‖ now), mean over action tokens
-    clip_fraction          share of action tokens whose ratio left [0.8, 1.2]
+    approx_kl        k3 estimate of KL(sampled ‖ now), mean over action tokens
+    clip_fraction    share of action tokens whose ratio is outside the algorithm's own bounds
     skipped          steps not made because the gradient was not finite, or exactly 0
     action_tokens    tokens that were learned from, every pass counted
     tree_tokens      tokens that went through the model
-    prefix_sharing          rows' tokens / tree tokens
+    prefix_sharing   rows' tokens / tree tokens
     ================ ===================================================================================
+
+    Args:
+        loss_term: of the algorithm; says what its bounds are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loss_term: object) -> None:
+        self._clipped = clipped_tokens(loss_term)
         self.loss = self.nll = self.kl = self.outside = self.grad_norm = 0.0
         self.tokens = self.steps = self.skipped = self.row_tokens = self.tree_tokens = 0
 
@@ -41,11 +46,12 @@ class UpdateMetrics:
         self.loss += float(loss.detach())
         self.nll -= float(tokens.logprob.detach().sum())
         self.kl += float((log_ratio.exp() - 1 - log_ratio).sum())
-        self.outside += float(((log_ratio.exp() - 1).abs() > 0.2).sum())
+        if self._clipped is not None:
+            self.outside += float(self._clipped(tokens).sum())
         self.tokens += len(tokens)
 
     def step(self, norm: float, tree: TokenTree, *, made: bool) -> None:
-        """An optimiser step."""
+        """An optimizer step."""
         self.grad_norm += norm
         self.steps += 1
         self.skipped += not made

@@ -13,7 +13,7 @@ from agentgym.trainers.loss.aggregate import token_mean
 from agentgym.trainers.loss.surrogate import epsilon_clip, min_clip, surrogate
 from agentgym.trainers.loss.token_weights import low_probability
 from agentgym.trainers.parts import algorithm
-from agentgym.trainers.sampling.branching import chain
+from agentgym.trainers.sampling.branching import root_continuations
 
 
 @algorithm
@@ -38,7 +38,7 @@ def spo_chain(
         clip: ε of the clipped ratio.
     """
     return Algorithm(
-        branching=chain(continuations, every),
+        branching=root_continuations(continuations, every),
         advantage=monte_carlo_values(),
         turn_weight=(drop_zero(),),
         token_weight=(low_probability(mask),),

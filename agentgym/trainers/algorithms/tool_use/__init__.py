@@ -1,1 +1,1 @@
-"""."""
+"""Methods that pay for how tools are used, beside the outcome."""

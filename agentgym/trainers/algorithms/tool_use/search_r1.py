@@ -31,7 +31,7 @@ def search_r1(
     """GRPO or PPO on exact match alone, where only the tokens that the policy wrote are learned from.
 
     Search-R1, 2503.09516. Its masking of retrieved tokens needs no switch here: observations are context, no
-    token of them is scored or has an advantage, in any recipe.
+    token of them is scored or has an advantage, in any algorithm.
 
     With ``ppo``, γ = λ = 1 and the KL term is in the reward; unlike there the critic reads where turns begin, not every
     token, and shares the policy's weights.
