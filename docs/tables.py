@@ -7,7 +7,6 @@ Tests compare the files with what this writes.
 from __future__ import annotations
 
 import inspect
-import pkgutil
 import re
 import subprocess
 import sys
@@ -17,8 +16,9 @@ from pathlib import Path
 
 from gymnasium.envs.registration import load_env_creator
 
-from agentgym import cli, registry
-from agentgym.cli._options import option_rows
+from agentgym import registry
+from agentgym.cli import command_modules
+from agentgym.cli.console.options import option_rows
 from agentgym.contract import RULES
 from agentgym.envs.gui import tasks as gui_tasks
 from agentgym.trainers.algorithm import stage_names
@@ -82,9 +82,8 @@ def algorithms() -> str:
 
 def commands() -> str:
     """Every command of the command line."""
-    names = sorted(m.name for m in pkgutil.iter_modules(cli.__path__) if not m.name.startswith("_"))
-    functions = [(name.replace("_", "-"), import_module(f"agentgym.cli.{name}").command) for name in names]
-    return table(("command", "what it does"), ((f"`agentgym {name}`", first_line(f)) for name, f in functions))
+    rows = ((f"`agentgym {name}`", first_line(module.command)) for name, module in sorted(command_modules()))
+    return table(("command", "what it does"), rows)
 
 
 def options() -> str:

@@ -1,7 +1,7 @@
 """The command line. A command is one file here: its name is the file's, its code the function ``command``.
 
-Files whose name starts with ``_`` are shared by commands. Exit codes: 0 done; 1 a check or comparison said no, or a bug
-(with its traceback); 2 something to change in what was asked, told in one line; 130 interrupted.
+What commands share is in ``console``. Exit codes: 0 done; 1 a check or comparison said no, or a bug (with its
+traceback); 2 something to change in what was asked, told in one line; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import contextlib
 import os
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import typer
 
-from agentgym.cli._console import printable
+from agentgym.cli.console.printing import printable
 from agentgym.errors import AgentGymError
 
 # typer carries its own copy of click in newer versions; its public exception leads to the base of either.
@@ -36,11 +37,16 @@ def make_app() -> typer.Typer:
         rich_markup_mode=None,
     )
     app.callback(help=about)(_root)
-    for found in pkgutil.iter_modules(__path__):
-        if not found.name.startswith("_"):
-            module = import_module(f"{__name__}.{found.name}")
-            app.command(found.name.replace("_", "-"), **getattr(module, "settings", {}))(module.command)
+    for name, module in command_modules():
+        app.command(name, **getattr(module, "settings", {}))(module.command)
     return app
+
+
+def command_modules() -> Iterator[tuple[str, ModuleType]]:
+    """Every command's name, e.g. ``serve-model``, and its file."""
+    for found in pkgutil.iter_modules(__path__):
+        if not found.ispkg:
+            yield found.name.replace("_", "-"), import_module(f"{__name__}.{found.name}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

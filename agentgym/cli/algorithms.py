@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agentgym.cli._completion import algorithm_names
-from agentgym.cli._console import print_table
+from agentgym.cli.console.completion import algorithm_names
+from agentgym.cli.console.printing import print_table
 
 if TYPE_CHECKING:
     from agentgym.trainers.parts import RegisteredAlgorithm

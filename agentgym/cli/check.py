@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from agentgym.cli._completion import env_ids
-from agentgym.cli._sandbox import SandboxOption, UnsafeOption, sandbox_settings
+from agentgym.cli.console.completion import env_ids
+from agentgym.cli.console.sandbox import SandboxOption, UnsafeOption, sandbox_settings
 
 
 def command(
@@ -23,8 +23,8 @@ def command(
 ) -> None:
     """Check an environment against the contract and report every violation. Exits with 1 if there is one."""
     from agentgym.check import check_env
-    from agentgym.cli._arguments import environment
-    from agentgym.cli._console import printable
+    from agentgym.cli.console.arguments import environment
+    from agentgym.cli.console.printing import printable
 
     factory = environment(env, [*(settings or ()), *sandbox_settings(sandbox, unsafe_local_python)], split)
     report = check_env(env, seeds=range(seeds), turns=turns, **factory.keywords)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agentgym.cli._console import print_table
+from agentgym.cli.console.printing import print_table
 
 
 def command(

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentgym.cli._completion import env_ids, policies
-from agentgym.cli._console import printable
-from agentgym.cli._players import PLAYER_HELP
-from agentgym.cli._sandbox import SandboxOption, UnsafeOption, sandbox_settings
+from agentgym.cli.console.completion import env_ids, policies
+from agentgym.cli.console.players import PLAYER_HELP
+from agentgym.cli.console.printing import printable
+from agentgym.cli.console.sandbox import SandboxOption, UnsafeOption, sandbox_settings
 
 if TYPE_CHECKING:
     from agentgym.evaluate import Comparison, Curve
@@ -48,7 +48,9 @@ def command(
     step_seconds: Annotated[
         float | None, typer.Option(help="A step of the environment that takes longer fails its episode.")
     ] = None,
-    slots: Annotated[int, typer.Option(min=1, help="Episodes, and requests to a server, at the same time.")] = 64,
+    max_concurrent_episodes: Annotated[
+        int, typer.Option(min=1, help="Episodes, and requests to a server, at the same time.")
+    ] = 64,
     temperature: Annotated[float | None, typer.Option(min=0, help="Of a model's sampling; 0 is greedy.")] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Length limit of a model's action; default: 512, of a run its own.")
@@ -65,13 +67,13 @@ def command(
     """
     from agentgym import evaluate
     from agentgym.budget import parse_budgets
-    from agentgym.cli._arguments import environment
-    from agentgym.cli._players import Endpoint, player
-    from agentgym.cli._screen import Screen
+    from agentgym.budget.prices import Prices
+    from agentgym.cli.console.arguments import environment
+    from agentgym.cli.console.players import Endpoint, player
+    from agentgym.cli.console.screen import Screen
     from agentgym.contract import probe
     from agentgym.errors import UsageError
     from agentgym.policy import Sampling
-    from agentgym.prices import Prices
     from agentgym.registry import takes_split
 
     names = policy or []
@@ -96,7 +98,7 @@ def command(
         "max_new_tokens": max_new_tokens,
     }
     tasks = _tasks(found.num_tasks, episodes, seed)
-    endpoint = Endpoint(model, key_variable, slots, found.tool_schemas, price_list)
+    endpoint = Endpoint(model, key_variable, max_concurrent_episodes, found.tool_schemas, price_list)
     players = [player(text, endpoint, factory) for text in names]
     folder = evaluate.SweepFolder(out, told) if out is not None else None
     curves: list[Curve] = []
@@ -115,7 +117,7 @@ def command(
                         on_exhausted=on_exhausted,
                         prices=price_list,
                         folder=folder,
-                        slots=slots,
+                        max_concurrent_episodes=max_concurrent_episodes,
                         max_turns=max_turns,
                         step_seconds=step_seconds,
                         run_key=seed,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agentgym.cli._completion import env_ids, policies
-from agentgym.cli._console import printable
-from agentgym.cli._sandbox import SandboxOption, UnsafeOption, sandbox_settings
+from agentgym.cli.console.completion import env_ids, policies
+from agentgym.cli.console.printing import printable
+from agentgym.cli.console.sandbox import SandboxOption, UnsafeOption, sandbox_settings
 from agentgym.errors import PolicyError
 from agentgym.records import StopReason
 
@@ -41,7 +41,7 @@ def command(
     unsafe_local_python: UnsafeOption = False,
 ) -> None:
     """Play one episode: yourself, or watch a policy. An empty line lists the actions, Ctrl-D leaves."""
-    from agentgym.cli._arguments import environment
+    from agentgym.cli.console.arguments import environment
     from agentgym.records import Task
     from agentgym.rollout import Group, Rollout
     from agentgym.store import EpisodeWriter
@@ -50,7 +50,7 @@ def command(
     person = policy == "person"
     with (
         _player(policy, factory) as (_, chosen),
-        Rollout(factory, chosen, slots=1, max_turns=max_turns, run_key=seed) as rollout,
+        Rollout(factory, chosen, max_concurrent_episodes=1, max_turns=max_turns, run_key=seed) as rollout,
     ):
         if person:
             print(printable(rollout.instructions))
@@ -66,7 +66,7 @@ def command(
 def _player(
     policy: str, make_env: Callable[[], gym.Env[str, str]]
 ) -> contextlib.AbstractContextManager[tuple[str, Policy]]:
-    from agentgym.cli._players import Endpoint, player
+    from agentgym.cli.console.players import Endpoint, player
     from agentgym.policy import HumanPolicy
 
     if policy == "person":

@@ -13,7 +13,9 @@ def command(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     name: Annotated[str | None, typer.Option(help="What clients call the model; default: the folder.")] = None,
     device: Annotated[str, typer.Option(help="Where the model runs.")] = "cpu",
-    slots: Annotated[int, typer.Option(min=1, help="Requests in work at the same time; more wait.")] = 64,
+    max_concurrent_requests: Annotated[
+        int, typer.Option(min=1, help="Requests in work at the same time; more wait.")
+    ] = 64,
 ) -> None:
     """Serve a model by vLLM's protocol, completions and chats, until interrupted (needs the extra 'serve')."""
     from agentgym.errors import MissingExtra
@@ -24,4 +26,5 @@ def command(
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train") from error
     weights, tokenizer = load(model, device=device)
-    serve_model(Service(weights, tokenizer, name or model.rstrip("/"), slots=slots), host, port)
+    service = Service(weights, tokenizer, name or model.rstrip("/"), max_concurrent_requests=max_concurrent_requests)
+    serve_model(service, host, port)

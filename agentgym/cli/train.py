@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from agentgym.cli import _completion
-from agentgym.cli._arguments import parse_value
-from agentgym.cli._console import printable
-from agentgym.cli._options import TrainCommand, read_file, read_pair, read_settings
-from agentgym.cli._sandbox import SandboxOption, UnsafeOption, sandbox_settings
+from agentgym.cli.console import completion
+from agentgym.cli.console.arguments import parse_value
+from agentgym.cli.console.options import TrainCommand, read_file, read_pair, read_settings
+from agentgym.cli.console.printing import printable
+from agentgym.cli.console.sandbox import SandboxOption, UnsafeOption, sandbox_settings
 from agentgym.errors import DiskFull, MissingExtra, StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -39,22 +39,22 @@ _SHOWN = (
 
 def command(
     env: str | None = typer.Argument(
-        None, help="id of the environment, e.g. agentgym/Household-v0", autocompletion=_completion.env_ids
+        None, help="id of the environment, e.g. agentgym/Household-v0", autocompletion=completion.env_ids
     ),
     settings: list[str] | None = typer.Argument(
         None,
         metavar="[KEY=VALUE]...",
         help="options (run.updates=50), parameters of the algorithm (discount=0.9), env.NAME=",
-        autocompletion=_completion.options,
+        autocompletion=completion.options,
     ),
     algorithm: str | None = typer.Option(
-        None, help="see `agentgym algorithms`, or MODULE:NAME", autocompletion=_completion.algorithm_names
+        None, help="see `agentgym algorithms`, or MODULE:NAME", autocompletion=completion.algorithm_names
     ),
     overrides: list[str] = typer.Option(
         [], "--with", metavar="STAGE=PART", help="fill a stage, e.g. aggregate=token_mean"
     ),
     model: str | None = typer.Option(
-        None, help="local folder, a run's included, hub name, or tiny", autocompletion=_completion.models
+        None, help="local folder, a run's included, hub name, or tiny", autocompletion=completion.models
     ),
     config: Path | None = typer.Option(None, help="YAML file with options; the command line wins"),
     out: Path | None = typer.Option(None, help="run folder to create; default: runs/ENV-ALGORITHM-N"),
@@ -131,7 +131,7 @@ class _Console:
     def __init__(self) -> None:
         from rich.console import Console
 
-        from agentgym.cli._live import Live
+        from agentgym.cli.console.live import Live
 
         self._console = Console(highlight=False, soft_wrap=True)
         self._live = Live(self._console)

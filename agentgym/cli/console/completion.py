@@ -37,7 +37,7 @@ def models(incomplete: str) -> list[str]:
 
 def options(incomplete: str) -> list[str]:
     """Options of a training."""
-    from agentgym.cli._options import option_rows
+    from agentgym.cli.console.options import option_rows
 
     return _starting(incomplete, (f"{name}=" for name, _, _ in option_rows()))
 

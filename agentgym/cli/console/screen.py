@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agentgym.cli._console import printable
-from agentgym.cli._results import result_lines
+from agentgym.cli.console.printing import printable
+from agentgym.cli.console.results import result_lines
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,7 +47,7 @@ class Screen:
     def __init__(self, *, to_stderr: bool, budgets: Sequence[Budget], count: int) -> None:
         from rich.console import Console
 
-        from agentgym.cli._live import Live
+        from agentgym.cli.console.live import Live
 
         self._console = Console(stderr=to_stderr)
         if not self._console.is_terminal:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentgym.cli._arguments import names_model, parse_policy
+from agentgym.budget.prices import Prices
+from agentgym.cli.console.arguments import names_model, parse_policy
 from agentgym.errors import MissingExtra, UsageError
 from agentgym.models.kinds import newest_of
 from agentgym.policy import HumanPolicy, Policy, check_playable
-from agentgym.prices import Prices
 from agentgym.store import RunFolder
 
 if TYPE_CHECKING:

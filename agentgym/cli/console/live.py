@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from agentgym.cli._console import printable
+from agentgym.cli.console.printing import printable
 from agentgym.rollout.pace import Pace
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from agentgym.cli._arguments import parse_value
+from agentgym.cli.console.arguments import parse_value
 from agentgym.errors import UsageError
 
 _FREE_SECTIONS = {"env": "env_options", "algorithm": "parameters"}  # env.NAME=, algorithm.NAME=
