@@ -35,6 +35,8 @@ class Info(TypedDict, total=False):
     success: bool  #: on the last turn: whether the task was solved
     answers: Sequence[str]  #: accepted answers; for reward and credit only, never part of an observation
     evidence: Sequence[str]  #: ids of the documents that support the answer
+    columns: Mapping[str, float | str]  #: of this turn: numbers, ids, short texts that rewards and advantages may read
+    metrics: Mapping[str, float]  #: on the last turn: numbers of the whole episode
 
 
 class TextEnv(gym.Env[str, str]):

@@ -7,8 +7,8 @@ left out of comparisons, so two runs with one seed give *equal* records.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
@@ -128,6 +128,25 @@ class Sample:
     version: int = 0
     choices: tuple[tuple[int, ...], ...] = ()
 
+    @classmethod
+    def behind(cls, before: Sequence[int], context: Sequence[int], action: Sequence[int], **rest: Any) -> Sample:
+        """The sample of an action, its context stored against the tokens of the turn before.
+
+        Args:
+            before: context and action of the turn before; empty on the first turn.
+            context: the full context of this action.
+            **rest: further attributes.
+        """
+        keep = common_prefix(before, context)
+        return cls(keep, tuple(context[keep:]), tuple(action), **rest)
+
+    def extend(self, ids: list[int]) -> int:
+        """Make context and action of the turn before into those of this one, in place; where the action begins."""
+        ids[self.keep :] = self.context
+        start = len(ids)
+        ids.extend(self.action)
+        return start
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -142,6 +161,7 @@ class Turn:
     sample: Sample | None = None
     usage: Usage = Usage()
     screenshot: bytes | None = field(default=None, compare=False)  #: PNG of what the action met, where there is one
+    columns: Mapping[str, float | str] = field(default_factory=dict)  #: what the environment says for rewards to read
 
     @property
     def call_counts(self) -> CallCounts:
@@ -165,6 +185,7 @@ class Episode:
         final: the observation after the last action, which nothing answered.
         answers, evidence: accepted answers and supporting document ids; for reward and credit only, never shown.
         failure: the message of the exception behind ``ACTION_ERROR``, ``WORLD_FAULT`` or ``POLICY_ERROR``.
+        metrics: numbers of the whole episode that the environment gave on the last turn.
     """
 
     id: str
@@ -172,6 +193,7 @@ class Episode:
     task: Task
     turns: tuple[Turn, ...]
     stop: StopReason
+    _: KW_ONLY
     success: bool | None = None
     group: str = ""
     member: int = 0
@@ -182,6 +204,7 @@ class Episode:
     evidence: tuple[str, ...] = ()
     failure: str | None = None
     fingerprint: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def reward(self) -> float:
@@ -233,13 +256,11 @@ class Episode:
     def contexts(self) -> list[tuple[int, ...]]:
         """The full context of every turn that has a sample, in order."""
         out: list[tuple[int, ...]] = []
-        before: tuple[int, ...] = ()
+        ids: list[int] = []
         for turn in self.turns:
-            if turn.sample is None:
-                continue
-            full = before[: turn.sample.keep] + turn.sample.context
-            out.append(full)
-            before = full + turn.sample.action
+            if turn.sample is not None:
+                start = turn.sample.extend(ids)
+                out.append(tuple(ids[:start]))
         return out
 
 
@@ -248,5 +269,20 @@ def sampled_ids(turns: Iterable[Turn]) -> list[int]:
     ids: list[int] = []
     for turn in turns:
         if turn.sample is not None:
-            ids[turn.sample.keep :] = [*turn.sample.context, *turn.sample.action]
+            turn.sample.extend(ids)
     return ids
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the longest common prefix."""
+    size = min(len(a), len(b))
+    if list(a[:size]) == list(b[:size]):
+        return size
+    low, high = 0, size
+    while low < high:  # the first difference, by halves: slices are compared in C
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from itertools import takewhile
 from typing import Any, Literal, Self
 
+from agentgym.budget.prices import Prices
 from agentgym.endpoint.server import ContextFull, Server, UnreadableAnswer
 from agentgym.endpoint.wire import (
     Answer,
@@ -24,8 +24,7 @@ from agentgym.endpoint.wire import (
 )
 from agentgym.errors import PolicyError, UnknownName, UsageError
 from agentgym.policy import Reply, Request
-from agentgym.prices import Prices
-from agentgym.records import Sample, StopReason, Turn, Usage
+from agentgym.records import Sample, StopReason, Usage, sampled_ids
 from agentgym.threads import Threads
 
 Api = Literal["chat", "completion", "generate"]
@@ -148,7 +147,7 @@ class EndpointPolicy:
         return
 
     def _reply(self, request: Request) -> Reply:
-        before = _sampled(request.turns)
+        before = sampled_ids(request.turns)
         try:
             context, answer = self._asked(request, before)
         except ContextFull:
@@ -158,8 +157,7 @@ class EndpointPolicy:
         text = answer.text if self.api == "chat" or self._decode is None else self._decode(answer.action)
         if not context or not answer.action:
             return Reply(text, usage=usage)
-        keep = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, context, strict=False)))
-        return Reply(text, Sample(keep, tuple(context[keep:]), answer.action, answer.logprobs), usage)
+        return Reply(text, Sample.behind(before, context, answer.action, logprobs=answer.logprobs), usage)
 
     def _asked(self, request: Request, before: Sequence[int]) -> tuple[Sequence[int], Answer]:
         """The context's token ids, where they are known, and the answer."""
@@ -198,12 +196,3 @@ def _model_names(told: Any) -> list[str]:
     if not isinstance(listed, list) or not all(isinstance(m, dict) and isinstance(m.get("id"), str) for m in listed):
         raise UnreadableAnswer("it does not list models; is the address complete, with its /v1?")
     return [m["id"] for m in listed]
-
-
-def _sampled(turns: Sequence[Turn]) -> list[int]:
-    """The last turn's context and action, put together from the samples of all turns; empty without samples."""
-    ids: list[int] = []
-    for turn in turns:
-        if turn.sample is not None:
-            ids[turn.sample.keep :] = [*turn.sample.context, *turn.sample.action]
-    return ids

@@ -12,7 +12,7 @@ from agentgym.errors import PolicyError
 from agentgym.models.attention import longest_context
 from agentgym.models.chat_template import ChatTemplate
 from agentgym.models.contexts import Context, full_history
-from agentgym.models.engines.local import Engine, Generation, TokenSampling, common_prefix
+from agentgym.models.engines.local import Engine, Generation, TokenSampling
 from agentgym.policy import Reply, Request
 from agentgym.records import Episode, Sample, StopReason, Usage, sampled_ids
 
@@ -24,7 +24,7 @@ class _Episode:
     kv_slot: int
     context: list[int] = field(default_factory=list)
     action: list[int] = field(default_factory=list)
-    keep: int = 0
+    before: list[int] = field(default_factory=list)  #: context and action of the turn before
     future: Future[Reply] | None = None
     probe: int = 0  #: show the first so many tokens, by calling ``probed``
     probed: Callable[[Reply], None] | None = None
@@ -94,8 +94,7 @@ class ModelPolicy:
         context = self.context(self.chat, request, before)
         if len(context) >= self.max_context:
             return Reply("", stop=StopReason.CONTEXT_FULL)
-        state.keep = common_prefix(before, context)
-        state.context, state.action = context, []
+        state.before, state.context, state.action = before, context, []
         state.future = Future()
         state.probe, state.probed = request.probe, request.probed
         asked = request.sampling
@@ -159,12 +158,12 @@ class ModelPolicy:
         state.future.set_result(Reply(self.chat.text(done.action), self._sample(state, done), usage))
 
     def _sample(self, state: _Episode, so_far: Generation) -> Sample:
-        return Sample(
-            state.keep,
-            tuple(state.context[state.keep :]),
-            tuple(so_far.action),
-            tuple(so_far.logprobs),
-            tuple(so_far.entropies),
-            self.version,
-            tuple(so_far.choices),
+        return Sample.behind(
+            state.before,
+            state.context,
+            so_far.action,
+            logprobs=tuple(so_far.logprobs),
+            entropies=tuple(so_far.entropies),
+            version=self.version,
+            choices=tuple(so_far.choices),
         )

@@ -25,14 +25,14 @@ Promises, each with a test in ``tests/core/test_rollout.py``:
 The engine is in :mod:`agentgym.rollout.engine`, how it calls environments in :mod:`agentgym.rollout.stepping`, what
 they and policies may give back in :mod:`agentgym.rollout.returned`, how fast it goes in
 :mod:`agentgym.rollout.pace`, an episode in the making in
-:mod:`agentgym.rollout.running`, and how the episodes of a group come about in :mod:`agentgym.rollout.branching`.
+:mod:`agentgym.rollout.live_episode`, and how the episodes of a group come about in :mod:`agentgym.rollout.branching`.
 """
 
 from __future__ import annotations
 
 from agentgym.rollout.branching import Branching, Independent
 from agentgym.rollout.engine import MakeEnv, Rollout
+from agentgym.rollout.live_episode import Group, GroupState, LiveEpisode
 from agentgym.rollout.pace import Pace
-from agentgym.rollout.running import Group, GroupState, Running
 
-__all__ = ["Branching", "Group", "GroupState", "Independent", "MakeEnv", "Pace", "Rollout", "Running"]
+__all__ = ["Branching", "Group", "GroupState", "Independent", "LiveEpisode", "MakeEnv", "Pace", "Rollout"]

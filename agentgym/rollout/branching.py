@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from agentgym.policy import Policy, Reply
 from agentgym.records import Episode
-from agentgym.rollout.running import GroupState, Running
+from agentgym.rollout.live_episode import GroupState, LiveEpisode
 
 
 class Branching(Protocol):
@@ -26,7 +26,7 @@ class Branching(Protocol):
     def roots(self, size: int) -> int:
         """How many episodes of a group of ``size`` start from ``reset`` at once."""
 
-    def branches(self, episode: Running, reply: Reply) -> int:
+    def branches(self, episode: LiveEpisode, reply: Reply) -> int:
         """How many copies to fork before this reply's action is played; each continues with an action of its own.
 
         Asked once for each state that an episode meets, and only while the group has room; the engine takes at most as
@@ -60,7 +60,7 @@ class Independent:
     def roots(self, size: int) -> int:
         return size
 
-    def branches(self, episode: Running, reply: Reply) -> int:
+    def branches(self, episode: LiveEpisode, reply: Reply) -> int:
         return 0
 
     def refill(self, group: GroupState, last: Episode) -> int:

@@ -23,15 +23,15 @@ from agentgym.policy import Policy, Reply, Sampling
 from agentgym.records import Episode, StopReason, Task
 from agentgym.rollout import returned
 from agentgym.rollout.branching import Branching, Independent
+from agentgym.rollout.live_episode import Group, GroupState, LiveEpisode
 from agentgym.rollout.pace import Pace
 from agentgym.rollout.returned import Stepped
 from agentgym.rollout.roots import Roots
-from agentgym.rollout.running import Group, GroupState, Running
 from agentgym.rollout.stepping import Call, Kind, Stepping, forking, playing, resetting
 
 MakeEnv = Callable[[], gym.Env[str, str]]
 _BROKEN = (StopReason.ACTION_ERROR, StopReason.WORLD_FAULT)
-_Answer = tuple[Running, Future[Any], float]  # whose request was answered, with what, when
+_Answer = tuple[LiveEpisode, Future[Any], float]  # whose request was answered, with what, when
 
 
 class Rollout:
@@ -40,7 +40,7 @@ class Rollout:
     Args:
         make_env: makes one environment; instances are reused for later episodes.
         policy: answers the requests.
-        slots: how many episodes run at the same time.
+        max_concurrent_episodes: how many episodes run at the same time.
         max_turns: cut episodes here (``TURN_LIMIT``), beside the environment's own limit.
         threads: step environments in this many threads; None: as the environment says (``TextEnv.waits``).
         lockstep: handle what threads bring back in rounds, in a fixed order, so that nothing depends on timing; None:
@@ -62,7 +62,7 @@ class Rollout:
         make_env: MakeEnv,
         policy: Policy,
         *,
-        slots: int = 64,
+        max_concurrent_episodes: int = 64,
         max_turns: int | None = None,
         threads: int | None = None,
         lockstep: bool | None = None,
@@ -71,13 +71,14 @@ class Rollout:
         run_key: int = 0,
         sampling: Sampling = Sampling(),
     ) -> None:
-        if slots < 1:
-            raise UsageError(f"slots must be at least 1, got {slots}")
+        if max_concurrent_episodes < 1:
+            raise UsageError(f"max_concurrent_episodes must be at least 1, got {max_concurrent_episodes}")
         if max_turns is not None and max_turns < 1:
             raise UsageError(f"max_turns must be at least 1, got {max_turns}")
         if step_seconds is not None and not step_seconds > 0:
             raise UsageError(f"step_seconds must be positive seconds, or None for no limit; got {step_seconds}")
-        self.policy, self.slots, self.max_turns, self.run_key = policy, slots, max_turns, run_key
+        self.policy, self.max_turns, self.run_key = policy, max_turns, run_key
+        self.max_concurrent_episodes = max_concurrent_episodes
         self.sampling = sampling
         self.branching, self.step_seconds = branching or Independent(), step_seconds
         self.policy_calls = 0
@@ -93,7 +94,7 @@ class Rollout:
         self.num_tasks: int | None = getattr(base, "num_tasks", None)
         self.instructions = str(getattr(base, "instructions", ""))
         if threads is None:
-            threads = slots if getattr(base, "waits", False) else 0
+            threads = max_concurrent_episodes if getattr(base, "waits", False) else 0
         if lockstep is None:
             lockstep = bool(getattr(base, "lockstep", False)) and not getattr(policy, "remote", False)
         self._events: SimpleQueue[Call | _Answer] = SimpleQueue()
@@ -101,9 +102,9 @@ class Rollout:
         self._order = count()  # places in the rounds of lockstep
         self._replies = 0  # requests whose answer has not been handled yet
         self._roots = Roots(self.branching)
-        self._ready: deque[Running] = deque()  # have an observation, must ask the policy
+        self._ready: deque[LiveEpisode] = deque()  # have an observation, must ask the policy
         self._done: deque[Episode] = deque()
-        self._running: dict[int, Running] = {}  # by id()
+        self._running: dict[int, LiveEpisode] = {}  # by id()
 
     def __enter__(self) -> Self:
         return self
@@ -125,8 +126,9 @@ class Rollout:
         """
         self._roots.begin(groups)
         self.branching.begin(self.policy)
+        limit = self.max_concurrent_episodes
         while True:
-            while not self._done and len(self._running) < self.slots and (state := self._roots.next()) is not None:
+            while not self._done and len(self._running) < limit and (state := self._roots.next()) is not None:
                 self._start(state)
                 self._drive()
             if self._done:
@@ -146,11 +148,11 @@ class Rollout:
         self._running[id(episode)] = episode
         self._reset(episode)
 
-    def _reset(self, episode: Running) -> None:
+    def _reset(self, episode: LiveEpisode) -> None:
         episode.order = next(self._order)
         self._call("reset", episode, resetting(self._make_env, episode.task))
 
-    def _after_reset(self, episode: Running, observation: str, info: dict[str, Any]) -> None:
+    def _after_reset(self, episode: LiveEpisode, observation: str, info: dict[str, Any]) -> None:
         anchor = info.get("anchor")
         state = episode.state
         if not state.met:
@@ -179,7 +181,7 @@ class Rollout:
             episode = self._ready.popleft()
             (self._ask if episode.redone is None else self._redo)(episode)
 
-    def _ask(self, episode: Running) -> None:
+    def _ask(self, episode: LiveEpisode) -> None:
         request = episode.request(self.instructions)
         request.sampling = self.sampling
         if self.branching.probe and not episode.decided and episode.state.room > 0:
@@ -200,7 +202,7 @@ class Rollout:
             self._replies += 1
             answer.add_done_callback(lambda done: self._events.put((episode, done, time.perf_counter())))
 
-    def _answered(self, episode: Running, future: Future[Any], when: float) -> None:
+    def _answered(self, episode: LiveEpisode, future: Future[Any], when: float) -> None:
         self._replies -= 1
         error = CancelledError() if future.cancelled() else future.exception()
         if error is None:
@@ -215,7 +217,7 @@ class Rollout:
         else:
             self._act(episode, reply, when)
 
-    def _act(self, episode: Running, reply: Reply, answered: float) -> None:
+    def _act(self, episode: LiveEpisode, reply: Reply, answered: float) -> None:
         episode.model_seconds = answered - episode.asked
         episode.copied_from = None
         if reply.stop is not None:
@@ -225,20 +227,20 @@ class Rollout:
         episode.reply = reply
         self._step(episode)
 
-    def _step(self, episode: Running) -> None:
+    def _step(self, episode: LiveEpisode) -> None:
         usage = episode.reply.usage
         if episode.meter is not None:
             usage = replace(usage, model_seconds=episode.model_seconds)
         left = episode.meter.seconds_left(usage) if isinstance(episode.meter, BudgetedEnv) else None
         self._call("step", episode, playing(episode.reply.action, usage), left)
 
-    def _decide(self, episode: Running, reply: Reply) -> None:
+    def _decide(self, episode: LiveEpisode, reply: Reply) -> None:
         """Ask about branching, once a turn: when the policy shows the first tokens, else on the reply."""
         if not episode.decided and episode.state.room > 0:
             episode.decided = True
             self._branch(episode, reply)
 
-    def _branch(self, episode: Running, reply: Reply) -> None:
+    def _branch(self, episode: LiveEpisode, reply: Reply) -> None:
         count = min(self.branching.branches(episode, reply), episode.state.room)
         env = episode.env
         assert env is not None
@@ -258,7 +260,7 @@ class Rollout:
                 twin.env, twin.meter = call.env, call.meter
                 self._ready.append(twin)
 
-    def _after_step(self, episode: Running, came: Stepped, began: float, ended: float) -> None:
+    def _after_step(self, episode: LiveEpisode, came: Stepped, began: float, ended: float) -> None:
         episode.played(came.reward, came.info, began, ended)
         self.pace.turn(episode.reply.usage.completion_tokens)
         stop = came.stop
@@ -288,14 +290,14 @@ class Rollout:
                 self._put_back(env, broken=True)
             self._reset(episode)
 
-    def _met_again(self, episode: Running, observation: str, info: dict[str, Any]) -> None:
+    def _met_again(self, episode: LiveEpisode, observation: str, info: dict[str, Any]) -> None:
         if episode.repeats(observation, info):
             self._ready.append(episode)
         else:
             again = f"{episode.fault}; played again, it met another state after {episode.redone} actions"
             self._finish(episode, StopReason.WORLD_FAULT, failure=again)
 
-    def _redo(self, episode: Running) -> None:
+    def _redo(self, episode: LiveEpisode) -> None:
         """Play the next recorded action again, at last the one that met the fault."""
         done = episode.redone
         assert done is not None
@@ -309,7 +311,7 @@ class Rollout:
 
     def _finish(
         self,
-        episode: Running,
+        episode: LiveEpisode,
         stop: StopReason,
         success: bool | None = None,
         final: str = "",
@@ -339,14 +341,16 @@ class Rollout:
 
     def _put_back(self, env: gym.Env[str, str], *, broken: bool) -> None:
         """Keep an environment for a later episode; forks can leave more than will ever run at once."""
-        if broken or len(self._idle) >= self.slots:
+        if broken or len(self._idle) >= self.max_concurrent_episodes:
             self._steps.close_env(env, self.step_seconds)
         else:
             self._idle.append(env)
 
     # Waiting ----------------------------------------------------------------------------------------------------------
 
-    def _call(self, kind: Kind, episode: Running, function: Callable[[Call], Any], left: float | None = None) -> None:
+    def _call(
+        self, kind: Kind, episode: LiveEpisode, function: Callable[[Call], Any], left: float | None = None
+    ) -> None:
         """Have a method of the environment called, and handle what it returned as soon as that is there.
 
         Args:

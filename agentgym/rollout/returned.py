@@ -23,6 +23,9 @@ from agentgym.records import CallStatus, Sample, StopReason, ToolCall, Usage
 
 _CUTS = frozenset({StopReason.TURN_LIMIT, StopReason.BUDGET, StopReason.CONTEXT_FULL})
 _POLICY_STOPS = frozenset({StopReason.CONTEXT_FULL, StopReason.POLICY_STOPPED})
+_NUMBERS = (bool, int, float)
+_CELLS = (*_NUMBERS, str)  # what a column may hold
+_LONGEST_CELL = 10_000
 _STATUSES = get_args(CallStatus)
 _NOTHING_USED = Reply("").usage
 _USED = tuple(field.name for field in fields(Usage))
@@ -159,6 +162,9 @@ def _info(given: Any) -> dict[str, Any]:
             _texts(name, value)
     if (value := info.get("screenshot")) is not None and not isinstance(value, bytes):
         raise Unusable(f"info['screenshot'] must be the bytes of a PNG, got {shown(value)}")
+    for name, kinds in (("columns", _CELLS), ("metrics", _NUMBERS)):
+        if (value := info.get(name)) is not None:
+            info = {**info, name: _flat(name, value, kinds)}
     calls = info.get("tool_calls")
     if calls is not None:
         if type(calls) not in _ROWS and (isinstance(calls, (str, bytes)) or not isinstance(calls, Sequence)):
@@ -167,6 +173,23 @@ def _info(given: Any) -> dict[str, Any]:
     if info.get("error") is not None:
         info = {**info, "error": capped(info["error"])}
     return info
+
+
+def _flat(name: str, value: Any, kinds: tuple[type, ...]) -> dict[str, Any]:
+    """A flat dict of finite numbers and, for columns, short texts."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise Unusable(f"info[{name!r}] must be a dict with texts as keys, got {shown(value)}")
+    plain = {key: item.item() if isinstance(item, np.generic) else item for key, item in value.items()}
+    for key, item in plain.items():
+        if not isinstance(item, kinds) or (isinstance(item, float) and math.isinf(item)):
+            raise Unusable(f"info[{name!r}][{key!r}] must be a {_either_type(kinds)}, got {shown(item)}")
+        if isinstance(item, str) and len(item) > _LONGEST_CELL:
+            raise Unusable(f"info[{name!r}][{key!r}] is a text of {len(item):,} characters; at most {_LONGEST_CELL:,}")
+    return plain
+
+
+def _either_type(kinds: tuple[type, ...]) -> str:
+    return "number or a short text" if str in kinds else "number"
 
 
 def _call(call: Any) -> ToolCall:

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from agentgym.errors import UsageError
 from agentgym.records import Episode
 from agentgym.rollout.branching import Branching
-from agentgym.rollout.running import Group, GroupState
+from agentgym.rollout.live_episode import Group, GroupState
 
 
 class Roots:
-    """The roots that wait for a slot.
+    """The roots that wait until another episode may run.
 
     Args:
         branching: how many roots a group has.
@@ -44,7 +44,7 @@ class Roots:
             self._add(state, self._branching.refill(state, last))
 
     def _add(self, state: GroupState, count: int) -> None:
-        """Claim room for roots; they start as slots come free, before any later group."""
+        """Claim room for roots; they start as other episodes end, before any later group."""
         count = max(1, min(count, state.room))
         state.claimed += count
         self._waiting.extendleft([state] * count)

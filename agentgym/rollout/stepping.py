@@ -14,8 +14,8 @@ import gymnasium as gym
 
 from agentgym.env import fork
 from agentgym.records import Task, Usage
+from agentgym.rollout.live_episode import LiveEpisode, Meter, meter_of
 from agentgym.rollout.returned import Stepped, after_reset, after_step, environment, explain, shown
-from agentgym.rollout.running import Meter, Running, meter_of
 from agentgym.threads import OutOfTime, Threads, limited
 
 CLOSE_SECONDS = 2.0  #: how long closing waits for calls that still run, before it leaves them behind
@@ -43,7 +43,7 @@ class Call:
     """
 
     kind: Kind
-    episode: Running
+    episode: LiveEpisode
     function: Callable[[Call], Any]
     order: int = 0
     limit: float | None = None

@@ -106,11 +106,12 @@ def _finite(value: object) -> bool:
     if isinstance(value, Usage):
         return math.isfinite(value.cost + value.model_seconds + value.tool_seconds + value.waiting_seconds)
     if isinstance(value, Turn):
-        return _finite(value.reward) and _finite(value.sample) and _finite(value.usage) and _finite(value.tool_calls)
+        parts = (value.reward, value.sample, value.usage, value.tool_calls, value.columns)
+        return all(map(_finite, parts))
     if isinstance(value, ToolCall):
         return math.isfinite(value.seconds + value.cost) and _finite(value.arguments)
     if isinstance(value, Episode):
-        return _finite(value.task.options) and _finite(value.turns)
+        return _finite(value.task.options) and _finite(value.turns) and _finite(value.metrics)
     if isinstance(value, Mapping):
         return all(map(_finite, value.values()))
     if isinstance(value, list | tuple):

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentgym.errors import PolicyError
-from agentgym.models.engines.local import Engine, Generation, TokenSampling, common_prefix
+from agentgym.models.engines.local import Engine, Generation, TokenSampling
+from agentgym.records import common_prefix
 
 
 @dataclass(slots=True)

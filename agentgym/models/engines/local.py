@@ -19,6 +19,7 @@ from torch import Tensor
 from agentgym import keyed_random
 from agentgym.models.attention import CachePlan, install
 from agentgym.models.engines.kv_cache import KVCache
+from agentgym.records import common_prefix
 
 Ints = NDArray[np.int64]
 
@@ -362,18 +363,3 @@ def sample(
         chosen = (mass <= point).sum(-1)
     entropies = torch.special.entr(logprob.exp()).sum(-1).tolist() if entropy else []
     return chosen.tolist(), logprob.gather(-1, chosen[:, None])[:, 0].tolist(), entropies
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the longest common prefix."""
-    size = min(len(a), len(b))
-    if list(a[:size]) == list(b[:size]):
-        return size
-    low, high = 0, size
-    while low < high:  # the first difference, by halves: slices are compared in C
-        middle = (low + high + 1) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -139,7 +139,7 @@ class TurnTable:
         if not all(map(math.isnan, entropy)):
             columns["entropy"] = entropy
         columns.update(evidence_columns(episodes))
-        return cls.from_columns(**columns)
+        return cls.from_columns(**columns, **_environment_columns([t for _, _, t in rows], columns))
 
     def with_columns(self, **columns: Iterable[Any]) -> TurnTable:
         """This table with columns added or replaced.
@@ -312,3 +312,21 @@ def _action_key(turn: Turn) -> str:
         calls = [[call.name, call.arguments] for call in turn.tool_calls]
         return json.dumps(calls, sort_keys=True, default=str, ensure_ascii=False)
     return " ".join(turn.action.split())
+
+
+def _environment_columns(turns: Sequence[Turn], known: Collection[str]) -> dict[str, list[Any]]:
+    """What environments gave for turns; a turn without a value has NaN among numbers, None among texts.
+
+    Raises:
+        UsageError: a column that is called as one of the table's own.
+    """
+    names = dict.fromkeys(name for turn in turns for name in turn.columns)
+    for name in names:
+        if name in known or name in COLUMNS:
+            raise UsageError(f"info['columns'] has {name!r}, which is a column of the turn table; give it another name")
+    columns = {}
+    for name in names:
+        values = [turn.columns.get(name) for turn in turns]
+        texts = any(isinstance(value, str) for value in values)
+        columns[name] = values if texts else [math.nan if value is None else float(value) for value in values]
+    return columns

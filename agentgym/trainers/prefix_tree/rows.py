@@ -76,9 +76,7 @@ def rows_of(episodes: Sequence[Episode], *, together: str | None = "episode") ->
             if sample.keep < before:
                 _close(rows, piece, key)
                 piece = _Piece(piece.tokens[: sample.keep], [], [])
-            piece.tokens.extend(sample.context)
-            start = len(piece.tokens)
-            piece.tokens.extend(sample.action)
+            start = sample.extend(piece.tokens)
             before = len(piece.tokens)
             size = len(sample.action)
             piece.scored.extend(range(start, start + size))

@@ -116,8 +116,8 @@ def check_unchanged(folder: RunFolder, parts: Mapping[str, str], fingerprint: st
         before = str(recorded.get("stages", {}).get(stage, part))
         if _without_addresses(before) != _without_addresses(part):
             raise UsageError(
-                f"{folder.path / 'run.yaml'} says that {stage} is {before}, but algorithm "
-                f"{recorded['algorithm']} makes it {part} now; go back to the code that the run was started with, or start a new run"
+                f"{folder.path / 'run.yaml'} says that {stage} is {before}, but algorithm {recorded['algorithm']} "
+                f"makes it {part} now; go back to the code that the run was started with, or start a new run"
             )
     before = str(recorded.get("fingerprint", fingerprint))
     if before != fingerprint:

@@ -19,10 +19,9 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
 
     ``reward``: sum of rewards; ``success``: share that was solved (:attr:`Episode.solved`); ``episode_turns``;
     ``tool_calls`` that ran, ``refused_calls`` and ``malformed_calls`` that never did; ``invalid_action_rate``: share of
-        turns that
-    the environment did not understand; ``truncated``. ``episodes`` counts all, ``failed`` those left out,
-    ``action_errors`` those that count though the environment raised; ``failure`` and ``action_error`` are the first
-    reasons, or None.
+    turns that the environment did not understand; ``truncated``; ``env_NAME``: the environment's own metrics, each over
+    the episodes that have it. ``episodes`` counts all, ``failed`` those left out, ``action_errors`` those that count
+    though the environment raised; ``failure`` and ``action_error`` are the first reasons, or None.
     """
     good = [e for e in episodes if not e.failed]
     calls = [e.call_counts for e in good]
@@ -37,7 +36,13 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
         "malformed_calls": _mean([c.malformed for c in calls]),
         "invalid_action_rate": sum(t.error is not None for e in good for t in e.turns) / turns,
         "truncated": _mean([float(e.truncated) for e in good]),
+        **{f"env_{name}": value for name, value in _environment_metrics(good).items()},
     } | Failures.of(episodes).as_dict()
+
+
+def _environment_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
+    names = sorted({name for e in episodes for name in e.metrics})
+    return {name: _mean([float(e.metrics[name]) for e in episodes if name in e.metrics]) for name in names}
 
 
 def share_solved(episodes: Sequence[Episode]) -> float:

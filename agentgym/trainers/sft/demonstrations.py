@@ -9,7 +9,6 @@ from dataclasses import replace
 from agentgym import keyed_random
 from agentgym.models.chat_template import ChatTemplate
 from agentgym.models.contexts import Context
-from agentgym.models.engines.local import common_prefix
 from agentgym.policy import Request
 from agentgym.records import Episode, Sample, Turn
 
@@ -62,7 +61,6 @@ def _turns(
         request = Request(episode.id, 0, turn.observation, {}, episode.turns[:number], instructions)
         ids = context(chat, request, before)
         action = chat.closed(turn.action)
-        keep = common_prefix(before, ids)
         reward = float((episode.id, number) not in noise)
-        yield replace(turn, reward=reward, sample=Sample(keep, tuple(ids[keep:]), tuple(action)))
+        yield replace(turn, reward=reward, sample=Sample.behind(before, ids, action))
         before = [*ids, *action]

@@ -99,7 +99,8 @@ class Learner:
         self.needs = needs = algorithm.needs
         self.beliefs = beliefs if needs & {"answer_logprob", "answer_logprob_before"} else None
         if self.beliefs is None and needs & {"answer_logprob", "answer_logprob_before"}:
-            raise UsageError("a part reads the policy's belief in the answer: give Learner(..., beliefs=Beliefs(...))")
+            needed = "Learner(..., beliefs=AnswerProbes(...))"
+            raise UsageError(f"a part reads the policy's belief in the answer: give {needed}")
         frozen = bool(needs & {"reference", "kl"}) or (
             self.beliefs is not None and self.beliefs.belief.by == "reference"
         )

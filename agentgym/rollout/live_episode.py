@@ -53,29 +53,31 @@ class GroupState:
     finished: int = 0
     met: bool = False  #: whether a root was reset; then ``anchor`` is where all must start
     anchor: str | None = None
-    living: dict[str, Running] = field(default_factory=dict)  #: episodes that started and are not finished
+    living: dict[str, LiveEpisode] = field(default_factory=dict)  #: episodes that started and are not finished
 
     @property
     def room(self) -> int:
         """How many more episodes may be promised."""
         return self.group.size - self.claimed
 
-    def start(self, key: int, task: Task, env: gym.Env[str, str] | None, max_turns: int | None) -> Running:
+    def start(self, key: int, task: Task, env: gym.Env[str, str] | None, max_turns: int | None) -> LiveEpisode:
         """The next member."""
-        episode = Running(f"{self.group.id}/{self.members}", self, self.members, key, env, task, max_turns=max_turns)
+        episode = LiveEpisode(
+            f"{self.group.id}/{self.members}", self, self.members, key, env, task, max_turns=max_turns
+        )
         self.members += 1
         self.living[episode.id] = episode
         return episode
 
 
 @dataclass(slots=True)
-class Running:
+class LiveEpisode:
     """An episode in the making."""
 
     id: str
     state: GroupState
     member: int
-    key: int  #: lineage key; turn t draws from ``draws.key(key, t)``
+    key: int  #: lineage key; turn t draws from ``keyed_random.key(key, t)``
     env: gym.Env[str, str] | None  #: None until one was made for it
     task: Task
     turns: list[Turn] = field(default_factory=list)
@@ -84,6 +86,7 @@ class Running:
     info: dict[str, Any] = field(default_factory=dict)
     answers: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
+    metrics: dict[str, float] = field(default_factory=dict)  #: of the environment, by the last turn
     parent: str | None = None
     fork_turn: int | None = None
     branches: int = 0  #: forked from this turn so far
@@ -131,8 +134,10 @@ class Running:
                 reply.sample,
                 usage,
                 self.info.get("screenshot"),
+                info.get("columns") or {},
             )
         )
+        self.metrics = info.get("metrics") or {}
 
     def broke(self, failure: str, began: float, ended: float) -> None:
         """The environment raised over the reply's action: it earns nothing, and its turn says why."""
@@ -160,19 +165,20 @@ class Running:
             self.task,
             tuple(self.turns),
             stop,
-            success,
-            self.state.group.id,
-            self.member,
-            self.parent,
-            self.fork_turn,
-            final,
-            self.answers,
-            self.evidence,
-            failure,
-            fingerprint,
+            success=success,
+            group=self.state.group.id,
+            member=self.member,
+            parent=self.parent,
+            fork_turn=self.fork_turn,
+            final=final,
+            answers=self.answers,
+            evidence=self.evidence,
+            failure=failure,
+            fingerprint=fingerprint,
+            metrics=self.metrics,
         )
 
-    def branch(self) -> Running:
+    def branch(self) -> LiveEpisode:
         """Another member of the group that stands where this one does; it needs a copy of the environment."""
         self.state.claimed += 1
         self.branches += 1
