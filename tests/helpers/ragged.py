@@ -154,7 +154,7 @@ def build(small: Any) -> World:
         for t in own:
             turns.append(_turn(world, chat, rng, turns, t, COLOURS[group]))
         made[name] = Episode(
-            name, "test", Task(0, task_id=TASKS[group]), tuple(turns), stop, success, group,
+            name, "test", Task(0, task_id=TASKS[group]), tuple(turns), stop, success=success, group=group,
             member=int(name[-1]), parent=parent, fork_turn=fork if parent else None,
             final=f"Still {COLOURS[group]}, turn {len(turns)}.", answers=ANSWERS[group], evidence=EVIDENCE[group],
         )  # fmt: skip

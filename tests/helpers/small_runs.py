@@ -11,19 +11,19 @@ from agentgym.trainers.run.trainer import Training
 SMALL = {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "vocabulary": 300, "max_context": 128}
 BASE = {
     "env": "letters:tests/Letters-v0",
-    "recipe": "gigpo",
-    "tiny": SMALL,
-    "updates": 5,
-    "groups": 2,
-    "group_size": 3,
-    "max_new_tokens": 4,
-    "warm_start": 6,
-    "warm_start_epochs": 1,
-    "eval_every": 2,
-    "eval_episodes": 3,
-    "checkpoint_every": 2,
-    "lr": 1e-3,
-    "threads": 1,
+    "algorithm": "gigpo",
+    "model.tiny": SMALL,
+    "run.updates": 5,
+    "rollout.groups": 2,
+    "rollout.group_size": 3,
+    "rollout.max_new_tokens": 4,
+    "sft.episodes": 6,
+    "sft.epochs": 1,
+    "eval.every": 2,
+    "eval.episodes": 3,
+    "run.checkpoint_every": 2,
+    "optimizer.lr": 1e-3,
+    "run.threads": 1,
 }
 
 
@@ -39,7 +39,7 @@ def products(path):
     _, checkpoint = folder.latest_checkpoint()
     weights = {str(f.relative_to(checkpoint)): f.read_bytes() for f in sorted(checkpoint.rglob("*.safetensors"))}
     assert weights
-    lines = {n: (path / n).read_bytes() for n in ("metrics.jsonl", "credits.jsonl")}
+    lines = {n: (path / n).read_bytes() for n in ("metrics.jsonl", "advantages.jsonl")}
     state = torch.load(checkpoint / "trainer.pt", weights_only=True)
     state = {name: plain(state[name]) for name in ("learner", "branching", "recent")}
     return weights | lines, state, list(folder.episodes())

@@ -15,7 +15,7 @@ import numpy as np
 
 from agentgym.trainers.advantage.partitions import Codes, Floats, Partition, sums_by
 from agentgym.trainers.advantage.turn_table import TurnFunction, TurnTable
-from agentgym.trainers.parts import Declared, advantage, declare
+from agentgym.trainers.parts import Declared, advantage, declare, turn_key
 
 By: TypeAlias = str | Callable[[TurnTable], Iterable[object]]
 
@@ -215,5 +215,6 @@ def _whitened(values: Floats, weight: Floats, center: bool, eps: float) -> Float
 
 def _columns(by: By) -> frozenset[str]:
     if callable(by):
+        turn_key.require(by, "by")
         return frozenset(getattr(by, "needs", ()))
     return frozenset({by}) - {"group", "episode", "turn"}

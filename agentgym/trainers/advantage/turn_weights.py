@@ -19,6 +19,8 @@ from agentgym.trainers.parts import Declared, declare, turn_weight
 @turn_weight
 def product(*parts: TurnFunction) -> Declared[[TurnTable, Floats], Floats]:
     """The product of turn weights; all 1 without parts. Refuses a negative factor."""
+    for part in parts:
+        turn_weight.require(part, "product()")
 
     def apply(turns: TurnTable, advantage: Floats) -> Floats:
         factor = np.ones(len(turns))

@@ -1,4 +1,4 @@
-"""Every registered recipe: documented, resolvable, obeyed to the last parameter, and able to learn."""
+"""Every registered algorithm: documented, resolvable, obeyed to the last parameter, and able to learn."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from agentgym.trainers.update.learner import Learner, OptimizerConfig
 NAMES = algorithm_names()
 OURS = ("cispo", "dapo", "dr_grpo", "gigpo", "gspo", "grpo", "ppo", "reinforce_pp", "rloo")
 
-# Another valid value for each parameter, of all recipes or of one; beside it what else must be set for it to matter.
+# Another valid value for each parameter, of all algorithms or of one; beside it what else must be set for it to matter.
 OTHER = {
     "aliases": {"aliases": "mean"},
     "accumulate": {"accumulate": "mean"},
@@ -107,7 +107,7 @@ OTHER = {
 }
 
 
-def test_the_promised_recipes_are_registered():
+def test_the_promised_algorithms_are_registered():
     assert set(OURS) <= set(NAMES)
 
 
@@ -164,7 +164,7 @@ def test_two_updates_move_the_weights(name, small, played):
         done = learner.update(played(policy, size=8, run_key=update, branching=branching))
         policy.updated()
         assert all(math.isfinite(value) for value in done.metrics.values()), done.metrics
-        assert done.metrics["signal"] > 0
+        assert done.metrics["frac_nonzero_advantage"] > 0
         assert done.metrics["skipped"] == 0
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
@@ -198,7 +198,7 @@ def test_wrong_values_are_one_line(name, given, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_recipe_needs_a_page_and_typed_parameters():
+def test_an_algorithm_needs_a_page_and_typed_parameters_with_defaults():
     def bare() -> Algorithm:
         return Algorithm()
 
@@ -212,6 +212,13 @@ def test_a_recipe_needs_a_page_and_typed_parameters():
     with pytest.raises(UsageError, match="'loose' makes an algorithm: its parameter 'x' needs a type"):
         algorithm(loose)
 
+    def bound_to(x: int) -> Algorithm:
+        """Something."""
+        return Algorithm()
+
+    with pytest.raises(UsageError, match="algorithm 'bound_to': parameter 'x' needs a default"):
+        algorithm(bound_to)
+
     def grpo() -> Algorithm:
         """Something."""
         return Algorithm()
@@ -222,11 +229,11 @@ def test_a_recipe_needs_a_page_and_typed_parameters():
         algorithm(grpo)
 
 
-# --- slots by name ----------------------------------------------------------------------------------------------------
+# --- stages by name ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("slot", "expression", "shown"),
+    ("stage", "expression", "shown"),
     [
         ("aggregate", "token_mean", "token_mean()"),
         ("aggregate", "seq_mean_token_sum_norm(max_length=8)", "seq_mean_token_sum_norm(max_length=8)"),
@@ -256,8 +263,8 @@ def test_a_recipe_needs_a_page_and_typed_parameters():
         ),
     ],
 )
-def test_with_part(slot, expression, shown):
-    assert with_part(Algorithm(), slot, expression).as_text()[slot] == shown
+def test_with_part(stage, expression, shown):
+    assert with_part(Algorithm(), stage, expression).as_text()[stage] == shown
 
 
 @pytest.mark.parametrize(
@@ -304,21 +311,24 @@ def test_hostile_or_broken_parts_are_refused(expression):
 
 
 @pytest.mark.parametrize(
-    ("slot", "expression"),
+    ("stage", "expression", "message"),
     [
-        ("loss_term", "token_ratio()"),
-        ("selection", "uniform()"),
-        ("penalty", "(kl(0.1), 3)"),
-        ("turn_weight", "2"),
-        ("turn_weight", "standardize()"),
-        ("advantage", "mask_truncated()"),
-        ("advantage", "env_reward()"),
-        ("reward", "standardize()"),
+        ("loss_term", "token_ratio()", "the stage loss_term takes a loss term, but token_ratio() is a ratio"),
+        ("loss_term", "epsilon_clip", "the stage loss_term takes a loss term, but epsilon_clip() is a bound"),
+        ("advantage", "similar_anchors(0.9)", "takes an advantage part, but similar_anchors(0.9) is a key of turns"),
+        ("selection", "uniform()", "unknown selection part 'uniform'"),
+        ("penalty", "(kl(0.1), 3)", "--with penalty: 3 is not a part"),
+        ("turn_weight", "2", "--with turn_weight: 2 is not a part"),
+        ("turn_weight", "standardize()", "unknown turn_weight part 'standardize'"),
+        ("advantage", "mask_truncated()", "unknown advantage part 'mask_truncated'"),
+        ("advantage", "env_reward()", "unknown advantage part 'env_reward'"),
+        ("reward", "standardize()", "unknown reward part 'standardize'"),
     ],
 )
-def test_a_part_of_another_kind_is_refused(slot, expression):
-    with pytest.raises(UsageError, match=r"unknown .* part|is not a part"):
-        with_part(Algorithm(), slot, expression)
+def test_a_part_of_another_kind_is_refused(stage, expression, message):
+    with pytest.raises(UsageError) as caught:
+        with_part(Algorithm(), stage, expression)
+    assert message in str(caught.value)
 
 
 OWN = '''
@@ -350,7 +360,7 @@ def flat():
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
+def own(tmp_path, monkeypatch, registry):
     folder = tmp_path / "own_stage"
     folder.mkdir()
     (folder / "__init__.py").write_text("")
@@ -362,7 +372,7 @@ def own(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("slot", "expression", "shown"),
+    ("stage", "expression", "shown"),
     [
         ("advantage", "own_stage.deep:times", "times()"),
         ("advantage", "own_stage.deep:times(factor=-2)", "times(factor=-2)"),
@@ -375,8 +385,8 @@ def own(tmp_path, monkeypatch):
         ("aggregate", "own_stage.deep:flat", "flat()"),
     ],
 )
-def test_parts_of_any_module(own, slot, expression, shown):
-    assert with_part(Algorithm(), slot, expression).as_text()[slot] == shown
+def test_parts_of_any_module(own, stage, expression, shown):
+    assert with_part(Algorithm(), stage, expression).as_text()[stage] == shown
 
 
 def test_an_own_part_computes(own):
@@ -453,7 +463,7 @@ TABLE = TurnTable.from_columns(
 )
 def test_gigpo_as_released(penalty, scale, expected):
     """The vectors of the released code; c is its penalty, ``scale`` its mean_std_norm."""
-    rule = get_algorithm("gigpo")(match_released_code=True, scale=scale, penalty=penalty).credit
+    rule = get_algorithm("gigpo")(match_released_code=True, scale=scale, penalty=penalty).advantage
     assert_allclose(rule(TABLE, TABLE.reward), [float(x) for x in expected.split()], atol=6e-5)
 
 
@@ -461,28 +471,28 @@ def test_gigpo_is_one_of_the_two_published_variants():
     """Neither term divided by its spread, or both; mixed only on demand."""
     by_state = standardize(by="anchor", scale=False)
     without = add(chain(episode_return(), standardize(scale=False)), chain(discounted_return(0.95), by_state))
-    mine = get_algorithm("gigpo")().credit(TABLE, TABLE.reward)
+    mine = get_algorithm("gigpo")().advantage(TABLE, TABLE.reward)
     assert_allclose(mine, without(TABLE, TABLE.reward))
     assert_allclose(mine[8:], 0.0)  # groups of one episode, states met once
     assert_allclose(mine[4], 0 - 20 / 3 - 6.8934, atol=6e-5)
     both = add(chain(episode_return(), standardize()), chain(discounted_return(0.95), standardize(by="anchor")))
-    assert_allclose(get_algorithm("gigpo")(scale=True).credit(TABLE, TABLE.reward), both(TABLE, TABLE.reward))
+    assert_allclose(get_algorithm("gigpo")(scale=True).advantage(TABLE, TABLE.reward), both(TABLE, TABLE.reward))
     mixed = add(chain(episode_return(), standardize()), scale(1.0, chain(discounted_return(0.95), by_state)))
-    assert_allclose(get_algorithm("gigpo")(scale_episode=True).credit(TABLE, TABLE.reward), mixed(TABLE, TABLE.reward))
+    assert_allclose(get_algorithm("gigpo")(scale_episode=True).advantage(TABLE, TABLE.reward), mixed(TABLE, TABLE.reward))
 
 
 @pytest.mark.parametrize("options", [{}, {"scale": True}, {"step_weight": 3.0}])
 def test_gigpo_penalises_the_turn_that_was_not_understood_and_no_other(options):
-    """Two failed episodes of a group, one misunderstood turn: the others keep the credit that they had."""
+    """Two failed episodes of a group, one misunderstood turn: the others keep the advantage that they had."""
     turns = TurnTable.from_columns(
         group=[0] * 4, episode=[0, 0, 1, 1], turn=[0, 1, 0, 1], reward=[0.0] * 4, valid=[False, True, True, True],
         anchor=["a", "b", "a", "c"],
     )  # fmt: skip
-    credit = get_algorithm("gigpo")(penalty=0.1, **options).credit
-    assert_allclose(credit(turns, turns.reward), [-0.1, 0.0, 0.0, 0.0])
-    plain = get_algorithm("gigpo")(**options).credit(TABLE, TABLE.reward)
+    rule = get_algorithm("gigpo")(penalty=0.1, **options).advantage
+    assert_allclose(rule(turns, turns.reward), [-0.1, 0.0, 0.0, 0.0])
+    plain = get_algorithm("gigpo")(**options).advantage(TABLE, TABLE.reward)
     assert_allclose(
-        get_algorithm("gigpo")(penalty=0.1, **options).credit(TABLE, TABLE.reward) - plain, -0.1 * ~TABLE.valid
+        get_algorithm("gigpo")(penalty=0.1, **options).advantage(TABLE, TABLE.reward) - plain, -0.1 * ~TABLE.valid
     )
 
 
@@ -493,20 +503,20 @@ def test_gigpo_by_similarity_compares_observations_not_anchors(small, played):
     exact, alike = get_algorithm("gigpo")(), get_algorithm("gigpo")(similarity=0.9)
     assert alike.needs >= {"observation"}
     apart = turns.with_columns(anchor=[f"digest {n}" for n in range(len(turns))])
-    assert_allclose(exact.credit(apart, turns.reward), get_algorithm("dr_grpo")().credit(turns, turns.reward))
+    assert_allclose(exact.advantage(apart, turns.reward), get_algorithm("dr_grpo")().advantage(turns, turns.reward))
     text = ["first" if o.startswith("You") else "later" for o in turns.observation]
     merged = turns.with_columns(anchor=text)
-    assert_allclose(alike.credit(apart, turns.reward), exact.credit(merged, turns.reward))
+    assert_allclose(alike.advantage(apart, turns.reward), exact.advantage(merged, turns.reward))
 
 
-def test_credit_of_each_recipe_by_hand():
+def test_advantages_of_each_algorithm_by_hand():
     """Group of four single turns, r = 1 0 0 0: μ = .25, σ = .5; two groups, so whitening sees both."""
     turns = TurnTable.from_columns(
         group=[0] * 4 + [1] * 4, episode=range(8), turn=[0] * 8, reward=[1, 0, 0, 0, 1, 1, 0, 0],
         tokens=[1] * 8, truncated=[False] * 8, value=[0.5] * 8,
     )  # fmt: skip
-    credit = {name: get_algorithm(name)().credit for name in OURS if name != "gigpo"}
-    found = {name: rule(turns, turns.reward)[:4] for name, rule in credit.items()}
+    rules = {name: get_algorithm(name)().advantage for name in OURS if name != "gigpo"}
+    found = {name: rule(turns, turns.reward)[:4] for name, rule in rules.items()}
     for name in ("grpo", "dapo", "gspo", "cispo"):
         assert_allclose(found[name], [1.5, -0.5, -0.5, -0.5], atol=1e-5)
     assert_allclose(found["dr_grpo"], [0.75, -0.25, -0.25, -0.25])
@@ -516,7 +526,7 @@ def test_credit_of_each_recipe_by_hand():
     assert_allclose(found["reinforce_pp"], white[:4], atol=1e-6)
     assert_allclose(found["ppo"], white[:4], atol=1e-6)  # one value everywhere, one turn each
     centred = np.array([0.75, -0.25, -0.25, -0.25, 0.5, 0.5, -0.5, -0.5])
-    group = get_algorithm("reinforce_pp")(baseline="group").credit(turns, turns.reward)
+    group = get_algorithm("reinforce_pp")(baseline="group").advantage(turns, turns.reward)
     assert_allclose(group, centred / centred.std(ddof=1), atol=1e-6)
 
 
@@ -533,5 +543,5 @@ def test_dapo_shapes_overlong_episodes_and_masks_cut_ones():
     )  # fmt: skip
     rule = get_algorithm("dapo")(limit=100, mask_cut=True)
     assert_allclose(rule.reward(turns, turns.reward), [1.0, 0.5, 0.0])  # free up to 80, all of it at 100
-    (mask,) = rule.weights
+    (mask,) = rule.turn_weight
     assert_allclose(mask(turns, turns.reward), [1, 1, 0])

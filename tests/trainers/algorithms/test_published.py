@@ -1,6 +1,6 @@
-"""One table: every recipe, the part in each of its slots, and its loss written out; on episodes of every shape.
+"""One table: every algorithm, the part in each of its stages, and its loss written out; on episodes of every shape.
 
-The learner's credit, loss and gradients of two optimiser steps equal the written ones to 1e-9.
+The learner's advantages, loss and gradients of two optimiser steps equal the written ones to 1e-9.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 import ragged
 import torch
 import written_credit as credit
-from written_loss import Written, aepo, by_entropy, cispo, clipped, reinforce, steps, where
+from written_loss import Written, aepo, by_entropy, cispo, clipped, low_probability, reinforce, steps, where
 
 from agentgym.models.chat_template import ChatTemplate
 from agentgym.models.contexts import full_history
@@ -55,29 +55,29 @@ CONSTANT = "epsilon_clip(0.2, 0.2)"
 
 @dataclass
 class Case:
-    """A recipe with options.
+    """An algorithm with options.
 
     Attributes:
         written: ``(world, kept episodes) -> Written``.
-        slots: what differs from GRPO's.
-        replaced: slots filled otherwise, as ``--with`` does.
+        stages: what differs from GRPO's.
+        overrides: stages filled otherwise, as ``--with`` does.
         kept: groups that its selection keeps.
     """
 
-    recipe: str
+    name: str
     written: Callable[[ragged.World, list[Any]], Written]
-    slots: dict[str, str] = field(default_factory=dict)
+    stages: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     kept: tuple[str, ...] = ALL
-    replaced: dict[str, str] = field(default_factory=dict)
+    overrides: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return " ".join([self.recipe, *(f"{k}={v}" for k, v in (self.options | self.replaced).items())])
+        return " ".join([self.name, *(f"{k}={v}" for k, v in (self.options | self.overrides).items())])
 
     def algorithm(self) -> Algorithm:
-        made = get_algorithm(self.recipe)(**self.options)
-        for slot, part in self.replaced.items():
-            made = with_part(made, slot, part)
+        made = get_algorithm(self.name)(**self.options)
+        for stage, part in self.overrides.items():
+            made = with_part(made, stage, part)
         return made
 
 
@@ -93,7 +93,7 @@ def ppo(world, kept, *, gae_lambda=0.95, whiten=True, beta=0.0, clip=0.5):
 
 
 def from_the_turn_on(world, kept, *, beta=0.0):
-    back = credit.to_go(kept, credit.kl_in_reward(world, kept, beta), 1.0)
+    back = credit.discounted_return(kept, credit.kl_in_reward(world, kept, beta), 1.0)
     return Written(credit.whitened(kept, back), clipped(), "tokens")
 
 
@@ -112,7 +112,7 @@ def gigpo(kl=0.0, **options):
 
 
 def eapo(world, kept):
-    back = credit.to_go(kept, credit.paid(kept), 0.95)
+    back = credit.discounted_return(kept, credit.paid(kept), 0.95)
     rounds = credit.over_turns(kept, back, lambda *_: True, True)
     return Written(rounds, clipped(3e-4, 4e-4), "turns", whole="turn")
 
@@ -141,8 +141,8 @@ def arpo(attribution, *, bonus=0.0, score=None, leaves=False):
 
 
 def spo_chain(world, kept):
-    given = credit.continuation_values(kept, credit.paid(kept))
-    counts = where(kept, lambda e, t, n: float(given[e.id, t] != 0) * unsure(e, t, n))
+    given = credit.monte_carlo_values(kept, credit.paid(kept))
+    counts = where(kept, lambda e, t, n: float(given[e.id, t] != 0) * low_probability(e, t, n))
     return Written(given, clipped(), "tokens", counts)
 
 
@@ -151,7 +151,7 @@ def spo_tree(leaves=False):
         given = credit.node_values(kept, credit.paid(kept), leaves)
         counts = where(
             kept,
-            lambda e, t, n: (abs(given[e.id, t]) > 1e-12) * unsure(e, t, n) / len(credit.copies(kept, e, t)),
+            lambda e, t, n: (abs(given[e.id, t]) > 1e-12) * low_probability(e, t, n) / len(credit.copies(kept, e, t)),
         )
         return Written(given, clipped(), "tokens", counts)
 
@@ -258,11 +258,11 @@ CASES = [
             grpo(k),
             clipped(3e-4, 4e-4),
             "episodes",
-            where(k, lambda e, t, n: unsure(e, t, n)),
+            where(k, lambda e, t, n: low_probability(e, t, n)),
             whole="episode",
         ),
         {"loss_term": SEQUENCE, "token_weight": "(low_probability(0.9))"},
-        replaced={"token_weight": "low_probability(0.9)"},
+        overrides={"token_weight": "low_probability(0.9)"},
     ),
     Case(
         "cispo",
@@ -454,7 +454,7 @@ CASES = [
         "spo_chain",
         spo_chain,
         {
-            "branching": "chain(3, 1)",
+            "branching": "root_continuations(3, 1)",
             "advantage": "monte_carlo_values()",
             "turn_weight": "(drop_zero())",
             "token_weight": "(low_probability(0.9))",
@@ -498,13 +498,13 @@ CASES = [
 ]
 
 
-def test_every_recipe_has_its_line_with_its_defaults():
-    assert sorted(case.recipe for case in CASES if not (case.options or case.replaced)) == algorithm_names()
+def test_every_algorithm_has_its_line_with_its_defaults():
+    assert sorted(case.name for case in CASES if not (case.options or case.overrides)) == algorithm_names()
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_each_slot_holds_the_part_that_the_paper_asks_for(case):
-    assert case.algorithm().as_text() == GRPO | case.slots
+def test_each_stage_holds_the_part_that_the_paper_asks_for(case):
+    assert case.algorithm().as_text() == GRPO | case.stages
 
 
 @pytest.fixture(scope="module")
@@ -518,7 +518,7 @@ def updated(world, algorithm, episodes):
     The first step leads to given weights.
     """
     model = copy.deepcopy(world.first)
-    beliefs = AnswerProbes(ChatTemplate(world.tokenizer), full_history(), algorithm.belief, limit=256)
+    beliefs = AnswerProbes(ChatTemplate(world.tokenizer), full_history(), algorithm.answer_probe, limit=256)
     options = OptimizerConfig(minibatches=2, max_tokens=150, max_grad_norm=1e9, temperature=ragged.TEMPERATURE)
     learner = Learner(model, algorithm, options, world.after, beliefs)
     learner.model.load_state_dict(world.moved.state_dict())  # a reference keeps the first weights
@@ -538,21 +538,21 @@ def updated(world, algorithm, episodes):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_credit_loss_and_gradient_are_those_of_the_paper(case, world):
+def test_advantage_loss_and_gradient_are_those_of_the_paper(case, world):
     algorithm = case.algorithm()
     groups = {g: [e for e in world.episodes if e.group == g] for g in ALL}
-    assert tuple(g for g, members in groups.items() if algorithm.select.keep(members)) == case.kept
+    assert tuple(g for g, members in groups.items() if algorithm.selection(members)) == case.kept
     kept = [e for g in case.kept for e in groups[g]]
     written = case.written(world, kept)
     done, gradients = updated(world, algorithm, kept)
     for e in kept:
-        wanted = [written.credit[e.id, t] for t in range(len(e.turns))]
-        np.testing.assert_allclose(done.credits[e.id], wanted, atol=1e-9)
+        expected = [written.credit[e.id, t] for t in range(len(e.turns))]
+        np.testing.assert_allclose(done.advantages[e.id], expected, atol=1e-9)
     losses = steps(world, kept, written)
     assert done.metrics["loss"] == pytest.approx(float(sum(losses).detach()) / 2, abs=1e-9)
     for loss, got, model in zip(losses, gradients, (world.moved, world.further), strict=True):
         head = [world.head, world.bias] if algorithm.critic is not None else []
-        wanted = torch.autograd.grad(loss, [*model.parameters(), *head], retain_graph=True)
-        assert max(float(g.abs().max()) for g in wanted) > 1e-5
-        for mine, theirs in zip(got, wanted, strict=True):
+        expected = torch.autograd.grad(loss, [*model.parameters(), *head], retain_graph=True)
+        assert max(float(g.abs().max()) for g in expected) > 1e-5
+        for mine, theirs in zip(got, expected, strict=True):
             torch.testing.assert_close(mine.reshape(theirs.shape), theirs, atol=1e-9, rtol=1e-7)

@@ -1,4 +1,4 @@
-"""Reward parts, contexts and weights of the recipes for agents with tools, by hand; and IGPO from end to end."""
+"""Reward parts, contexts and weights of the algorithms for agents with tools, by hand; and IGPO from end to end."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_what_parts_remember_is_saved_and_restored():
     assert get_algorithm("otc")().state_dict() == {}
 
 
-def test_recipes_do_not_share_what_they_remember():
+def test_algorithms_do_not_share_what_they_remember():
     first, second = (get_algorithm("otc")(fewest="task") for _ in range(2))
     turns = table(reward=[1.0], tool_calls=[3], success=[True], task=["t"])
     first.reward(turns, turns.reward)
@@ -118,7 +118,7 @@ def test_recipes_do_not_share_what_they_remember():
 def test_tool_cost_refuses():
     with pytest.raises(UsageError, match=r"smoothing and scale must be positive, got 0\.0 and 1\.0"):
         tool_cost(0.0)
-    with pytest.raises(UsageError, match="fewest is 'group', 'task' or 'none', got 'run'"):
+    with pytest.raises(UsageError, match=r"tool_cost: fewest: input should be 'group', 'task' or 'none' \(got 'run'\)"):
         tool_cost(fewest="run")
 
 
@@ -191,10 +191,10 @@ def test_malformed_episodes():
 
 def test_groups_whose_successes_are_equal_are_drawn_again():
     a, b = (replace(played(("x", [])), success=True, turns=(Turn("", "x", reward),)) for reward in (0.2, 0.9))
-    assert nonzero_variance().keep([a, b])
-    assert not nonzero_variance(of="success").keep([a, b])
-    assert nonzero_variance(of="success").keep([a, replace(b, success=False)])
-    assert get_algorithm("tapo")().select.rollouts == 10
+    assert nonzero_variance()([a, b])
+    assert not nonzero_variance(of="success")([a, b])
+    assert nonzero_variance(of="success")([a, replace(b, success=False)])
+    assert get_algorithm("tapo")().selection.function.rollouts == 10
 
 
 # --- ARPO -------------------------------------------------------------------------------------------------------------
@@ -245,8 +245,8 @@ def test_the_wrapper_of_igpo_is_an_option(chat):
     episode = replace(episode, answers=("Paris",))
 
     def asked(**options):
-        belief = get_algorithm("igpo")(**options).belief
-        (row,) = AnswerProbes(chat, full_history(), belief, markup=("Answer: ", "")).ask([episode]).rows
+        probe = get_algorithm("igpo")(**options).answer_probe
+        (row,) = AnswerProbes(chat, full_history(), probe, markup=("Answer: ", "")).ask([episode]).rows
         text = lambda ids: chat.tokenizer.decode(ids.tolist())  # noqa: E731
         return text(row.tokens[1:]), text(row.tokens[row.scored])
 
@@ -266,13 +266,13 @@ def test_rounds_of_an_episode_earn_the_discounted_outcome():
     )
     rounds = np.array([0.729, 0.81, 0.9, 1.0, 0.0, 0.0])
     expected = (rounds - rounds.mean()) / (rounds.std(ddof=1) + 1e-6)
-    assert algorithm.credit(turns, turns.reward) == pytest.approx(expected)
+    assert algorithm.advantage(turns, turns.reward) == pytest.approx(expected)
     assert algorithm.sequence == "turn"
 
 
 @given(count=st.integers(1, 40), multiple=st.integers(1, 12))
 @settings(max_examples=50, deadline=None)
-def test_thinned_keeps_a_multiple(count, multiple):
+def test_subsample_keeps_a_multiple(count, multiple):
     turns = TurnTable.from_columns(group=["g"] * count, episode=["e"] * count, turn=range(count), reward=[0.0] * count)
     weight = subsample(multiple)(turns, turns.reward)
     kept = count if count < multiple else multiple * (count // multiple)
@@ -282,7 +282,7 @@ def test_thinned_keeps_a_multiple(count, multiple):
     assert subsample(multiple)(back, back.reward).tolist() == weight[::-1].tolist()
 
 
-def test_thinned_refuses():
+def test_subsample_refuses():
     with pytest.raises(UsageError, match="multiple must be at least 1, got 0"):
         subsample(0)
 
@@ -329,17 +329,17 @@ def test_a_result_cannot_forge_a_message(chat):
 SMALL = {
     "env": "agentgym/Search-v0",
     "env_options": {"documents": 400, "max_turns": 3, "k": 1, "characters": 80},
-    "tiny": {"layers": 1, "hidden": 32, "heads": 2, "kv_heads": 1, "vocabulary": 600, "max_context": 1024},
-    "groups": 2,
-    "group_size": 3,
-    "max_new_tokens": 8,
-    "updates": 2,
-    "warm_start": 12,
-    "warm_start_epochs": 1,
-    "eval_every": 0,
-    "eval_episodes": 2,
-    "checkpoint_every": 1,
-    "threads": 1,
+    "model.tiny": {"layers": 1, "hidden": 32, "heads": 2, "kv_heads": 1, "vocabulary": 600, "max_context": 1024},
+    "rollout.groups": 2,
+    "rollout.group_size": 3,
+    "rollout.max_new_tokens": 8,
+    "run.updates": 2,
+    "sft.episodes": 12,
+    "sft.epochs": 1,
+    "eval.every": 0,
+    "eval.episodes": 2,
+    "run.checkpoint_every": 1,
+    "run.threads": 1,
 }
 
 
@@ -351,22 +351,22 @@ def trained(path, **given):
 @pytest.mark.parametrize(
     "given",
     [
-        {"recipe": "igpo"},
-        {"recipe": "igpo", "parameters": {"by": "reference", "removed": "action", "kl": 0.01}},
-        {"recipe": "igpo", "parameters": {"norm": "joint", "accumulate": "rescaled", "aliases": "mean"}},
-        {"recipe": "c_grpo"},
-        {"recipe": "otc", "parameters": {"fewest": "task"}},
-        {"recipe": "eapo", "parameters": {"instructions": False, "multiple": 2}},
-        {"recipe": "search_r1", "parameters": {"estimator": "ppo"}},
+        {"algorithm": "igpo"},
+        {"algorithm": "igpo", "parameters": {"by": "reference", "removed": "action", "kl": 0.01}},
+        {"algorithm": "igpo", "parameters": {"norm": "joint", "accumulate": "rescaled", "aliases": "mean"}},
+        {"algorithm": "c_grpo"},
+        {"algorithm": "otc", "parameters": {"fewest": "task"}},
+        {"algorithm": "eapo", "parameters": {"instructions": False, "multiple": 2}},
+        {"algorithm": "search_r1", "parameters": {"estimator": "ppo"}},
     ],
-    ids=lambda given: " ".join([given["recipe"], *given.get("parameters", {})]),
+    ids=lambda given: " ".join([given["algorithm"], *given.get("parameters", {})]),
 )
-def test_defect_11_recipes_run_as_published(tmp_path, given):
+def test_defect_11_algorithms_run_as_published(tmp_path, given):
     metrics = trained(tmp_path / "run", **given)
     assert [m["update"] for m in metrics] == [1, 2]
     assert all(np.isfinite(v) for m in metrics for v in m.values() if isinstance(v, float))
-    if given["recipe"] == "igpo":
-        assert all(m["beliefs"] > 0 and m["signal"] > 0 for m in metrics)
+    if given["algorithm"] == "igpo":
+        assert all(m["beliefs"] > 0 and m["frac_nonzero_advantage"] > 0 for m in metrics)
 
 
 def test_defect_11_what_is_tested_is_not_what_is_trained_on():
@@ -391,7 +391,7 @@ def test_what_parts_remember_is_in_the_checkpoint(tmp_path, small):
 def test_a_world_without_answers_is_refused_before_the_run_folder_exists(tmp_path):
     with pytest.raises(UsageError, match=r"gives no info\['answers'\]"):
         Training.start(
-            TrainConfig.checked({**SMALL, "env": "agentgym/Household-v0", "env_options": {}, "recipe": "igpo"}),
+            TrainConfig.checked({**SMALL, "env": "agentgym/Household-v0", "env_options": {}, "algorithm": "igpo"}),
             tmp_path / "run",
         )
     assert not (tmp_path / "run").exists()

@@ -18,7 +18,7 @@ from agentgym.models.engines.local import sample
 from agentgym.models.local_policy import ModelPolicy
 from agentgym.policy import Reply, SyncPolicy
 from agentgym.records import Episode, Sample, StopReason, Task, ToolCall, Turn
-from agentgym.rollout import Group, GroupState, Independent, Rollout, Running
+from agentgym.rollout import Group, GroupState, Independent, LiveEpisode, Rollout
 from agentgym.trainers.prefix_tree.rows import rows_of
 from agentgym.trainers.prefix_tree.scoring import Scorer
 from agentgym.trainers.prefix_tree.tree import TokenTree
@@ -66,7 +66,7 @@ def turn(entropies=(1.0,), **options):
 
 def running(*turns, key=7, size=8, max_turns=None, **options):
     state = GroupState(Group("g", Task(0), size), claimed=1, roots=1, members=1)
-    episode = Running("g/0", state, 0, key, None, Task(0), turns=list(turns), max_turns=max_turns, **options)
+    episode = LiveEpisode("g/0", state, 0, key, None, Task(0), turns=list(turns), max_turns=max_turns, **options)
     state.living[episode.id] = episode
     return episode
 
@@ -127,10 +127,12 @@ def test_tokens_of_a_branch_are_sampled_from_its_own_context(name, small, played
 
 @pytest.mark.parametrize("name", RULES)
 def test_one_seed_gives_one_tree_and_another_seed_another(name, small, played):
-    def grown(key, slots):
+    def grown(key, max_concurrent_episodes):
         rule = RULES[name]()
         env = lambda: letters.Letters(turns=4)  # noqa: E731
-        with Rollout(env, policy_of(small), slots=slots, branching=rule, run_key=key) as rollout:
+        with Rollout(
+            env, policy_of(small), max_concurrent_episodes=max_concurrent_episodes, branching=rule, run_key=key
+        ) as rollout:
             found = list(rollout.play([Group(f"g{n}", Task(n), 8) for n in range(3)]))
         return {e.id: e for e in found}, decisions(rule)
 
@@ -255,7 +257,7 @@ def test_caps():
 def test_the_last_turn_takes_its_share_of_the_room():
     last = running(turn(), turn(), size=8, max_turns=3)
     assert begun(random_branching(chance=0.0)).branches(last, Reply("")) == 7
-    other = Running("g/1", last.state, 1, 8, None, Task(0), turns=[turn()], max_turns=3)
+    other = LiveEpisode("g/1", last.state, 1, 8, None, Task(0), turns=[turn()], max_turns=3)
     last.state.living["g/1"] = other
     assert begun(random_branching(chance=0.0)).branches(last, Reply("")) == 4
     other.turns, other.decided = [turn(), turn()], True  # it had its chance

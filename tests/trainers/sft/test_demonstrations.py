@@ -1,4 +1,4 @@
-"""Episodes that nobody sampled, as training data; and the warm start on them."""
+"""Episodes that nobody sampled, as training data; and imitation of them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from agentgym.policy import ExpertPolicy
 from agentgym.records import Task, Turn
 from agentgym.rollout import Group, Rollout
 from agentgym.trainers.prefix_tree.rows import rows_of
-from agentgym.trainers.run.config import TrainConfig
-from agentgym.trainers.sft.demonstrations import exchanged, tokenised
-from agentgym.trainers.sft.imitation import imitate, likelihood
+from agentgym.trainers.sft.demonstrations import tokenised, with_permuted_names
+from agentgym.trainers.sft.imitation import ImitationConfig, imitate, likelihood
 from agentgym.trainers.update.learner import Learner
 
 
@@ -58,10 +57,9 @@ def test_imitation_learns_the_expert(small, experts):
 
     model, tokenizer = small()
     policy = ModelPolicy(model, tokenizer, max_new_tokens=6)
-    config = TrainConfig(env="x", warm_start_lr=1e-2, warm_start_batch=3, warm_start_epochs=25)
-    told = letters.Letters.instructions
-    figures = list(imitate(model, policy, experts, config=config, instructions=told))
-    losses = [f["loss"] for f in figures if "epoch" in f]
+    config = ImitationConfig(lr=1e-2, batch_size=3, epochs=25)
+    metrics = list(imitate(model, policy, experts, config, instructions=letters.Letters.instructions))
+    losses = [m["loss"] for m in metrics if "epoch" in m]
     assert len(losses) == 25
     assert losses[-1] < 0.1 * losses[0]
     policy.engine.temperature = 0
@@ -82,8 +80,8 @@ def test_the_learning_rate_of_imitation_rises_and_falls(small, experts, monkeypa
 
     monkeypatch.setattr(Learner, "update", update)
     model, tokenizer = small()
-    config = TrainConfig(env="x", warm_start_lr=0.01, warm_start_batch=3, warm_start_epochs=15)
-    list(imitate(model, ModelPolicy(model, tokenizer), experts, config=config))
+    config = ImitationConfig(lr=0.01, batch_size=3, epochs=15)
+    list(imitate(model, ModelPolicy(model, tokenizer), experts, config))
     expected = [0.01 * min(1.0, (n + 1) / 20) * (1 - n / 30) for n in range(30)]
     assert rates == pytest.approx(expected)
 
@@ -94,13 +92,13 @@ def test_imitation_is_maximum_likelihood():
     assert algorithm.needs == frozenset()
 
 
-def test_interchangeable_words_are_exchanged_everywhere_in_the_same_way(experts):
+def test_names_are_permuted_everywhere_in_the_same_way(experts):
     """Whole words only, each set in itself, all orders: an episode about red, in which a tired blue-ish red appears."""
     turns = (Turn("You see red. Redder than tired blue", "red"), Turn("Still red, then green 1.", "blue"))
     before = replace(experts[0], turns=turns, final="red or green")
     orders = set()
     for key in range(200):
-        after = exchanged(before, [("red", "blue", "green"), ("see", "than")], key)
+        after = with_permuted_names(before, [("red", "blue", "green"), ("see", "than")], key)
         red, blue, green = after.turns[0].action, after.turns[1].action, after.final.split()[2]
         see = after.turns[0].observation.split()[1]
         than = {"see": "than", "than": "see"}[see]
@@ -111,10 +109,10 @@ def test_interchangeable_words_are_exchanged_everywhere_in_the_same_way(experts)
         assert after.final == f"{red} or {green}"
         orders.add((red, blue, green, see))
     assert len(orders) == 6 * 2
-    assert exchanged(before, [], 0) == before
+    assert with_permuted_names(before, [], 0) == before
 
 
-def test_every_pass_exchanges_anew(small, experts, monkeypatch):
+def test_every_pass_permutes_anew(small, experts, monkeypatch):
     """Of 30 passes over one episode each shows one of the three words, and no word is shown in all of them."""
     from agentgym.trainers.sft import imitation
 
@@ -128,6 +126,6 @@ def test_every_pass_exchanges_anew(small, experts, monkeypatch):
     model, tokenizer = small()
     words = [("red", "blue", "green")]
     policy = ModelPolicy(model, tokenizer)
-    list(imitate(model, policy, experts[:1], config=TrainConfig(env="x", warm_start_epochs=30), exchange=words))
+    list(imitate(model, policy, experts[:1], ImitationConfig(epochs=30), permutable_names=words))
     assert set(shown) == set(words[0])
     assert len(shown) == 30

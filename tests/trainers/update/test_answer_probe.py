@@ -11,6 +11,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
+from agentgym.contract import probe
+from agentgym.contract.probe import answer_markup
 from agentgym.env import TextEnv, digest
 from agentgym.envs.search.scoring import exact_match, f1
 from agentgym.envs.tool_env import Question, ToolEnv
@@ -23,16 +25,15 @@ from agentgym.policy import ScriptedPolicy
 from agentgym.records import Episode, StopReason, Task, Turn
 from agentgym.rollout import Group, Rollout
 from agentgym.tools.tool import tool
-from agentgym.trainers.advantage.information_gain import information_gain
+from agentgym.trainers.advantage.information_gain import AnswerProbe, information_gain
 from agentgym.trainers.advantage.turn_table import TurnTable
 from agentgym.trainers.loss.penalties import kl
 from agentgym.trainers.parts import get_algorithm
 from agentgym.trainers.prefix_tree.rows import rows_of
 from agentgym.trainers.prefix_tree.tree import Row, TokenTree
-from agentgym.trainers.run.requirements import check_environment
+from agentgym.trainers.run.requirements import check_info
 from agentgym.trainers.sft.demonstrations import tokenised
-from agentgym.contract.probe import answer_markup
-from agentgym.trainers.update.answer_probe import AnswerProbe, AnswerProbes, Questions, without_thought
+from agentgym.trainers.update.answer_probe import AnswerProbes, Questions, without_thought
 from agentgym.trainers.update.learner import Learner, OptimizerConfig
 
 TEXT = "the river Ondra rises in Velmor and meets the sea at Port Salis where Ilka Tarn was born"
@@ -107,12 +108,12 @@ def episodes(chat, context=None, *, answers=ANSWERS, lengths=(3, 1, 6, 2), think
     return out
 
 
-def columns(model, tokenizer, found, belief=None, context=None, *, algorithm=None, temperature=1.0, **options):
+def columns(model, tokenizer, found, answer_probe=None, context=None, *, algorithm=None, temperature=1.0, **options):
     """What the learner makes of them, through its own scoring pass."""
-    how = OptimizerConfig(temperature=temperature, max_tokens=options.pop("max_tokens", 16384))
+    config = OptimizerConfig(temperature=temperature, max_tokens=options.pop("max_tokens", 16384))
     algorithm = algorithm or get_algorithm("igpo")()
-    beliefs = AnswerProbes(ChatTemplate(tokenizer), context or full_history(), belief, **options)
-    learner = Learner(copy.deepcopy(model), algorithm, how, beliefs=beliefs)
+    beliefs = AnswerProbes(ChatTemplate(tokenizer), context or full_history(), answer_probe, **options)
+    learner = Learner(copy.deepcopy(model), algorithm, config, beliefs=beliefs)
     turns, _ = learner._prepared(TurnTable.from_episodes(found), found, rows_of(found))
     return turns.answer_logprob, turns.answer_logprob_before
 
@@ -125,7 +126,7 @@ def test_the_model_itself_is_asked_whatever_the_temperature_of_sampling(double, 
     algorithm = get_algorithm("igpo")(by=by, kl=0.1)
     if critic:
         ppo = get_algorithm("ppo")()
-        algorithm = replace(algorithm, critic=ppo.critic, penalties=ppo.penalties)
+        algorithm = replace(algorithm, critic=ppo.critic, penalty=ppo.penalty)
     plain, warm = (
         columns(model, tokenizer, found, AnswerProbe(by=by), algorithm=algorithm, temperature=t) for t in (1.0, 0.5)
     )
@@ -218,7 +219,7 @@ def test_the_pass_that_other_parts_need_gives_the_same_beliefs(double, by, base,
     """Before the first update the reference is the policy, so all of them agree."""
     found = episodes(ChatTemplate(double[1]))
     algorithm = replace(get_algorithm(base)(), reward=information_gain())
-    algorithm = replace(algorithm, penalties=(*algorithm.penalties, *penalties))
+    algorithm = replace(algorithm, penalty=(*algorithm.penalty, *penalties))
     got = columns(*double, found, AnswerProbe(by=by), algorithm=algorithm)
     for a, b in zip(got, columns(*double, found), strict=True):
         assert_allclose(a, b, rtol=0, atol=1e-12)
@@ -424,8 +425,8 @@ class Quiz(TextEnv):
         return f"turn {self.turn}", 0.0, False, self.turn == 3, self._info()
 
     def _info(self):
-        told = {"answers": (SECRET, "Velmor"), "evidence": ("doc-4712",)}
-        return {"task_id": "quiz", "anchor": digest(self.turn), **told}
+        secrets = {"answers": (SECRET, "Velmor"), "evidence": ("doc-4712",)}
+        return {"task_id": "quiz", "anchor": digest(self.turn), **secrets}
 
 
 @pytest.mark.parametrize("context", [full_history(), window(2), workspace()])
@@ -489,12 +490,13 @@ class Silent(Quiz):
 
 
 def test_what_the_environment_does_not_give_is_refused():
-    check_environment(Quiz(), {"answer_logprob", "evidence_recall", "tokens"})
-    check_environment(Silent(), {"success", "tokens"})
+    quiz, silent = probe(Quiz), probe(Silent)
+    check_info(quiz, {"answer_logprob", "evidence_recall", "tokens"})
+    check_info(silent, {"success", "tokens"})
     with pytest.raises(UsageError, match=r"belief in the accepted answer.*gives no info\['answers'\]"):
-        check_environment(Silent(), {"answer_logprob"})
+        check_info(silent, {"answer_logprob"})
     with pytest.raises(UsageError, match=r"documents that support the answer.*gives no info\['evidence'\]"):
-        check_environment(Silent(), {"evidence_cited"})
+        check_info(silent, {"evidence_cited"})
 
 
 def test_wrong_options():
@@ -505,5 +507,5 @@ def test_wrong_options():
 
 
 def test_the_learner_refuses_igpo_without_a_way_to_ask(single):
-    with pytest.raises(UsageError, match="beliefs=Beliefs"):
+    with pytest.raises(UsageError, match=r"give Learner\(\.\.\., beliefs=AnswerProbes\(\.\.\.\)\)"):
         Learner(copy.deepcopy(single[0]), get_algorithm("igpo")())

@@ -62,7 +62,7 @@ def slow_clip(ratio, advantage):
     return torch.stack([torch.maximum(-advantage * r, -advantage * r.clamp(0.8, 1.2)) for r in ratio])
 
 
-def slow_grpo_credit(episodes):
+def slow_grpo_advantage(episodes):
     groups = {}
     for e in episodes:
         groups.setdefault(e.group, []).append(e.reward)
@@ -85,22 +85,22 @@ def check(grads, model, loss):
 def test_gradient_of_grpo_equals_the_loss_written_out(world, context, max_tokens):
     """1/N Σᵢ 1/|oᵢ| Σₜ max(−Aρ, −A·clip ρ), one forward pass a turn."""
     _, moved, episodes = world(context)
-    credit = slow_grpo_credit(episodes)
+    advantages = slow_grpo_advantage(episodes)
     slow = 0.0
     for e in episodes:
         losses = []
         for at, turn in zip(e.contexts(), e.turns, strict=True):
             now, _, _ = logprobs(moved, at, turn.sample.action)
             ratio = (now - torch.tensor(turn.sample.logprobs, dtype=torch.float64)).exp()
-            losses.append(slow_clip(ratio, credit[e.id]))
+            losses.append(slow_clip(ratio, advantages[e.id]))
         slow = slow + torch.cat(losses).mean() / len(episodes)
     learner = Learner(moved, get_algorithm("grpo")(), replace(FREE, max_tokens=max_tokens))
     grads, done = gradient(learner, episodes)
     check(grads, moved, slow)
     assert_allclose(done.metrics["loss"], slow.item(), rtol=1e-9)
-    assert done.metrics["clipped"] > 0.01
+    assert done.metrics["clip_fraction"] > 0.01
     for e in episodes:
-        assert_allclose(done.credits[e.id], [credit[e.id]] * len(e.turns), atol=1e-12)
+        assert_allclose(done.advantages[e.id], [advantages[e.id]] * len(e.turns), atol=1e-12)
 
 
 def test_a_turn_without_tokens_has_the_value_of_its_context(world):
@@ -125,7 +125,7 @@ def test_a_turn_without_tokens_has_the_value_of_its_context(world):
         following = values[t + 1] if t < 2 else 0.0
         carried = quiet.turns[t].reward + 0.9 * following - values[t] + 0.9 * 0.8 * carried
         expected.insert(0, carried)
-    assert_allclose(done.credits[quiet.id], expected, atol=1e-9)
+    assert_allclose(done.advantages[quiet.id], expected, atol=1e-9)
     assert done.metrics["action_tokens"] == len(quiet.turns[0].sample.action) + len(third.sample.action)
     assert all(torch.isfinite(g).all() for g in grads)
 
@@ -134,13 +134,13 @@ def test_a_critic_learns_the_returns(world):
     """Frozen policy gradient aside, the value loss falls and values move towards the turns' returns."""
     model, _, episodes = world()
     ppo = get_algorithm("ppo")(gae_lambda=1.0, value_weight=1.0, value_clip=None, whiten=False, critic_lr=1e-2)
-    algorithm = with_part(ppo, "surrogate", "surrogate(bound=ratio_bounds(0.0, 0.0), shape=min_clip())")
+    algorithm = with_part(ppo, "loss_term", "surrogate(bound=ratio_bounds(0.0, 0.0), shape=min_clip())")
     episodes = [replace(e, stop=StopReason.TERMINATED) for e in episodes]
     learner = Learner(model, algorithm, OptimizerConfig(lr=1e-2))
     seen = []
     for _ in range(25):
         done = learner.update(episodes)
-        gaps = np.concatenate([done.credits[e.id] for e in episodes])  # with λ = 1: return − value
+        gaps = np.concatenate([done.advantages[e.id] for e in episodes])  # with λ = 1: return − value
         seen.append(float(np.mean(gaps**2)))
     assert seen[-1] < 0.5 * seen[0]
 
@@ -165,7 +165,7 @@ def test_kl_in_the_reward_is_measured_against_the_first_weights(world):
         reward[e.id] = e.reward - 0.5 * spent
     for e in episodes:
         others = [reward[o.id] for o in episodes if o.group == e.group and o is not e]
-        assert_allclose(done.credits[e.id], [reward[e.id] - np.mean(others)] * len(e.turns), atol=1e-9)
+        assert_allclose(done.advantages[e.id], [reward[e.id] - np.mean(others)] * len(e.turns), atol=1e-9)
 
 
 def test_temperature_is_that_of_sampling(world):
@@ -176,8 +176,8 @@ def test_temperature_is_that_of_sampling(world):
     for e in episodes:
         for at, turn in zip(e.contexts(), e.turns, strict=True):
             now, _, _ = logprobs(moved, at, turn.sample.action, 0.7)
-            slow = slow - done.credits[e.id][0] * now.sum() / len(episodes)
-            if done.credits[e.id][0]:
+            slow = slow - done.advantages[e.id][0] * now.sum() / len(episodes)
+            if done.advantages[e.id][0]:
                 nll, count = nll - now.sum().item(), count + len(now)
     check(grads, moved, slow)
     assert_allclose(done.metrics["nll"], nll / count)
@@ -186,8 +186,8 @@ def test_temperature_is_that_of_sampling(world):
 def test_entropy_bonus_and_top_entropy_tokens(world):
     """The bonus is on the entropy now; the tokens are chosen by the entropy with which they were sampled."""
     _, moved, episodes = world()
-    algorithm = with_part(get_algorithm("rloo")(), "penalties", "entropy(0.3)")
-    algorithm = with_part(algorithm, "weights", "top_entropy(0.25)")
+    algorithm = with_part(get_algorithm("rloo")(), "penalty", "entropy(0.3)")
+    algorithm = with_part(algorithm, "token_weight", "top_entropy(0.25)")
     grads, done = gradient(Learner(moved, algorithm, FREE), episodes)
     recorded = sorted((x for e in episodes for t in e.turns for x in t.sample.entropies), reverse=True)
     least = recorded[-(-len(recorded) // 4) - 1]
@@ -197,7 +197,7 @@ def test_entropy_bonus_and_top_entropy_tokens(world):
             now, _, every = logprobs(moved, at, turn.sample.action)
             entropy = -(every.exp() * every).sum(-1)
             kept = torch.tensor([float(x >= least) for x in turn.sample.entropies], dtype=torch.float64)
-            slow = slow + (kept * (-done.credits[e.id][0] * now - 0.3 * entropy)).sum()
+            slow = slow + (kept * (-done.advantages[e.id][0] * now - 0.3 * entropy)).sum()
             if kept.any():
                 counted.add(e.id)
     check(grads, moved, slow / len(counted))
@@ -213,8 +213,8 @@ def test_micro_batches_change_no_value(world, name):
     parts, other = gradient(Learner(moved, get_algorithm(name)(), replace(FREE, max_tokens=40)), episodes)
     for a, b in zip(whole, parts, strict=True):
         torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-8)
-    for id_, credit in one.credits.items():
-        assert_allclose(credit, other.credits[id_], atol=1e-10)
+    for id_, advantages in one.advantages.items():
+        assert_allclose(advantages, other.advantages[id_], atol=1e-10)
     assert_allclose(one.metrics["loss"], other.metrics["loss"], atol=1e-12)
 
 
@@ -273,7 +273,7 @@ def test_minibatches_are_parts_of_the_gradient_of_the_whole(world, name):
     algorithm = get_algorithm(name)()
     done, (whole,) = gradients_of_steps(Learner(moved, algorithm, FREE), episodes)
     again, parts = gradients_of_steps(Learner(moved, algorithm, replace(FREE, minibatches=2)), episodes)
-    assert done.credits == again.credits
+    assert done.advantages == again.advantages
     assert len(parts) == 2
     assert_allclose(again.metrics["loss"], done.metrics["loss"], atol=1e-12)
     for one, first, second in zip(whole, *parts, strict=True):
@@ -290,7 +290,7 @@ def test_token_weights_are_over_the_update(world):
             for t in e.turns))
         for e in episodes
     ]  # fmt: skip
-    algorithm = with_part(get_algorithm("rloo")(), "weights", "top_entropy(0.25)")
+    algorithm = with_part(get_algorithm("rloo")(), "token_weight", "top_entropy(0.25)")
     done, parts = gradients_of_steps(Learner(moved, algorithm, replace(FREE, minibatches=2)), episodes)
     assert (len(parts), done.metrics["skipped"]) == (1, 1)  # all of them are in g0: the step over g1 has no gradient
 
@@ -323,12 +323,12 @@ def test_groups_without_spread_teach_nothing_and_move_nothing(world):
     flat = [replace(e, turns=tuple(replace(t, reward=0.0) for t in e.turns)) for e in episodes]
     done = learner.update(flat)
     assert unchanged(model, before)
-    assert done.metrics["signal"] == done.metrics["loss"] == done.metrics["grad_norm"] == 0
+    assert done.metrics["frac_nonzero_advantage"] == done.metrics["loss"] == done.metrics["grad_norm"] == 0
     assert done.metrics["skipped"] == 1
 
 
 @pytest.mark.parametrize("aggregate", ["token_mean", "seq_mean_token_mean"])
-def test_episodes_without_credit_count_and_are_not_computed(world, monkeypatch, aggregate):
+def test_episodes_without_advantage_count_and_are_not_computed(world, monkeypatch, aggregate):
     _, moved, episodes = world(groups=4)
     flat = episodes[0].group
     episodes = [
@@ -336,7 +336,7 @@ def test_episodes_without_credit_count_and_are_not_computed(world, monkeypatch, 
     ]
     algorithm = with_part(get_algorithm("gigpo")(), "aggregate", aggregate)
     quick, done = gradient(Learner(copy.deepcopy(moved), algorithm, FREE), episodes)
-    monkeypatch.setattr(Algorithm, "only_credit_teaches", False)
+    monkeypatch.setattr(Algorithm, "only_advantage_teaches", False)
     slow, whole = gradient(Learner(copy.deepcopy(moved), algorithm, FREE), episodes)
     for a, b in zip(quick, slow, strict=True):
         assert_allclose(a, b, atol=1e-12)
@@ -345,9 +345,9 @@ def test_episodes_without_credit_count_and_are_not_computed(world, monkeypatch, 
 
 
 @pytest.mark.parametrize(("name", "alone"), [("grpo", True), ("ppo", False), ("dapo", True)])
-def test_only_credit_teaches_where_nothing_else_is_in_the_loss(name, alone):
-    assert get_algorithm(name)().only_credit_teaches is alone
-    assert not with_part(get_algorithm(name)(), "penalties", "entropy(0.1)").only_credit_teaches
+def test_only_advantage_teaches_where_nothing_else_is_in_the_loss(name, alone):
+    assert get_algorithm(name)().only_advantage_teaches is alone
+    assert not with_part(get_algorithm(name)(), "penalty", "entropy(0.1)").only_advantage_teaches
 
 
 def test_failed_and_empty_episodes_are_left_out(world):
@@ -355,7 +355,7 @@ def test_failed_and_empty_episodes_are_left_out(world):
     broken = replace(episodes[0], id="x", stop=StopReason.WORLD_FAULT, failure="boom")
     empty = replace(episodes[0], id="y", turns=(), stop=StopReason.CONTEXT_FULL)
     grads, done = gradient(Learner(model, get_algorithm("grpo")(), FREE), [broken, *episodes, empty])
-    assert set(done.credits) == {e.id for e in episodes}
+    assert set(done.advantages) == {e.id for e in episodes}
     plain, _ = gradient(Learner(model, get_algorithm("grpo")(), FREE), episodes)
     for a, b in zip(grads, plain, strict=True):
         assert torch.equal(a, b)
@@ -368,8 +368,8 @@ def test_nothing_to_learn_from(world):
     failed = [replace(e, stop=StopReason.POLICY_ERROR) for e in episodes]
     for none in ([], failed):
         done = learner.update(none)
-        assert done.metrics == {"turns": 0.0}
-        assert done.credits == {}
+        assert done.metrics == {"num_turns": 0.0}
+        assert done.advantages == {}
     assert unchanged(model, before)
     assert learner.updates == 2
 
@@ -429,25 +429,25 @@ def test_state_is_all_that_an_exact_continuation_needs(world, name):
 
 def test_what_the_learner_cannot_compute_is_refused(small):
     model, _ = small()
-    with pytest.raises(UsageError, match="a part reads 'greedy', which training does not compute"):
+    with pytest.raises(UsageError, match="a part reads 'greedy', which is neither computed nor in"):
         Learner(model, with_part(Algorithm(), "reward", "overlong(9, 9, column='greedy')"))
     with pytest.raises(UsageError, match="a part reads the policy's belief"):
         Learner(model, with_part(Algorithm(), "reward", "information_gain()"))
 
 
-def test_figures(world):
+def test_metrics(world):
     model, _, episodes = world()
     _, done = gradient(Learner(model, get_algorithm("grpo")(), FREE), episodes)
-    assert done.metrics["turns"] == sum(len(e.turns) for e in episodes)
-    episodes = [e for e in episodes if any(done.credits[e.id])]
+    assert done.metrics["num_turns"] == sum(len(e.turns) for e in episodes)
+    episodes = [e for e in episodes if any(done.advantages[e.id])]
     tokens = sum(len(t.sample.action) for e in episodes for t in e.turns)
     nll = -sum(sum(t.sample.logprobs) for e in episodes for t in e.turns) / tokens
     assert done.metrics["action_tokens"] == tokens
     assert_allclose(done.metrics["nll"], nll, rtol=1e-9)
-    assert done.metrics["kl_old"] == pytest.approx(0, abs=1e-12)
-    assert done.metrics["clipped"] == 0
-    assert done.metrics["sharing"] > 1.5
-    assert done.metrics["tree_tokens"] * done.metrics["sharing"] == pytest.approx(
+    assert done.metrics["approx_kl"] == pytest.approx(0, abs=1e-12)
+    assert done.metrics["clip_fraction"] == 0
+    assert done.metrics["prefix_sharing"] > 1.5
+    assert done.metrics["tree_tokens"] * done.metrics["prefix_sharing"] == pytest.approx(
         sum(len(e.contexts()[-1]) + len(e.turns[-1].sample.action) - 1 for e in episodes)
     )
 
@@ -486,8 +486,8 @@ def test_every_trainable_weight_is_in_one_optimiser_once(small, name):
     head = torch.nn.Linear(32, 1)
     optimizer = Optimizer.of(name, model, head.parameters(), lr=0.1, weight_decay=0.0, betas=(0.9, 0.99))
     ids = [id(p) for inner in optimizer._all for group in inner.param_groups for p in group["params"]]
-    wanted = [*(p for p in model.parameters() if p.requires_grad), *head.parameters()]
-    assert sorted(ids) == sorted(map(id, wanted))
+    trainable = [*(p for p in model.parameters() if p.requires_grad), *head.parameters()]
+    assert sorted(ids) == sorted(map(id, trainable))
     assert sorted(map(id, optimizer.parameters)) == sorted(ids)
 
 
@@ -509,21 +509,21 @@ def dropping(small, where, seed=0):
 
 @pytest.mark.filterwarnings("ignore:.*checkpointing:FutureWarning")
 @pytest.mark.parametrize("where", ["attention", "adapters"])
-@pytest.mark.parametrize("recipe", ["grpo", "ppo"])
-def test_nothing_is_dropped_out_where_log_probabilities_are_compared(small, played, recipe, where):
+@pytest.mark.parametrize("name", ["grpo", "ppo"])
+def test_nothing_is_dropped_out_where_log_probabilities_are_compared(small, played, name, where):
     """On policy every ratio is 1 and the first weights are the reference, so every divergence is 0."""
     model, tokenizer = dropping(small, where)
     policy = ModelPolicy(model.train(), tokenizer, max_new_tokens=4)
     episodes = played(policy)
-    algorithm = get_algorithm(recipe)(**({"kl": 0.1} if recipe == "grpo" else {}))
+    algorithm = get_algorithm(name)(**({"kl": 0.1} if name == "grpo" else {}))
     learner = Learner(model.train(), algorithm, OptimizerConfig(lr=1e-12, epochs=2))
     seen = []
     ordinary = learner._tokens
     learner._tokens = lambda *a: seen.append(ordinary(*a)) or seen[-1]
     done = learner.update(episodes)
-    assert done.metrics["kl_old"] < 1e-9
-    assert done.metrics["clipped"] == 0
-    if recipe == "grpo":
+    assert done.metrics["approx_kl"] < 1e-9
+    assert done.metrics["clip_fraction"] == 0
+    if name == "grpo":
         assert_allclose(seen[0].reference.numpy(), seen[0].old.numpy(), atol=1e-4)
     else:
         first, second = (tokens.value.detach().numpy() for tokens in seen)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from agentgym.trainers.muon import Muon, orthogonal
+from agentgym.trainers.update.muon import Muon, orthogonal
 
 SHAPES = [(24, 24), (48, 16), (16, 48)]
 
