@@ -101,7 +101,9 @@ class Scripted:
 def play(rule: Branching, p: float, seed: int, tasks: int = 16, size: int = 16) -> tuple[list[Episode], float]:
     """The episodes, and rounds: steps per length of a reply."""
     policy = Scripted(p)
-    with Rollout(Calls, policy, slots=tasks * size, max_turns=CAP + 1, branching=rule, run_key=seed) as rollout:
+    with Rollout(
+        Calls, policy, max_concurrent_episodes=tasks * size, max_turns=CAP + 1, branching=rule, run_key=seed
+    ) as rollout:
         episodes = list(rollout.play(Group(f"{i}", Task(i), size) for i in range(tasks)))
     assert len(episodes) == tasks * size
     return episodes, policy.steps / LENGTH

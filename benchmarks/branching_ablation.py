@@ -147,7 +147,9 @@ def run(arm: str, seed: int, out: Path, given: argparse.Namespace) -> dict[str, 
     figures: dict[str, float] = {}
     made = update = trained = 0
     curve = [(0, *evaluated(policy, seed, 0))]
-    with Rollout(lambda: Repair(seed), policy, slots=SIZE * given.groups, branching=rule, run_key=seed) as rollout:
+    with Rollout(
+        lambda: Repair(seed), policy, max_concurrent_episodes=SIZE * given.groups, branching=rule, run_key=seed
+    ) as rollout:
         while made < given.budget:
             update += 1
             groups = [
@@ -183,7 +185,7 @@ def run(arm: str, seed: int, out: Path, given: argparse.Namespace) -> dict[str, 
 def evaluated(policy: ModelPolicy, seed: int, update: int) -> tuple[float, float]:
     """Success and tool calls an episode on 400 tasks that training never saw."""
     key = keyed_random.key("evaluation", seed, update)
-    with Rollout(lambda: Repair(seed, split="test"), policy, slots=400, run_key=key) as rollout:
+    with Rollout(lambda: Repair(seed, split="test"), policy, max_concurrent_episodes=400, run_key=key) as rollout:
         found = list(rollout.play(Group(f"e{update}.{i}", Task(i)) for i in range(400)))
     return float(np.mean([bool(e.success) for e in found])), float(np.mean([e.tool_calls for e in found]))
 

@@ -41,17 +41,17 @@ def engine(model: Any, work: Work, *, keep: bool) -> Callable[[], int]:
 
     def run() -> int:
         made = Engine(model, [])
-        slots = [made.open() for _ in range(work.episodes)]
-        contexts: list[list[int]] = [[] for _ in slots]
+        kv_slots = [made.open() for _ in range(work.episodes)]
+        contexts: list[list[int]] = [[] for _ in kv_slots]
         for turn in range(work.turns):
             if not keep:
                 made.forget()
-            for slot, context, observation in zip(slots, contexts, work.observations[turn], strict=True):
+            for kv_slot, context, observation in zip(kv_slots, contexts, work.observations[turn], strict=True):
                 context.extend(observation)
-                made.submit(slot, list(context), keyed_random.key(0, slot, turn), work.new)
+                made.submit(kv_slot, list(context), keyed_random.key(0, kv_slot, turn), work.new)
             while made.busy:
                 for done in made.step():
-                    contexts[done.slot].extend(done.action)
+                    contexts[done.kv_slot].extend(done.action)
         return made.forwarded
 
     return run

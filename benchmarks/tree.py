@@ -93,7 +93,7 @@ def padded(rows: Sequence[Row], start: int = 0) -> tuple[torch.Tensor, torch.Ten
 
 
 def row_by_row(model: Any, rows: Sequence[Row], tokens: int) -> Iterator[torch.Tensor]:
-    """Rows of similar length, right-padded, at most ``tokens`` slots a micro-batch."""
+    """Rows of similar length, right-padded, at most ``tokens`` places a micro-batch."""
     model.set_attn_implementation("sdpa")
     rows = sorted(rows, key=lambda row: len(row.tokens))
     while rows:

@@ -82,7 +82,7 @@ class Ours:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.policy = ModelPolicy(model, tokenizer, max_new_tokens=COMPLETION)
         self.policy.engine.stop = -1  # no token ends an action
-        self.rollout = Rollout(OneTurn, self.policy, slots=PROMPTS * SAMPLES)
+        self.rollout = Rollout(OneTurn, self.policy, max_concurrent_episodes=PROMPTS * SAMPLES)
         self.learner = Learner(model, get_algorithm("grpo")(), OptimizerConfig(lr=1e-4))
         self.steps = 0
         self.seconds: dict[str, list[float]] = {"rollout": [], "update": []}

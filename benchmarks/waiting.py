@@ -22,7 +22,7 @@ from typing import Any
 from measure import compare, options, spread, table, write
 
 from agentgym.budget import UNLIMITED
-from agentgym.cli._screen import Screen
+from agentgym.cli.console.screen import Screen
 from agentgym.env import TextEnv
 from agentgym.envs.tool_env import Question, ToolEnv
 from agentgym.evaluate import evaluate
@@ -56,18 +56,18 @@ def act(request: Request) -> str:
     return "<wait>1</wait>" if len(request.turns) < TURNS else "<answer>done</answer>"
 
 
-def waiting(slots: int, rounds: int) -> dict[str, Any]:
+def waiting(concurrent: int, rounds: int) -> dict[str, Any]:
     """So many episodes side by side."""
     ratios, cpu = [], []
     for _ in range(rounds):
-        with Rollout(world, ScriptedPolicy(act), slots=slots) as rollout:
+        with Rollout(world, ScriptedPolicy(act), max_concurrent_episodes=concurrent) as rollout:
             began, used = time.perf_counter(), time.process_time()
-            episodes = list(rollout.play(Group(f"g{n}", Task(n)) for n in range(slots)))
+            episodes = list(rollout.play(Group(f"g{n}", Task(n)) for n in range(concurrent)))
             ratios.append((time.perf_counter() - began) / (TURNS * SLEEP))
             cpu.append((time.process_time() - used) / sum(len(e.turns) for e in episodes))
         assert all(e.solved for e in episodes)
     print(
-        f"  {slots:>4} episodes{statistics.median(ratios):8.2f} x the latency bound ({min(ratios):.2f} to "
+        f"  {concurrent:>4} episodes{statistics.median(ratios):8.2f} x the latency bound ({min(ratios):.2f} to "
         f"{max(ratios):.2f}){1e6 * statistics.median(cpu):8.0f} CPU µs per turn"
     )
     return {"ratio": spread(ratios), "cpu_seconds_per_turn": spread(cpu)}
@@ -117,7 +117,7 @@ def main() -> None:
     """Both."""
     given = options(__doc__, rounds=5).parse_args()
     print(f"\na tool that takes {1000 * SLEEP:.0f} ms, {TURNS} turns")
-    figures: dict[str, Any] = {f"waiting_{slots}": waiting(slots, given.rounds) for slots in (1, 64, 256)}
+    figures: dict[str, Any] = {f"waiting_{n}": waiting(n, given.rounds) for n in (1, 64, 256)}
     seconds = compare({"into a file": lambda: shown(False), "on a terminal": lambda: shown(True)}, given.rounds)
     figures["shown"] = table(f"an evaluation of {EPISODES:,} episodes", seconds)
     write(given.json, figures)

@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from agentgym.budget import Budget, BudgetedEnv
+from agentgym.budget.prices import ModelPrice, Prices
 from agentgym.endpoint import EndpointPolicy, Server
 from agentgym.endpoint.server import UnreadableAnswer
 from agentgym.endpoint.wire import messages, read_chat, read_completion, read_generate
@@ -26,7 +27,6 @@ from agentgym.envs.tool_env import Question, ToolEnv
 from agentgym.errors import PolicyError, UsageError
 from agentgym.keyed_random import key
 from agentgym.policy import Reply, Request
-from agentgym.prices import ModelPrice, Prices
 from agentgym.records import Episode, Sample, StopReason, Task, Turn, Usage
 from agentgym.rollout import Group, Rollout
 from agentgym.tools.tool import tool
@@ -479,7 +479,7 @@ def test_a_server_killed_in_the_middle_of_a_run() -> None:
     episodes: list[Episode] = []
     with (
         connect(url, tools=question_env().tools.schemas(), retries=1) as policy,
-        Rollout(question_env, policy, slots=2) as rollout,
+        Rollout(question_env, policy, max_concurrent_episodes=2) as rollout,
     ):
         with stand_in(port) as process:
             play = rollout.play(Group(f"g{i}", Task(i)) for i in range(12))
@@ -517,7 +517,7 @@ def test_transformers_serve(tmp_path: Path) -> None:
             wait_for(f"http://127.0.0.1:{port}/health", process)
             with connect(f"http://127.0.0.1:{port}/v1", name, max_tokens=4, samples=False) as policy:
                 assert policy.check() == name  # it cannot list its models without a hub
-                with Rollout(question_env, policy, slots=2, max_turns=2) as rollout:
+                with Rollout(question_env, policy, max_concurrent_episodes=2, max_turns=2) as rollout:
                     episodes = list(rollout.play(Group(f"g{i}", Task(i)) for i in range(3)))
         finally:
             process.kill()

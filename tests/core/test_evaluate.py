@@ -39,7 +39,7 @@ from agentgym.evaluate import (
     timing,
     wilson,
 )
-from agentgym.evaluate.intervals import bootstrap_means, smallest_sufficient
+from agentgym.evaluate.intervals import smallest_sufficient
 from agentgym.policy import ScriptedPolicy
 from agentgym.records import Episode, StopReason, Task, ToolCall, Turn, Usage
 from agentgym.store import read_episodes
@@ -68,19 +68,18 @@ def test_bootstrap_of_means_is_scipys() -> None:
 
 
 def test_a_resample_takes_whole_rows() -> None:
-    means = bootstrap_means([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]], resamples=500)
-    assert means.shape == (500, 2)
-    np.testing.assert_allclose(means.sum(axis=1), 1.0)
-    # Every mean of three rows of which 0..3 are the first, with binomial(3, 1/3) frequencies.
-    shares = np.bincount(np.rint(means[:, 1] * 3).astype(int), minlength=4) / 500
-    np.testing.assert_allclose(shares, scipy_stats.binom.pmf(range(4), 3, 1 / 3), atol=0.06)
+    """Where the columns of a row add up to 1 their means do: each interval is the other one's mirror image."""
+    first = np.random.default_rng(3).random(40)
+    one, other = mean_intervals(np.column_stack([first, 1.0 - first]))
+    assert (1.0 - other.high, 1.0 - other.low) == pytest.approx(tuple(one), abs=1e-12)
 
 
-def test_chunks_do_not_change_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_do_not_change_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.arange(20.0)[:, None]
+    whole = mean_intervals(values, resamples=1001)
     monkeypatch.setattr("agentgym.evaluate.intervals._CHUNK", 64)
-    means = bootstrap_means(np.arange(20.0)[:, None], resamples=1001)
-    assert means.shape == (1001, 1)
-    assert means.mean() == pytest.approx(9.5, abs=0.2)
+    assert mean_intervals(values, resamples=1001)[0] == pytest.approx(tuple(whole[0]), abs=1.0)
+    assert paired([1.0], [0.5]) == (0.5, 0.5, 0.5, pytest.approx(1.0), 1)
 
 
 def test_a_constant_has_no_spread() -> None:
@@ -150,7 +149,7 @@ def calls(*texts: str) -> tuple[ToolCall, ...]:
 def episode(number: int, success: bool | None, *turns: tuple[ToolCall, ...], **kwargs: Any) -> Episode:
     stop = kwargs.pop("stop", StopReason.TERMINATED)
     played = tuple(Turn("o", "a", 0.5, tool_calls=made, usage=USAGE) for made in turns)
-    return Episode(f"{number}/0", "e", Task(number), played, stop, success, str(number), **kwargs)
+    return Episode(f"{number}/0", "e", Task(number), played, stop, success=success, group=str(number), **kwargs)
 
 
 FOUR = [
@@ -384,7 +383,8 @@ def slow(request):
 
 folder = SweepFolder(sys.argv[2], {"env": "coin"})
 curve = evaluate(
-    Coin, ScriptedPolicy(slow), tasks=range(40), budgets=parse_budgets("1,2,4,inf", "turns"), slots=4, folder=folder,
+    Coin, ScriptedPolicy(slow), tasks=range(40), budgets=parse_budgets("1,2,4,inf", "turns"),
+    max_concurrent_episodes=4, folder=folder,
     progress=lambda b, e: print(len(e), flush=True),
 )
 folder.write("result.json", result([curve], {"env": "coin"}))

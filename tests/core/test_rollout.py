@@ -16,7 +16,7 @@ from agentgym.env import TextEnv, digest
 from agentgym.errors import ContractError, PolicyError, UsageError, WorldFault
 from agentgym.policy import Reply, Request, ScriptedPolicy, SyncPolicy
 from agentgym.records import Episode, StopReason, Task, Usage
-from agentgym.rollout import Group, Independent, Rollout, Running
+from agentgym.rollout import Group, Independent, LiveEpisode, Rollout
 
 
 class Walk(TextEnv):
@@ -114,11 +114,13 @@ class Batching(Counting):
 
 
 @pytest.mark.parametrize("policy", [Counting, Batching])
-@pytest.mark.parametrize("slots", [1, 3, 100])
+@pytest.mark.parametrize("max_concurrent_episodes", [1, 3, 100])
 @pytest.mark.parametrize("threads", [0, 2])
-def test_1_a_policy_is_asked_once_per_turn(policy: type[Counting], slots: int, threads: int) -> None:
+def test_1_a_policy_is_asked_once_per_turn(policy: type[Counting], max_concurrent_episodes: int, threads: int) -> None:
     asked = policy()
-    episodes, rollout = play(Walk, asked, groups(12, size=2), slots=slots, threads=threads)
+    episodes, rollout = play(
+        Walk, asked, groups(12, size=2), max_concurrent_episodes=max_concurrent_episodes, threads=threads
+    )
     assert len(episodes) == 24
     assert Counter((e, t) for e, t, _ in asked.asked) == Counter(
         (e.id, t) for e in episodes.values() for t in range(e.task.seed % 5 + 1)
@@ -141,9 +143,9 @@ def test_1_what_was_played_is_what_is_recorded() -> None:
     assert (episode.group, episode.member, episode.env) == ("g2", 0, "Walk")
 
 
-def test_1_slots_bound_how_many_run() -> None:
+def test_1_max_concurrent_episodes_bounds_how_many_run() -> None:
     policy = Batching()
-    play(Walk, policy, groups(30), slots=4)
+    play(Walk, policy, groups(30), max_concurrent_episodes=4)
     assert max(policy.batches) == 4
 
 
@@ -167,7 +169,7 @@ def test_2_a_fast_episode_does_not_wait_for_a_slow_policy_answer() -> None:
             if len(finished) == 9:
                 late[0].set_result(Reply("at last"))
 
-    episodes, _ = play(Walk, OneIsSlow(), groups(10), slots=10)
+    episodes, _ = play(Walk, OneIsSlow(), groups(10), max_concurrent_episodes=10)
     assert finished[-1] == "g0/0"
     assert len(episodes) == 10
 
@@ -190,7 +192,7 @@ def test_2_a_fast_environment_does_not_wait_for_a_slow_one() -> None:
                 others_are_done.set()
 
     policy = Watching()
-    episodes, _ = play(Slow, policy, groups(8), slots=2)
+    episodes, _ = play(Slow, policy, groups(8), max_concurrent_episodes=2)
     assert len(episodes) == 8
     assert policy.released[-1] == "g0/0"
 
@@ -213,7 +215,7 @@ def test_2_making_an_environment_keeps_nobody_waiting() -> None:
                 go.set()
 
     policy = Watching()
-    play(make, policy, groups(6), slots=2, threads=2)
+    play(make, policy, groups(6), max_concurrent_episodes=2, threads=2)
     assert len(policy.released) == 6
 
 
@@ -263,7 +265,7 @@ class Broken(Walk):
 @pytest.mark.parametrize("threads", [0, 3])
 def test_3_a_broken_environment_is_one_failed_episode(threads: int) -> None:
     Broken.made = Broken.resets = 0
-    episodes, _ = play(Broken, Counting(), groups(12), slots=3, threads=threads)
+    episodes, _ = play(Broken, Counting(), groups(12), max_concurrent_episodes=3, threads=threads)
     assert len(episodes) == 12
     failed = {e.task.seed: e for e in episodes.values() if e.failure is not None}
     assert {seed: e.stop for seed, e in failed.items()} == {
@@ -291,13 +293,13 @@ def test_3_an_environment_that_cannot_be_made_again_is_one_failed_episode() -> N
             raise OSError("no container left")
         return Walk()
 
-    episodes, _ = play(make, Batching(), groups(4), slots=2)
+    episodes, _ = play(make, Batching(), groups(4), max_concurrent_episodes=2)
     failures = [e.failure for e in episodes.values()]
     assert sorted(map(str, failures)) == ["None", "None", "None", "OSError: no container left"]
 
 
 def test_3_an_action_that_breaks_the_environment_is_a_failure_of_the_agent() -> None:
-    episodes, _ = play(Broken, Counting(), groups(10), slots=3)
+    episodes, _ = play(Broken, Counting(), groups(10), max_concurrent_episodes=3)
     broken = episodes["g9/0"]
     assert (broken.stop, broken.success, broken.failed, broken.terminated) == (
         StopReason.ACTION_ERROR, False, False, True
@@ -363,11 +365,11 @@ class Priced(Counting):
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_3_an_episode_whose_world_fails_is_played_once_more(faulty: type[Faulty], threads: int) -> None:
-    want, _ = play(faulty, Priced(), groups(8), slots=3)
+    want, _ = play(faulty, Priced(), groups(8), max_concurrent_episodes=3)
     faulty.faults = {(1, 0): 1, (2, 1): 1, (3, 3): 1, (4, 5): 1}
     policy = Priced()
     again = faulty.made = []
-    episodes, rollout = play(faulty, policy, groups(8), slots=3, threads=threads)
+    episodes, rollout = play(faulty, policy, groups(8), max_concurrent_episodes=3, threads=threads)
     assert episodes == want
     assert rollout.policy_calls == len(policy.asked) == 8 * 5  # the policy is not asked again
     assert sum(faulty.faults.values()) == 0
@@ -376,7 +378,7 @@ def test_3_an_episode_whose_world_fails_is_played_once_more(faulty: type[Faulty]
 
 def test_3_a_world_that_fails_twice_ends_the_episode(faulty: type[Faulty]) -> None:
     faulty.faults = {(1, 0): 2, (2, 2): 2, (3, 2): 1} | {(4, 2): 1, (4, 4): 1}
-    episodes, _ = play(faulty, Counting(), groups(6), slots=2)
+    episodes, _ = play(faulty, Counting(), groups(6), max_concurrent_episodes=2)
     assert [e.stop for _, e in sorted(episodes.items())] == [
         StopReason.TERMINATED, *[StopReason.WORLD_FAULT] * 2, StopReason.TERMINATED, StopReason.WORLD_FAULT,
         StopReason.TERMINATED,
@@ -389,7 +391,7 @@ def test_3_a_world_that_fails_twice_ends_the_episode(faulty: type[Faulty]) -> No
 def test_3_a_world_that_goes_another_way_when_it_is_played_again_is_left_out(faulty: type[Faulty]) -> None:
     faulty.drifts = True
     faulty.faults = {(1, 3): 1}
-    episodes, _ = play(faulty, Counting(), groups(2), slots=1)
+    episodes, _ = play(faulty, Counting(), groups(2), max_concurrent_episodes=1)
     assert episodes["g1/0"].stop is StopReason.WORLD_FAULT
     assert episodes["g1/0"].failure == (
         "WorldFault: the server is gone; played again, it met another state after 1 actions"
@@ -592,18 +594,18 @@ def test_8_inline_environments_are_stepped_in_a_fixed_order() -> None:
     logs: list[list[str]] = []
     for _ in range(2):
         log: list[str] = []
-        play(lambda log=log: Walk(log), Batching(), groups(20, size=3), slots=7)
+        play(lambda log=log: Walk(log), Batching(), groups(20, size=3), max_concurrent_episodes=7)
         logs.append(log)
     assert logs[0] == logs[1]
 
 
-def test_8_draws_do_not_depend_on_timing_slots_or_threads() -> None:
+def test_8_draws_do_not_depend_on_timing_concurrency_or_threads() -> None:
     todo = groups(10, size=3)
     expected, _ = play(Walk, Dice(), todo, run_key=5)
-    for settings in ({"slots": 1}, {"slots": 7, "threads": 3}):
+    for settings in ({"max_concurrent_episodes": 1}, {"max_concurrent_episodes": 7, "threads": 3}):
         assert play(Walk, Dice(), todo, run_key=5, **settings)[0] == expected
     with ThreadPoolExecutor(8) as pool:
-        assert play(Walk, SlowDice(pool), todo, run_key=5, slots=9, threads=2)[0] == expected
+        assert play(Walk, SlowDice(pool), todo, run_key=5, max_concurrent_episodes=9, threads=2)[0] == expected
     other, _ = play(Walk, Dice(), todo, run_key=6)
     assert other != expected
     actions = {tuple(t.action for t in e.turns) for e in expected.values() if len(e.turns) > 1}
@@ -622,7 +624,7 @@ class Branchy(Independent):
     def roots(self, size: int) -> int:
         return self._roots
 
-    def branches(self, episode: Running, reply: Reply) -> int:
+    def branches(self, episode: LiveEpisode, reply: Reply) -> int:
         return self.count if len(episode.turns) == self.at and episode.parent is None else 0
 
 
@@ -673,7 +675,7 @@ def test_9_branches_do_not_pile_up_environments() -> None:
             twin.way, twin.seed, twin.length = list(self.way), self.seed, self.length
             return twin
 
-    with Rollout(Kept, Counting(), slots=2, branching=Branchy(1, 1, 3)) as rollout:
+    with Rollout(Kept, Counting(), max_concurrent_episodes=2, branching=Branchy(1, 1, 3)) as rollout:
         list(rollout.play(groups(20, size=4, length=2)))
         assert sum(not env.closed for env in made) <= 2
     assert all(env.closed == 1 for env in made)
@@ -745,14 +747,18 @@ def test_every_environment_is_closed_even_if_play_is_left() -> None:
         made.append(Walk())
         return made[-1]
 
-    with Rollout(make, Batching(), slots=5) as rollout:
+    with Rollout(make, Batching(), max_concurrent_episodes=5) as rollout:
         next(rollout.play(groups(20)))
     assert len(made) == 5
     assert [env.closed for env in made] == [1] * 5
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"), [({"slots": 0}, "slots must be at least 1"), ({"max_turns": 0}, "max_turns must")]
+    ("settings", "said"),
+    [
+        ({"max_concurrent_episodes": 0}, "max_concurrent_episodes must be at least 1"),
+        ({"max_turns": 0}, "max_turns must"),
+    ],
 )
 def test_settings_are_checked(settings: dict[str, int], said: str) -> None:
     with pytest.raises(UsageError, match=said):

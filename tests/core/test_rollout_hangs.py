@@ -24,7 +24,7 @@ from agentgym.envs.tool_env import Question, ToolEnv
 from agentgym.errors import UsageError
 from agentgym.policy import Reply, Request, ScriptedPolicy, SyncPolicy
 from agentgym.records import Episode, StopReason, Task
-from agentgym.rollout import Group, Independent, Rollout, Running, stepping
+from agentgym.rollout import Group, Independent, LiveEpisode, Rollout, stepping
 from agentgym.tools.tool import tool
 
 BAD = 2
@@ -88,7 +88,7 @@ def hangs() -> Iterator[Callable[..., type[World]]]:
 
 
 def played(make: Callable[[], Any], size: int = 1, policy: Any = GO, **settings: Any) -> dict[str, Episode]:
-    with Rollout(make, policy, slots=3, **settings) as rollout:
+    with Rollout(make, policy, max_concurrent_episodes=3, **settings) as rollout:
         return {e.id: e for e in rollout.play(Group(f"{seed}", Task(seed), size) for seed in range(6))}
 
 
@@ -152,7 +152,7 @@ class OneBranch(Independent):
     def roots(self, size: int) -> int:
         return 1
 
-    def branches(self, episode: Running, reply: Reply) -> int:
+    def branches(self, episode: LiveEpisode, reply: Reply) -> int:
         return int(len(episode.turns) == 1 and episode.parent is None)
 
 
@@ -193,7 +193,7 @@ def test_a_call_that_waits_for_a_thread_uses_no_time() -> None:
             time.sleep(LIMIT / 3)
             return super().step(action)
 
-    with Rollout(Slow, GO, slots=6, threads=1, step_seconds=LIMIT) as rollout:
+    with Rollout(Slow, GO, max_concurrent_episodes=6, threads=1, step_seconds=LIMIT) as rollout:
         episodes = list(rollout.play(Group(f"{seed}", Task(seed)) for seed in range(6)))
     assert [e.failure for e in episodes] == [None] * 6
 
@@ -226,7 +226,7 @@ def test_a_policy_that_works_does_not_hide_what_hangs(hangs: Callable[..., type[
         def release(self, episode: str) -> None:
             self.failed = self.failed or episode == f"{BAD}/0"
 
-    with Rollout(hangs("step 1"), Busy(), slots=6, threads=6, step_seconds=LIMIT) as rollout:
+    with Rollout(hangs("step 1"), Busy(), max_concurrent_episodes=6, threads=6, step_seconds=LIMIT) as rollout:
         episodes = {e.id: e for e in rollout.play(Group(f"{seed}", Task(seed)) for seed in range(6))}
     assert episodes[f"{BAD}/0"].stop is StopReason.ACTION_ERROR
     assert sum(len(e.turns) for e in episodes.values()) == 1 + 15
@@ -237,7 +237,7 @@ def test_closing_does_not_wait_for_what_hangs(
 ) -> None:
     monkeypatch.setattr(stepping, "CLOSE_SECONDS", 0.05)
     world = hangs("step 1")
-    with Rollout(world, GO, slots=2, threads=2) as rollout:
+    with Rollout(world, GO, max_concurrent_episodes=2, threads=2) as rollout:
         assert next(rollout.play(Group(f"{seed}", Task(seed)) for seed in (1, BAD))).id == "1/0"
     assert len(world.made) == 2
     deadline = time.monotonic() + 30
@@ -258,7 +258,7 @@ def test_a_call_that_ends_is_waited_for_when_closing() -> None:
             assert not self.closed
             return super().step(action)
 
-    with Rollout(Slow, GO, slots=3) as rollout:
+    with Rollout(Slow, GO, max_concurrent_episodes=3) as rollout:
         playing = rollout.play(Group(f"{seed}", Task(seed)) for seed in range(3))
         next(playing)
     assert all(env.closed == 1 for env in Slow.made)

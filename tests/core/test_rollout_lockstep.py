@@ -14,7 +14,7 @@ from agentgym import keyed_random
 from agentgym.env import TextEnv
 from agentgym.policy import Reply, Request, SyncPolicy
 from agentgym.records import Episode, Task
-from agentgym.rollout import Group, Independent, Rollout, Running
+from agentgym.rollout import Group, Independent, LiveEpisode, Rollout
 
 
 class Uneven(TextEnv):
@@ -77,7 +77,7 @@ class Sometimes(Independent):
     def roots(self, size: int) -> int:
         return 2
 
-    def branches(self, episode: Running, reply: Reply) -> int:
+    def branches(self, episode: LiveEpisode, reply: Reply) -> int:
         self.left -= 1
         return int(self.left % 3 == 0 and self.left > 0)
 
@@ -86,7 +86,7 @@ class Sometimes(Independent):
 
 
 def played(policy: Any, branching: Sometimes | None = None, **settings: Any) -> list[Episode]:
-    with Rollout(Uneven, policy, slots=5, branching=branching, run_key=1, **settings) as rollout:
+    with Rollout(Uneven, policy, max_concurrent_episodes=5, branching=branching, run_key=1, **settings) as rollout:
         return list(rollout.play(Group(f"g{n}", Task(n), 4) for n in range(8)))
 
 
@@ -142,7 +142,7 @@ def test_8_steps_of_a_round_run_side_by_side_and_beside_the_model() -> None:
                 beside.append(began.wait(30))
             return super().advance()
 
-    with Rollout(Meeting, Watched(), slots=4) as rollout:
+    with Rollout(Meeting, Watched(), max_concurrent_episodes=4) as rollout:
         episodes = list(rollout.play(Group(f"g{n}", Task(0)) for n in range(4)))
     assert [(e.id, e.failure) for e in episodes] == [(f"g{n}/0", None) for n in range(4)]
     assert beside == [True] * 6

@@ -14,7 +14,7 @@ from agentgym.env import TextEnv
 from agentgym.errors import ContractError, UsageError
 from agentgym.policy import Reply, Request, ScriptedPolicy, SyncPolicy
 from agentgym.records import Episode, Sample, StopReason, Task, ToolCall, Usage
-from agentgym.rollout import Group, Independent, Rollout, Running
+from agentgym.rollout import Group, Independent, LiveEpisode, Rollout
 from agentgym.store import decode, encode
 
 BAD = 2  #: the seed of the episode in which it happens
@@ -192,7 +192,7 @@ class World(TextEnv):
 
 
 def played(make: Callable[[], Any], policy: Any, size: int = 1, **settings: Any) -> dict[str, Episode]:
-    with Rollout(make, policy, slots=3, **settings) as rollout:
+    with Rollout(make, policy, max_concurrent_episodes=3, **settings) as rollout:
         episodes = {e.id: e for e in rollout.play(Group(f"{seed}", Task(seed), size) for seed in range(6))}
     for episode in episodes.values():
         assert decode(encode(episode)) == episode  # whatever came is a record
@@ -282,7 +282,7 @@ def test_the_first_environment_that_cannot_be_made_is_told_at_once() -> None:
 
 
 class Together(SyncPolicy):
-    """Answers all requests that wait at once, so that as many episodes run as there are slots."""
+    """Answers all requests that wait at once, so that as many episodes run as may."""
 
     def __init__(self) -> None:
         self.waiting: list[Future[Reply]] = []
@@ -304,7 +304,7 @@ class OneBranch(Independent):
     def roots(self, size: int) -> int:
         return 1
 
-    def branches(self, episode: Running, reply: Reply) -> int:
+    def branches(self, episode: LiveEpisode, reply: Reply) -> int:
         return int(len(episode.turns) == 1 and episode.parent is None)
 
 

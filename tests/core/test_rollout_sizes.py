@@ -50,7 +50,7 @@ def test_what_an_environment_floods_is_cut_everywhere(threads: int) -> None:
     longer = CUT.replace("5,000,000", "5,000,001")
     tracemalloc.start()
     try:
-        with Rollout(Flood, ScriptedPolicy(act), slots=2, threads=threads) as rollout:
+        with Rollout(Flood, ScriptedPolicy(act), max_concurrent_episodes=2, threads=threads) as rollout:
             episodes = list(rollout.play([Group("a", Task(0), 2)]))
         kept, _ = tracemalloc.get_traced_memory()
     finally:

@@ -208,7 +208,7 @@ def test_fingerprints_differ_where_episodes_may() -> None:
 
 def test_many_episodes_at_once_lose_nothing() -> None:
     groups = [Group(f"g{i}", Task(seed=i), size=2) for i in range(8)]
-    with Rollout(CodeEnv, ExpertPolicy(), slots=8) as rollout:
+    with Rollout(CodeEnv, ExpertPolicy(), max_concurrent_episodes=8) as rollout:
         episodes = list(rollout.play(groups))
     assert len(episodes) == 16
     assert {(e.stop, e.success) for e in episodes} == {(StopReason.TERMINATED, True)}

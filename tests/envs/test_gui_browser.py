@@ -151,7 +151,9 @@ def test_a_fork_goes_its_own_way() -> None:
 @pytest.mark.parametrize("wanted", [False, True])
 def test_screenshots_are_kept_and_shown_where_they_are_asked_for(wanted: bool, tmp_path: Path) -> None:
     groups = [Group("0", Task(seed=1, options={"family": "settings"}))]
-    with Rollout(lambda: GUIEnv(backend="chromium", screenshots=wanted), ExpertPolicy(), slots=1) as rollout:
+    with Rollout(
+        lambda: GUIEnv(backend="chromium", screenshots=wanted), ExpertPolicy(), max_concurrent_episodes=1
+    ) as rollout:
         (episode,) = rollout.play(groups)
     again = decode(encode(episode))
     for turn in again.turns:
@@ -180,7 +182,7 @@ def test_chromium_killed_in_a_run_loses_nothing_and_the_run_goes_on() -> None:
             return super().submit(request)
 
     groups = [Group(str(n), Task(seed=n, options={"family": "settings"})) for n in range(3)]
-    with Rollout(lambda: GUIEnv(backend="chromium"), Killer(), slots=1) as rollout:
+    with Rollout(lambda: GUIEnv(backend="chromium"), Killer(), max_concurrent_episodes=1) as rollout:
         episodes = list(rollout.play(groups))
     assert killed
     assert shared_chromium().starts > starts

@@ -395,7 +395,7 @@ def test_a_run_goes_on_when_its_server_dies(tmp_path: Path) -> None:
         client = SearchR1Client(server.stdout.readline().split()[-1], pause=0.001)
         groups = [Group(str(i), Task(0, {"task": i})) for i in range(40)]
         episodes: list[Episode] = []
-        with Rollout(lambda: SearchEnv(corpus=client), ExpertPolicy(), slots=4) as rollout:
+        with Rollout(lambda: SearchEnv(corpus=client), ExpertPolicy(), max_concurrent_episodes=4) as rollout:
             for episode in rollout.play(groups):
                 episodes.append(episode)
                 if len(episodes) == 10:

@@ -32,19 +32,19 @@ def plain(model: Any, ids: list[int]) -> torch.Tensor:
 def played(model: Any) -> list[Any]:
     """Three episodes of three turns on kept keys and values, one of them a branch of another; every action."""
     engine, done = Engine(model, []), []
-    slots = [engine.open() for _ in range(2)]
+    kv_slots = [engine.open() for _ in range(2)]
     contexts = [[3 + keyed_random.key(n, i) % 40 for i in range(25 + 4 * n)] for n in range(2)]
     for turn in range(3):
         if turn == 1:
-            slots.append(engine.open())
+            kv_slots.append(engine.open())
             contexts.append(contexts[0])
-            engine.copy(slots[0], slots[2])
-        for slot, context in zip(slots, contexts, strict=True):
-            engine.submit(slot, context, keyed_random.key(slot, turn), 5 + slot)
+            engine.copy(kv_slots[0], kv_slots[2])
+        for kv_slot, context in zip(kv_slots, contexts, strict=True):
+            engine.submit(kv_slot, context, keyed_random.key(kv_slot, turn), 5 + kv_slot)
         finished = []
         while engine.busy:
             finished += engine.step()
-        finished.sort(key=lambda g: g.slot)
+        finished.sort(key=lambda g: g.kv_slot)
         done += finished
         contexts = [[*g.context, *g.action, 7, 8 + turn, 9] for g in finished]
     return done

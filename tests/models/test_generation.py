@@ -69,7 +69,13 @@ def test_ragged_prompts_equal_plain_forward_passes(small, dtype, tolerance, temp
 
 def test_each_request_is_sampled_as_it_says(small):
     model, _ = small(dtype=torch.float64)
-    hows = [None, TokenSampling(0.7), TokenSampling(0), TokenSampling(0.7, top_p=1e-9), TokenSampling(1.0, stop=frozenset(range(2, 300)))]
+    hows = [
+        None,
+        TokenSampling(0.7),
+        TokenSampling(0),
+        TokenSampling(0.7, top_p=1e-9),
+        TokenSampling(1.0, stop=frozenset(range(2, 300))),
+    ]
 
     def play(wanted):
         engine = Engine(model, [STOP], temperature=1.3, entropies=True)
@@ -87,27 +93,27 @@ def test_each_request_is_sampled_as_it_says(small):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
 def test_turns_of_many_episodes_on_kept_keys_and_values(small, dtype, tolerance):
-    """Episodes of different lengths come and go; slots are used again; contexts grow, or are rebuilt."""
+    """Episodes of different lengths come and go; kv_slots are used again; contexts grow, or are rebuilt."""
     model, _ = small(dtype=dtype)
     engine = Engine(model, [STOP])
     seen = 0
     for n in range(6):
-        slots = [engine.open() for _ in range(1 + n % 3)]
-        before = [[] for _ in slots]
+        kv_slots = [engine.open() for _ in range(1 + n % 3)]
+        before = [[] for _ in kv_slots]
         for turn in range(3):
-            for i, slot in enumerate(slots):
+            for i, kv_slot in enumerate(kv_slots):
                 keep = before[i] if (n + turn) % 3 else before[i][:4]  # every third context is rebuilt
                 engine.submit(
-                    slot, [*keep, *prompt(100 * n + 10 * turn + i, 3 + i)], keyed_random.key(n, turn, i), 2 + i
+                    kv_slot, [*keep, *prompt(100 * n + 10 * turn + i, 3 + i)], keyed_random.key(n, turn, i), 2 + i
                 )
-            done = sorted(finish(engine), key=lambda g: g.slot)
+            done = sorted(finish(engine), key=lambda g: g.kv_slot)
             check(model, done, tolerance)
             seen += len(done)
             before = [[*g.context, *g.action] for g in done]
-        for slot in slots:
-            engine.close(slot)
+        for kv_slot in kv_slots:
+            engine.close(kv_slot)
     assert seen == 3 * sum(1 + n % 3 for n in range(6))
-    assert engine.open() == 0  # slots in use stay dense
+    assert engine.open() == 0  # kv_slots in use stay dense
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -151,7 +157,7 @@ def test_finished_requests_never_generate(small):
     engine = Engine(model, [STOP])
     rows = []
     ordinary = engine._forward
-    engine._forward = lambda slots, *a, **k: rows.append(len(slots)) or ordinary(slots, *a, **k)
+    engine._forward = lambda kv_slots, *a, **k: rows.append(len(kv_slots)) or ordinary(kv_slots, *a, **k)
     sizes = (1, 3, 7, 2)
     for n, size in enumerate(sizes):
         engine.submit(engine.open(), prompt(n, 5), n, size)
@@ -165,11 +171,11 @@ def test_finished_requests_never_generate(small):
 def test_the_next_turn_forwards_only_what_is_new(small):
     model, _ = small(dtype=torch.float64)
     engine = Engine(model, [STOP])
-    slot = engine.open()
-    engine.submit(slot, prompt(0, 20), 0, 5)
+    kv_slot = engine.open()
+    engine.submit(kv_slot, prompt(0, 20), 0, 5)
     (done,) = finish(engine)
     before = engine.forwarded
-    engine.submit(slot, [*done.context, *done.action, *prompt(1, 7)], 1, 1)
+    engine.submit(kv_slot, [*done.context, *done.action, *prompt(1, 7)], 1, 1)
     finish(engine)
     assert engine.forwarded - before == 1 + 7  # the last sampled token was not forwarded yet
 
@@ -197,14 +203,14 @@ def test_a_branch_goes_on_from_a_copy(small):
 def test_nothing_old_is_used_after_the_weights_changed(small):
     model, _ = small(dtype=torch.float64)
     engine = Engine(model, [STOP])
-    slot = engine.open()
-    engine.submit(slot, prompt(0, 12), 0, 3)
+    kv_slot = engine.open()
+    engine.submit(kv_slot, prompt(0, 12), 0, 3)
     (done,) = finish(engine)
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(1.1)
     engine.forget()
-    engine.submit(slot, [*done.context, *done.action, 5], 1, 3)
+    engine.submit(kv_slot, [*done.context, *done.action, 5], 1, 3)
     check(model, finish(engine), 1e-9)
 
 
@@ -378,10 +384,10 @@ def test_a_slot_goes_on_after_tokens_that_were_never_computed(small):
     """The next turn's context contains them; what the engine kept must still be right."""
     model, _ = small(dtype=torch.float64)
     engine = Engine(model, [STOP])
-    slot = engine.open()
-    first = engine.submit(slot, prompt(0, 9), 0, 12, among=ACTIONS)
+    kv_slot = engine.open()
+    first = engine.submit(kv_slot, prompt(0, 9), 0, 12, among=ACTIONS)
     finish(engine)
-    second = engine.submit(slot, [*first.context, *first.action, *prompt(3, 4)], 1, 6)
+    second = engine.submit(kv_slot, [*first.context, *first.action, *prompt(3, 4)], 1, 6)
     finish(engine)
     check(model, [second], 1e-9)
 

@@ -51,7 +51,7 @@ def made(small, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(made):
-    with serving(made[2], "--name", "tiny", "--slots", "8") as (url, _):
+    with serving(made[2], "--name", "tiny", "--max-concurrent-requests", "8") as (url, _):
         yield url
 
 
@@ -307,13 +307,13 @@ def test_the_folder_of_a_run_serves_its_newest_checkpoint(made, tmp_path, capfd)
 
 def test_a_conversation_goes_on_where_it_is_held(small):
     model, _ = small()
-    thread = EngineThread(model, [1], max_context=256, slots=4)
+    thread = EngineThread(model, [1], max_context=256, max_concurrent_requests=4)
     first = [9, *range(20, 60)]
     done = thread.submit(first, 0, 4, TokenSampling()).result(timeout=60)
     other = thread.submit([9, *range(100, 140)], 0, 4, TokenSampling()).result(timeout=60)
     before = thread.engine.forwarded
     again = thread.submit([*first, *done.action, 33, 34], 0, 1, TokenSampling()).result(timeout=60)
-    assert (again.slot, other.slot) == (done.slot, 1 - done.slot)
+    assert (again.kv_slot, other.kv_slot) == (done.kv_slot, 1 - done.kv_slot)
     assert thread.engine.forwarded - before == 3  # the last sampled token and what is new
     assert again.logprobs == pytest.approx(logprobs(model, again.context, again.action), abs=1e-4)
     thread.close()
@@ -321,7 +321,7 @@ def test_a_conversation_goes_on_where_it_is_held(small):
 
 def test_a_model_that_fails_is_told_to_everyone_in_work_and_the_next_is_answered(small, monkeypatch):
     model, _ = small()
-    thread = EngineThread(model, [1], max_context=256, slots=2)
+    thread = EngineThread(model, [1], max_context=256, max_concurrent_requests=2)
     whole = thread.submit([7, 8, 9], 0, 4, TokenSampling()).result(timeout=60)
     forward = type(model).forward
 
