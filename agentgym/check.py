@@ -19,7 +19,7 @@ import gymnasium as gym
 from agentgym import registry
 from agentgym.contract import RULES, NotApplicable, Rule, Subject
 from agentgym.contract.subject import Env
-from agentgym.env import Journal
+from agentgym.env import ReplayWrapper
 from agentgym.errors import ContractError, UsageError
 
 MOST = 5  #: violations of one rule that are listed
@@ -99,10 +99,10 @@ def check_env(
     name, factory, takes_arguments = _factory(env)
     made: list[Env] = []
 
-    def fresh(**more: object) -> Journal:
+    def fresh(**more: object) -> ReplayWrapper:
         instance = factory(**{**kwargs, **more})
         made.append(instance)
-        return instance if isinstance(instance, Journal) else Journal(instance)
+        return instance if isinstance(instance, ReplayWrapper) else ReplayWrapper(instance)
 
     spec = registry.find(env) if isinstance(env, str) else getattr(env, "spec", None)
     subject = Subject(name, fresh, tuple(seeds), turns, spec, takes_arguments)

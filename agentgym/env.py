@@ -17,7 +17,7 @@ from agentgym.errors import ForkError, UnknownName
 from agentgym.records import ToolCall
 from agentgym.space import Text
 
-__all__ = ["SPLITS", "Info", "Journal", "Text", "TextEnv", "digest", "fork"]
+__all__ = ["SPLITS", "Info", "ReplayWrapper", "Text", "TextEnv", "digest", "fork"]
 
 SPLITS = ("train", "test", "unseen")
 MAX_OBSERVATION = 1_000_000  #: characters of an observation; more than any model reads
@@ -103,7 +103,7 @@ def digest(*parts: object) -> str:
     return hashlib.blake2b("\x1f".join(map(repr, parts)).encode(), digest_size=8).hexdigest()
 
 
-class Journal(gym.Wrapper[str, str, str, str]):
+class ReplayWrapper(gym.Wrapper[str, str, str, str]):
     """Remembers how the running episode came about, so that it can be replayed where it cannot be copied.
 
     ``agentgym.make`` puts it outside every other wrapper.
@@ -128,7 +128,7 @@ class Journal(gym.Wrapper[str, str, str, str]):
         self._anchor = result[4].get("anchor")
         return result
 
-    def replay(self) -> Journal:
+    def replay(self) -> ReplayWrapper:
         """A new environment in which the recorded actions were played again.
 
         Raises:
@@ -141,7 +141,7 @@ class Journal(gym.Wrapper[str, str, str, str]):
             raise ForkError("cannot replay an episode that was reset without a seed; pass reset(seed=...)")
         if self.env.spec is None:
             raise ForkError("cannot replay an environment without a spec; create it by agentgym.make(id)")
-        twin = Journal(gym.make(self.env.spec, disable_env_checker=True))
+        twin = ReplayWrapper(gym.make(self.env.spec, disable_env_checker=True))
         _, info = twin.reset(seed=seed, options=dict(options) if options is not None else None)
         for action in self._actions:
             _, _, _, _, info = twin.step(action)
@@ -158,24 +158,24 @@ def fork(env: gym.Env[str, str]) -> gym.Env[str, str]:
     """An independent copy of the running episode: same wrappers, same state, nothing shared.
 
     The environment's own ``fork()`` is used where it has one; otherwise the recorded actions are replayed from the same
-    seed (for environments from :func:`agentgym.make`, which carry a :class:`Journal`). The state of wrappers around
-    that, e.g. what a budget has counted, is copied.
+    seed (for environments from :func:`agentgym.make`, which carry a :class:`ReplayWrapper`). The state of wrappers
+    around that, e.g. what a budget has counted, is copied.
 
     Raises:
         ForkError: it can be neither copied nor replayed to the same anchor.
     """
     if can_fork(env):
         return _copied(env)
-    raise ForkError(f"{env} has no fork() and no journal; create it by agentgym.make(id) or write a fork()")
+    raise ForkError(f"{env} has no fork() and no ReplayWrapper; create it by agentgym.make(id) or write a fork()")
 
 
 def can_fork(env: gym.Env[str, str]) -> bool:
-    """Whether :func:`fork` has a way to copy it: the environment's own ``fork()``, or a :class:`Journal`."""
+    """Whether :func:`fork` has a way to copy it: the environment's own ``fork()``, or a :class:`ReplayWrapper`."""
     if callable(getattr(env.unwrapped, "fork", None)):
         return True
-    while isinstance(env, gym.Wrapper) and not isinstance(env, Journal):
+    while isinstance(env, gym.Wrapper) and not isinstance(env, ReplayWrapper):
         env = env.env
-    return isinstance(env, Journal)
+    return isinstance(env, ReplayWrapper)
 
 
 def _copied(env: gym.Env[str, str]) -> gym.Env[str, str]:
@@ -186,7 +186,7 @@ def _copied(env: gym.Env[str, str]) -> gym.Env[str, str]:
             raise ForkError(f"{type(env).__name__}.fork() must give a gymnasium.Env, got {type(twin).__name__}")
         twin.spec = twin.spec or env.spec
         return twin
-    if isinstance(env, Journal) and not callable(getattr(env.unwrapped, "fork", None)):
+    if isinstance(env, ReplayWrapper) and not callable(getattr(env.unwrapped, "fork", None)):
         return env.replay()
     outer = copy.copy(env)
     outer.__dict__ = {k: v if k in ("env", "_cached_spec") else copy.deepcopy(v) for k, v in env.__dict__.items()}

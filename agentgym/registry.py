@@ -19,7 +19,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
-from agentgym.env import Journal
+from agentgym.env import ReplayWrapper
 from agentgym.errors import DISTRIBUTION, AgentGymError, UnknownName, UsageError
 
 GROUP = "agentgym.envs"
@@ -67,7 +67,7 @@ def find(env_id: str) -> EnvSpec:
     return gym.registry[name]
 
 
-def make(env_id: str, **kwargs: Any) -> Journal:
+def make(env_id: str, **kwargs: Any) -> ReplayWrapper:
     """Create an environment by name; like ``gymnasium.make`` without its checker, recorded so that it can be forked.
 
     Args:
@@ -80,7 +80,7 @@ def make(env_id: str, **kwargs: Any) -> Journal:
     """
     spec = find(env_id)
     try:
-        return Journal(gym.make(spec, disable_env_checker=True, **kwargs))
+        return ReplayWrapper(gym.make(spec, disable_env_checker=True, **kwargs))
     except AgentGymError:
         raise
     except ModuleNotFoundError as error:

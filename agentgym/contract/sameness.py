@@ -11,7 +11,7 @@ import numpy as np
 
 from agentgym import keyed_random
 from agentgym.contract.subject import Env, NotApplicable, Subject, difference, play, replay, rule, start, step
-from agentgym.env import Journal, fork
+from agentgym.env import ReplayWrapper, fork
 
 
 @rule(
@@ -98,7 +98,7 @@ def _forking(subject: Subject) -> Iterator[str]:
 def _replaying(subject: Subject) -> Iterator[str]:
     if subject.make().env.spec is None:
         raise NotApplicable("it has no spec; register it")
-    yield from _copies(subject, Journal.replay)  # type: ignore[arg-type]
+    yield from _copies(subject, ReplayWrapper.replay)  # type: ignore[arg-type]
 
 
 def _copies(subject: Subject, copy: Callable[[Env], Env]) -> Iterator[str]:

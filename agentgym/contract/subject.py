@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from agentgym import keyed_random
-from agentgym.env import Info, Journal
+from agentgym.env import Info, ReplayWrapper
 
 Env = gym.Env[str, str]
 Find = Callable[["Subject"], Iterator[str]]
@@ -56,7 +56,7 @@ class Subject:
     """
 
     name: str
-    make: Callable[..., Journal]
+    make: Callable[..., ReplayWrapper]
     seeds: Sequence[int]
     turns: int
     spec: gym.envs.registration.EnvSpec | None

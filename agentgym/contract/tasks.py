@@ -13,7 +13,7 @@ import gymnasium as gym
 
 from agentgym.contract.actions import GARBAGE
 from agentgym.contract.subject import Met, NotApplicable, Subject, play, rule, start, step
-from agentgym.env import Journal
+from agentgym.env import ReplayWrapper
 
 
 @rule(
@@ -84,7 +84,7 @@ def _splits(subject: Subject) -> Iterator[str]:
                 return
 
 
-def _first_tasks(env: Journal, count: int = 64) -> list[Met]:
+def _first_tasks(env: ReplayWrapper, count: int = 64) -> list[Met]:
     finite = getattr(env.unwrapped, "num_tasks", None)
     if finite is None:
         return [start(env, seed) for seed in range(count)]

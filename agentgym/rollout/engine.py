@@ -246,8 +246,8 @@ class Rollout:
         assert env is not None
         if count > 0 and not can_fork(env):
             raise ContractError(
-                f"{self.env_id} cannot be forked, which branching needs: it has no fork() and no journal; create it by "
-                "agentgym.make(id) or write a fork()"
+                f"{self.env_id} cannot be forked, which branching needs: it has no fork() and no ReplayWrapper; "
+                "create it by agentgym.make(id) or write a fork()"
             )
         for _ in range(count):
             twin = episode.branch()

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from agentgym.env import Journal, Text, TextEnv, digest, fork
+from agentgym.env import ReplayWrapper, Text, TextEnv, digest, fork
 from agentgym.errors import ForkError, UnknownName
 
 
@@ -105,7 +105,7 @@ def test_the_fingerprint_follows_the_instructions() -> None:
 
 @pytest.mark.parametrize("name", ["Counter", "Copied"])
 def test_a_fork_goes_on_alone(name: str) -> None:
-    env = Journal(make(name))
+    env = ReplayWrapper(make(name))
     env.reset(seed=4)
     env.step("abc")
     twin = fork(env)
@@ -117,7 +117,7 @@ def test_a_fork_goes_on_alone(name: str) -> None:
 
 
 def test_wrappers_are_copied_with_their_state() -> None:
-    env = Journal(Noting(make("Copied")))
+    env = ReplayWrapper(Noting(make("Copied")))
     env.reset(seed=0)
     env.step("one")
     twin = fork(env)
@@ -131,7 +131,7 @@ def test_wrappers_are_copied_with_their_state() -> None:
 
 
 def test_a_replay_that_meets_another_state_is_refused() -> None:
-    env = Journal(make("Moody"))
+    env = ReplayWrapper(make("Moody"))
     env.reset(seed=1)
     env.step("abc")
     with pytest.raises(
@@ -141,24 +141,24 @@ def test_a_replay_that_meets_another_state_is_refused() -> None:
 
 
 def test_what_cannot_be_replayed_says_why() -> None:
-    env = Journal(make("Counter"))
+    env = ReplayWrapper(make("Counter"))
     with pytest.raises(ForkError, match="fork before reset"):
         fork(env)
     env.reset()
     with pytest.raises(ForkError, match="reset without a seed"):
         fork(env)
-    bare = Journal(Counter())
+    bare = ReplayWrapper(Counter())
     bare.reset(seed=1)
     with pytest.raises(ForkError, match=r"without a spec; create it by agentgym\.make"):
         fork(bare)
-    with pytest.raises(ForkError, match=r"has no fork\(\) and no journal"):
+    with pytest.raises(ForkError, match=r"has no fork\(\) and no ReplayWrapper"):
         fork(Counter())
-    with pytest.raises(ForkError, match=r"has no fork\(\) and no journal"):
+    with pytest.raises(ForkError, match=r"has no fork\(\) and no ReplayWrapper"):
         fork(Noting(make("Counter")))
 
 
-def test_wrappers_around_a_journal_are_copied_with_their_state() -> None:
-    env = Noting(Journal(make("Counter")))
+def test_wrappers_around_a_replay_wrapper_are_copied_with_their_state() -> None:
+    env = Noting(ReplayWrapper(make("Counter")))
     env.reset(seed=1)
     env.step("one")
     here = env.unwrapped.count  # type: ignore[attr-defined]
@@ -169,8 +169,8 @@ def test_wrappers_around_a_journal_are_copied_with_their_state() -> None:
     assert env.step("")[0] == f"at {here}"
 
 
-def test_a_journal_forgets_the_episode_before() -> None:
-    env = Journal(make("Counter"))
+def test_a_replay_wrapper_forgets_the_episode_before() -> None:
+    env = ReplayWrapper(make("Counter"))
     env.reset(seed=1)
     env.step("abcdef")
     env.reset(seed=2, options={})

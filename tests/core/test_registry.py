@@ -10,7 +10,7 @@ import pytest
 
 import agentgym
 from agentgym import registry
-from agentgym.env import Journal, TextEnv
+from agentgym.env import ReplayWrapper, TextEnv
 from agentgym.errors import UnknownName, UsageError
 
 MODULE = """
@@ -60,9 +60,9 @@ def test_built_in_environments_are_known_under_another_name_of_the_distribution(
         gym.registry["agentgym/Household-v0"] = spec
 
 
-def test_make_gives_a_journal_and_passes_arguments_on() -> None:
+def test_make_gives_a_replay_wrapper_and_passes_arguments_on() -> None:
     env = agentgym.make("agentgym/Household-v0", split="test")
-    assert isinstance(env, Journal)
+    assert isinstance(env, ReplayWrapper)
     assert env.unwrapped.split == "test"  # type: ignore[attr-defined]
 
 

@@ -13,7 +13,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from agentgym.check import check_env as check_contract
-from agentgym.env import Journal, fork
+from agentgym.env import ReplayWrapper, fork
 from agentgym.envs.code import CodeEnv, reasoning
 from agentgym.envs.code.judge import passed
 from agentgym.envs.code.verifier import same_maths
@@ -140,10 +140,10 @@ def test_a_fork_at_every_turn_goes_on_like_a_fresh_replay(stateful: bool) -> Non
     original.close()
 
 
-def test_a_journal_replays_it() -> None:
+def test_a_replay_wrapper_replays_it() -> None:
     gym.register("agentgym-tests/Code-v0", entry_point="agentgym.envs.code:CodeEnv", disable_env_checker=True)
     try:
-        env = Journal(gym.make("agentgym-tests/Code-v0", families="sales"))
+        env = ReplayWrapper(gym.make("agentgym-tests/Code-v0", families="sales"))
         env.reset(seed=2)
         env.step(STATEFUL[0])
         twin = env.replay()

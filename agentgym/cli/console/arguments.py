@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from agentgym import registry
-from agentgym.env import Journal
+from agentgym.env import ReplayWrapper
 from agentgym.errors import UnknownName, UsageError
 from agentgym.policy import ExpertPolicy, HumanPolicy, Policy, RandomPolicy, ReplayPolicy
 
@@ -59,7 +59,7 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
     return settings
 
 
-def environment(env_id: str, settings: Iterable[str] = (), split: str | None = None) -> partial[Journal]:
+def environment(env_id: str, settings: Iterable[str] = (), split: str | None = None) -> partial[ReplayWrapper]:
     """A factory of the environment, with its ``key=value`` arguments.
 
     ``module:id`` imports a module first.
