@@ -1,18 +1,18 @@
-"""Intervals and comparisons, as pure functions of arrays. Every random draw hangs off ``seed``."""
+"""Intervals and comparisons, as pure functions of arrays. Every random number is derived from ``seed``."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 RESAMPLES = 10_000
-_CHUNK = 1 << 21  # drawn indices held at a time
+Floats = npt.NDArray[np.float64]
+_CHUNK = 1 << 21  # numbers held at a time
 
 
 class Interval(NamedTuple):
@@ -40,54 +40,27 @@ class Difference(NamedTuple):
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
-    """Score interval of a share (Wilson 1927); (0, 1) without trials.
+    """Score interval of a share (Wilson 1927); (0, 1) without trials."""
+    from scipy.stats import binomtest
 
-    ``(p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n)`` with ``p = successes / n``.
-    """
     if trials == 0:
         return Interval(0.0, 1.0)
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share, extra = successes / trials, z * z / trials
-    middle = share + extra / 2
-    half = z * math.sqrt(share * (1 - share) / trials + extra / (4 * trials))
-    low = 0.0 if successes == 0 else (middle - half) / (1 + extra)
-    high = 1.0 if successes == trials else (middle + half) / (1 + extra)
-    return Interval(low, high)
-
-
-def bootstrap_means(values: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> npt.NDArray[np.float64]:
-    """Means of resamples of the rows (Efron 1979), [resamples, columns].
-
-    Args:
-        values: [rows, columns]; the columns of a row stay together.
-    """
-    table = np.asarray(values, np.float64)
-    rng = np.random.default_rng(seed)
-    rows = len(table)
-    step = max(1, _CHUNK // max(1, rows))
-    means = np.empty((resamples, table.shape[1]))
-    for begin in range(0, resamples, step):
-        size = min(step, resamples - begin)
-        drawn = rng.integers(rows, size=(size, rows))
-        drawn += np.arange(size)[:, None] * rows
-        counts = np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows)
-        means[begin : begin + size] = counts @ table / rows
-    return means
+    low, high = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    return Interval(float(low), float(high))
 
 
 def mean_intervals(
     values: npt.ArrayLike, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[Interval]:
-    """Percentile bootstrap interval of the mean of each column; NaN without rows.
+    """Percentile bootstrap interval (Efron 1979) of the mean of each column; NaN without rows.
 
     Args:
-        values: [rows, columns].
+        values: [rows, columns]; the columns of a row stay together.
     """
     table = np.asarray(values, np.float64)
     if len(table) == 0:
         return [Interval(math.nan, math.nan)] * table.shape[1]
-    means = bootstrap_means(table, resamples=resamples, seed=seed)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    low, high, _ = _bootstrap(table, confidence, resamples, seed)
     # Resampling a constant column must give the constant, not its neighbour in floating point.
     same = (table == table[0]).all(axis=0)
     return [
@@ -111,10 +84,29 @@ def paired(
     if len(difference) == 0:
         return Difference(math.nan, math.nan, math.nan, math.nan, 0)
     mean = float(difference.mean())
-    means = bootstrap_means(difference[:, None], resamples=resamples, seed=seed)[:, 0]
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    extreme = int((np.abs(means - mean) >= abs(mean) - 1e-12).sum())
-    return Difference(mean, float(low), float(high), (1 + extreme) / (1 + resamples), len(difference))
+    low, high, means = _bootstrap(difference[:, None], confidence, resamples, seed)
+    extreme = int((np.abs(means[0] - mean) >= abs(mean) - 1e-12).sum())
+    return Difference(mean, float(low[0]), float(high[0]), (1 + extreme) / (1 + resamples), len(difference))
+
+
+def _bootstrap(table: Floats, confidence: float, resamples: int, seed: int) -> tuple[Floats, Floats, Floats]:
+    """Bounds of the mean of each column [columns], and the means of all resamples [columns, resamples]."""
+    from scipy.stats import bootstrap
+
+    if len(table) == 1:  # every resample is the only row
+        return table[0], table[0], np.repeat(table.T, resamples, axis=1)
+    result = bootstrap(
+        (table,),
+        np.mean,
+        axis=0,
+        n_resamples=resamples,
+        batch=max(1, _CHUNK // table.size),
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = result.confidence_interval
+    return np.asarray(low), np.asarray(high), np.asarray(result.bootstrap_distribution)
 
 
 def area(budgets: Sequence[float], successes: Sequence[float]) -> float | None:

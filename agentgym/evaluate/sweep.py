@@ -13,11 +13,11 @@ from typing import Any
 import gymnasium as gym
 
 from agentgym.budget import UNLIMITED, Budget, BudgetedEnv, under
+from agentgym.budget.prices import Prices
 from agentgym.env import digest
 from agentgym.errors import StoreError, UsageError
 from agentgym.evaluate.statistics import Curve, Row, compare, row
 from agentgym.policy import Policy, Sampling
-from agentgym.prices import Prices
 from agentgym.records import Episode, Task
 from agentgym.rollout import Group, MakeEnv, Pace, Rollout
 from agentgym.store import EpisodeWriter, RunFolder, atomic_write, read_episodes
@@ -94,7 +94,7 @@ def evaluate(
     on_exhausted: str = "refuse",
     prices: Prices | None = None,
     folder: SweepFolder | None = None,
-    slots: int = 64,
+    max_concurrent_episodes: int = 64,
     max_turns: int | None = None,
     step_seconds: float | None = None,
     run_key: int = 0,
@@ -115,7 +115,7 @@ def evaluate(
         name: of the policy, in records and results.
         announce, on_exhausted, prices: as in :class:`~agentgym.budget.BudgetedEnv`.
         folder: where episodes are kept as they finish; one that holds some of them already is continued.
-        slots, max_turns, step_seconds, run_key, sampling: as in :class:`~agentgym.rollout.Rollout`.
+        max_concurrent_episodes, max_turns, step_seconds, run_key, sampling: as in :class:`~agentgym.rollout.Rollout`.
         progress: called with the budget and its episodes so far, at the start of a row and after each episode.
         watch: called after each turn and each episode with how fast a row goes; see :class:`~agentgym.rollout.Pace`.
 
@@ -130,7 +130,7 @@ def evaluate(
         return BudgetedEnv(make_env(), budgets, announce=announce, on_exhausted=on_exhausted, prices=prices)  # type: ignore[arg-type]
 
     played: list[tuple[Episode, ...]] = []
-    limits = {"slots": slots, "max_turns": max_turns, "step_seconds": step_seconds}
+    limits = {"max_concurrent_episodes": max_concurrent_episodes, "max_turns": max_turns, "step_seconds": step_seconds}
     with Rollout(make, policy, run_key=run_key, sampling=sampling, **limits) as rollout:  # type: ignore[arg-type]
         for budget in budgets:
             done = folder.kept(name, budget) if folder is not None else {}

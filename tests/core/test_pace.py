@@ -22,7 +22,7 @@ class Clock:
 
 
 def ended(success: bool, stop: StopReason = StopReason.TERMINATED) -> Episode:
-    return Episode("e", "", Task(0), (), stop, success)
+    return Episode("e", "", Task(0), (), stop, success=success)
 
 
 def test_speeds_and_what_is_left() -> None:

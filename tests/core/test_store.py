@@ -61,7 +61,7 @@ EPISODE = st.builds(
 
 def episode(number: int = 0, **changes: object) -> Episode:
     turns = (Turn("door\nclosed", "open é\u2028\x00", 0.1 + 0.2, "a1"), Turn("", "", -0.0))
-    return replace(Episode(f"g/{number}", "t/T-v0", Task(number), turns, StopReason.TERMINATED, True), **changes)
+    return replace(Episode(f"g/{number}", "t/T-v0", Task(number), turns, StopReason.TERMINATED, success=True), **changes)
 
 
 @settings(max_examples=150, deadline=None)

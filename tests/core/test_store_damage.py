@@ -19,7 +19,7 @@ from agentgym.store.files import writing
 
 
 def episode(number: int, text: str = "") -> Episode:
-    return Episode(f"g/{number}", "t/T-v0", Task(number), (Turn(text, "open", 0.5),), StopReason.TERMINATED, True)
+    return Episode(f"g/{number}", "t/T-v0", Task(number), (Turn(text, "open", 0.5),), StopReason.TERMINATED, success=True)
 
 
 def seeds(path: Path) -> list[int]:
