@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
-train: $(READY)  ## train an agent in the household world; OPTIONS="updates=5" changes options
+train: $(READY)  ## train an agent in the household world; OPTIONS="run.updates=5" changes options
 	$(BIN)/agentgym train --config examples/household.yaml $(OPTIONS)
 
 test: $(READY)  ## all tests but the slow ones; OPTIONS="tests/core -k fork" chooses

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from agentgym.errors import SandboxUnavailable
 from agentgym.tools.python import Failure, Limit, Limits, Result, open_sandbox
-from agentgym.tools.python.sandbox import CageSandbox
+from agentgym.tools.python.sandbox import ProcessSandbox
 
 MIB = 1024 * 1024
 LIMITS = Limits(
@@ -100,11 +100,11 @@ def at_most(limit: float, unit: str, per: int = 1) -> Callable[[Result], str]:
 
 
 def deceived_itself(result: Result) -> str:
-    """A cell may lie about itself (its output is its own anyway), or be stopped; nothing else."""
+    """Code may lie about itself (its output is its own anyway), or be stopped; nothing else."""
     forged = result.error is None and result.value == "forged"
     assert forged or (result.error and result.error.kind in (Failure.TIMEOUT, Failure.EXITED)), result
     assert not {Limit.WALL, Limit.CPU} & set(result.limits) or not forged, result
-    return "a cell can lie about its own value only"
+    return "code can lie about its own value only"
 
 
 #: ``attempt`` calls a function and prints how the system refused it, or OPEN where it did not.
@@ -319,7 +319,7 @@ ATTACKS = (
 class Arena:
     """A sandbox under attack, with a secret, a listening port and a bystander on the host."""
 
-    sandbox: CageSandbox
+    sandbox: ProcessSandbox
     places: dict[str, object] = field(default_factory=dict)
 
     def run(self, attack: Attack) -> str:
@@ -351,7 +351,7 @@ class Arena:
             return first if first.error is not None else second
 
     def _calm(self) -> int:
-        """The number of processes once the cells kept ready are ready."""
+        """The number of processes once the worker slots kept ready are ready."""
         seen = [self.processes()]
         while len(seen) < 5 or len(set(seen[-5:])) > 1:
             time.sleep(0.02)
@@ -366,8 +366,8 @@ class Arena:
         assert now <= before, f"{now - before} processes are left"
 
     def processes(self) -> int:
-        """Processes of the cage, as the host sees them."""
-        transport = self.sandbox.cage()._transport
+        """Processes of the sandbox, as the host sees them."""
+        transport = self.sandbox.process()._transport
         if hasattr(transport, "_container"):
             return len(transport._container.top()["Processes"])
         return len(_descendants(transport._process.pid))
@@ -400,8 +400,8 @@ def arena(kind: str) -> Iterator[Arena]:
         secret.write("s3cret")
         secret.flush()
         Path(secret.name).chmod(0o644)
-        sandbox = open_sandbox(kind, limits=LIMITS, parallel=2, cells=16)
-        assert isinstance(sandbox, CageSandbox)
+        sandbox = open_sandbox(kind, limits=LIMITS, parallel=2, worker_slots=16)
+        assert isinstance(sandbox, ProcessSandbox)
         project = str(Path(__file__).resolve().parent.parent)
         with sandbox:
             yield Arena(sandbox, {"secret": secret.name, "project": project, "port": server.getsockname()[1]})

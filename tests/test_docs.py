@@ -9,17 +9,27 @@ import pkgutil
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import yaml
 
 import agentgym
 from agentgym.records import Episode, StopReason, Task, Turn
 from agentgym.tools.syntax import make_syntax, syntaxes
 from agentgym.tools.syntax.base import Call
 from agentgym.tools.tool import tool
-from agentgym.trainers.advantage.turn_table import TurnTable
+from agentgym.trainers import parts
+from agentgym.trainers.advantage import TurnTable
+from agentgym.trainers.algorithm import Algorithm
+from agentgym.trainers.expressions import with_part
+from agentgym.trainers.loss.surrogate import surrogate
+from agentgym.trainers.loss.tokens import Tokens
+from agentgym.trainers.parts import STAGES, get_algorithm
+from agentgym.trainers.run.config import TrainConfig, options
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -55,7 +65,7 @@ def test_every_table_stands_somewhere(tables: ModuleType) -> None:
 
 
 def test_a_table_that_is_out_of_date_is_written_anew(tables: ModuleType) -> None:
-    text = "before\n<!-- commands -->\n| old |\n<!-- end -->\nbetween\n<!-- recipes -->\n<!-- end -->\nafter\n"
+    text = "before\n<!-- commands -->\n| old |\n<!-- end -->\nbetween\n<!-- algorithms -->\n<!-- end -->\nafter\n"
     new = tables.written(text)
     assert "| old |" not in new
     assert "`agentgym train`" in new
@@ -66,8 +76,28 @@ def test_a_table_that_is_out_of_date_is_written_anew(tables: ModuleType) -> None
     assert tables.written(new) == new
 
 
-def test_every_recipe_names_its_paper(tables: ModuleType) -> None:
-    rows = [line.split(" | ") for line in tables.recipes().splitlines()[2:]]
+def test_every_part_has_its_place_in_the_table(tables: ModuleType) -> None:
+    """Each factory of the package stands in the row of its stage, and no stage's row is empty."""
+    rows = {re.findall(r"`(\w+)`", row)[0]: row for row in tables.parts().splitlines()[2:]}
+    assert set(rows) == set(STAGES)
+    for name, stage in STAGES.items():
+        assert set(re.findall(r"`(\w+)`", rows[name].split(" | ")[1])) == set(stage.factories) != set()
+        for path in re.findall(r"\]\(\.\./(\S+)\)", rows[name]):
+            assert (ROOT / path).is_file()
+
+
+def test_every_option_has_its_section(tables: ModuleType) -> None:
+    """The options of a section stand below its name, those without one above all."""
+    before, *pieces = re.split(r"\*\*`(\w+)`\*\*: ", tables.options())
+    named = dict(zip(pieces[::2], pieces[1::2], strict=True))
+    listed = {section: re.findall(r"^\| `([\w.]+)`", text, re.MULTILINE) for section, text in named.items()}
+    assert all(name.startswith(f"{section}.") for section, names in listed.items() for name in names)
+    free = re.findall(r"^\| `([\w.]+)`", before, re.MULTILINE)
+    assert [*free, *(name for names in listed.values() for name in names)] == [name for name, _ in options()]
+
+
+def test_every_algorithm_names_its_paper(tables: ModuleType) -> None:
+    rows = [line.split(" | ") for line in tables.algorithms().splitlines()[2:]]
     assert [row[0] for row in rows if not row[2].strip()] == []
 
 
@@ -138,20 +168,77 @@ def test_syntaxes_are_written_as_shown(tmp_path: Path) -> None:
         assert syntax.parse(answer).answer == "done"
 
 
-def test_the_own_recipe_of_the_training_page_works() -> None:
-    (code,) = blocks(page("docs/training.md"), "python")
-    from agentgym.trainers import algorithm
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """What is registered meanwhile is forgotten afterwards."""
+    algorithms = dict(parts._algorithms)
+    factories = {stage: dict(stage.factories) for stage in STAGES.values()}
+    yield
+    parts._algorithms.clear()
+    parts._algorithms.update(algorithms)
+    for stage, known in factories.items():
+        stage.factories.clear()
+        stage.factories.update(known)
 
-    names: dict[str, object] = {}
-    known = dict(algorithm._recipes)
-    try:
-        exec(compile(code, "training.md", "exec"), names)
-        made = algorithm.get_recipe("plain")(scale=False)
-    finally:
-        algorithm._recipes.clear()
-        algorithm._recipes.update(known)
+
+def training_example(beginning: str) -> dict[str, Any]:
+    """What a Python block of the page on training defines."""
+    (code,) = (b for b in blocks(page("docs/training.md"), "python") if b.startswith(beginning))
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(code, "training.md", "exec"), names)
+    return names
+
+
+@pytest.mark.usefixtures("registry")
+def test_the_own_algorithm_of_the_training_page_works() -> None:
+    training_example("# mine.py")
+    made = get_algorithm("mine")(scale=False)
     turns = TurnTable.from_columns(group=[0, 0], episode=[0, 1], turn=[0, 0], reward=[1.0, 0.0])
-    assert made.credit(turns, turns.reward).tolist() == [0.5, -0.5]
+    assert made.advantage(turns, turns.reward).tolist() == [1.0, -1.0]
+    other = with_part(made, "advantage", "chain(episode_return(), doubled(0.25))")
+    assert other.advantage(turns, turns.reward).tolist() == [0.25, 0.0]
+
+
+@pytest.mark.usefixtures("registry")
+def test_the_own_penalty_of_the_training_page_works() -> None:
+    torch = pytest.importorskip("torch", reason="needs the extra train")
+    training_example("# careful.py")
+    made = with_part(Algorithm(), "penalty", "entropy_floor(0.2, coefficient=3.0)")
+    assert made.needs == {"entropy"}
+    zeros, numbers = torch.zeros(2), torch.zeros(2, dtype=torch.int64)
+    tokens = Tokens(zeros, zeros, zeros, zeros + 1, numbers, numbers, entropy=torch.tensor([0.1, 0.5]))
+    assert made.penalty[0](tokens).tolist() == pytest.approx([0.3, 0.0])
+
+
+def test_the_rules_of_the_training_page_work() -> None:
+    """Returns 1, 1, 0, 0 discounted to 0.95, 1, 0, 0; the first turns share a state."""
+    names = training_example("from agentgym.trainers.advantage")
+    spread = 0.5**0.5
+    whole = 0.5 / (spread + 1e-6)
+    expected = [whole + 0.475, whole, -whole - 0.475, -whole]
+    assert names["advantage"].tolist() == pytest.approx(expected)
+
+
+def test_the_options_of_the_training_page_are_options() -> None:
+    (text,) = (b for b in blocks(page("docs/training.md"), "yaml") if b.startswith("env:"))
+    config = TrainConfig.checked(yaml.safe_load(text))
+    assert (config.model.tiny.layers, config.optimizer.lr, config.parameters) == (3, 0.001, {"discount": 0.9})
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_options_in_the_pages_exist(path: Path) -> None:
+    """Whatever is written as ``section.name`` names an option or a section."""
+    known = {name for name, _ in options()}
+    sections = {name.rpartition(".")[0] for name in known if "." in name}
+    first = "|".join({section.partition(".")[0] for section in sections})
+    named = re.findall(rf"(?<![\w./-])((?:{first})(?:\.[a-z_]+)+)(?=[=`\s])", path.read_text(encoding="utf-8"))
+    assert set(named) - {"run.yaml"} <= known | sections
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("examples/*.yaml")), ids=lambda path: path.name)
+def test_the_examples_are_of_known_options(path: Path) -> None:
+    config = TrainConfig.checked(yaml.safe_load(path.read_text(encoding="utf-8")))
+    assert get_algorithm(config.algorithm)(**config.parameters)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
@@ -175,21 +262,23 @@ def test_commands_in_examples_exist(path: Path, tables: ModuleType) -> None:
 
 
 def test_every_metric_has_its_line() -> None:
-    from agentgym.trainers.run.summary import summary
-    from agentgym.trainers.sampling.branching import tree_figures
+    from agentgym.trainers.run.summary import branching_metrics, summary
+    from agentgym.trainers.sampling.branching_rules import BranchDecision
     from agentgym.trainers.update.metrics import UpdateMetrics, turn_metrics
 
     turns = TurnTable.from_columns(
         group=[0], episode=[0], turn=[0], reward=[0.0], answer_logprob=[-1.0], answer_logprob_before=[-2.0]
     )
     episode = Episode("0/0", "", Task(0), (Turn("", ""),), StopReason.TERMINATED)
+    decision = BranchDecision("0", "0/0", None, 0, signal=0.5, chance=1.0, draw=0.0, branches=1)
     names = {
-        *UpdateMetrics().metrics(),
+        *UpdateMetrics(surrogate()).metrics(),
         *turn_metrics(turns, turns.reward),
         *summary([episode]),
-        *tree_figures([episode], []),
+        *branching_metrics([episode], [decision]),
     }
-    documented = set(re.findall(r"^\| `(\w+)` \|", page("docs/training.md").partition("## Metrics")[2], re.MULTILINE))
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", page("docs/training.md").partition("## Metrics")[2], re.MULTILINE)
+    documented = {name for row in rows for name in re.findall(r"\w+", row)}
     assert names <= documented
     assert documented - names == {"kept_episodes", "calls_per_turn", "generated_tokens"}
 
@@ -219,8 +308,25 @@ def test_the_package_shows_what_it_imports() -> None:
     assert ours - {"register_builtin"} == set(agentgym.__all__)
 
 
-def test_the_map_of_learning_shows_every_file() -> None:
+def test_the_map_of_learning_shows_every_room() -> None:
     from agentgym import trainers
 
-    shown = set(re.findall(r"\b(\w+)\.py\b", trainers.__doc__ or ""))
-    assert shown == {module.name for module in pkgutil.iter_modules(trainers.__path__) if not module.ispkg}
+    shown = set(re.findall(r"\b(\w+)(?:\.py\b|/ )", trainers.__doc__ or ""))
+    assert shown == {module.name for module in pkgutil.iter_modules(trainers.__path__)}
+
+
+def test_the_architecture_shows_every_file_and_folder() -> None:
+    from agentgym import trainers
+
+    shown = re.findall(
+        r"`([\w/]+(?:\.py|/))`",
+        "".join(
+            row.split("|")[1]
+            for row in page("docs/architecture.md").partition("## Rooms")[2].partition("\n## ")[0].splitlines()
+            if row.startswith("| ")
+        ),
+    )
+    there = {m.name + ("/" if m.ispkg else ".py") for m in pkgutil.iter_modules(agentgym.__path__)}
+    there |= {f"trainers/{m.name}" + ("/" if m.ispkg else ".py") for m in pkgutil.iter_modules(trainers.__path__)}
+    assert there - {"__main__.py", "trainers/"} == set(shown)
+    assert len(shown) == len(set(shown))
