@@ -38,6 +38,7 @@ TURN = st.builds(
     st.lists(CALL, max_size=2).map(tuple),
     st.none() | SAMPLE,
     USAGE,
+    columns=st.dictionaries(TEXT, FLOAT | TEXT, max_size=2),
 )
 EPISODE = st.builds(
     Episode,
@@ -46,16 +47,17 @@ EPISODE = st.builds(
     st.builds(Task, st.integers(0, 1 << 130), ARGUMENTS, TEXT),
     st.lists(TURN, max_size=3).map(tuple),
     st.sampled_from(StopReason),
-    st.sampled_from([None, True, False]),
-    TEXT,
-    st.integers(0, 99),
-    st.none() | TEXT,
-    st.none() | st.integers(0, 99),
-    TEXT,
-    st.lists(TEXT, max_size=2).map(tuple),
-    st.lists(TEXT, max_size=2).map(tuple),
-    st.none() | TEXT,
-    TEXT,
+    success=st.sampled_from([None, True, False]),
+    group=TEXT,
+    member=st.integers(0, 99),
+    parent=st.none() | TEXT,
+    fork_turn=st.none() | st.integers(0, 99),
+    final=TEXT,
+    answers=st.lists(TEXT, max_size=2).map(tuple),
+    evidence=st.lists(TEXT, max_size=2).map(tuple),
+    failure=st.none() | TEXT,
+    fingerprint=TEXT,
+    metrics=st.dictionaries(TEXT, FLOAT, max_size=2),
 )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import difflib
+import functools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -17,7 +19,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from agentgym.errors import UsageError, nearest
+from agentgym.errors import UsageError
 from agentgym.models.kinds import Precision, kind_of, newest_of
 from agentgym.trainers.run.defaults import DEFAULTS
 
@@ -237,8 +239,11 @@ class TrainConfig(Section):
         Raises:
             UsageError: one line that names the option, the rule and the value.
         """
+        for name in values:
+            if name in FORMER and name not in cls.model_fields:
+                raise UsageError(unknown_option(name))
         try:
-            return cls.model_validate(dict(values))
+            return cls.model_validate(nested(values))
         except ValidationError as error:
             first = error.errors()[0]
             path = [str(place) for place in first["loc"]]
@@ -248,18 +253,54 @@ class TrainConfig(Section):
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options written as ``section.option`` put into their sections, beside those that are there."""
+    """Options written as ``section.option`` put into their sections, beside those that are there; later ones win.
+
+    Raises:
+        UsageError: a value where a section is.
+    """
     out: dict[str, Any] = {}
-    for path, value in values.items():
-        place = out
+    for path, value in _single(values):
+        if path in _sections():
+            if path in FORMER:
+                raise UsageError(unknown_option(path))
+            first, _ = next(options(_sections()[path], f"{path}."))
+            raise UsageError(f"{path}={value!r}: {path} is a section; write its options, e.g. {first}=VALUE")
         *sections, option = path.split(".")
+        place = out
         for section in sections:
-            inner = place.get(section)
-            place[section] = dict(inner) if isinstance(inner, Mapping) else {}
-            place = place[section]
-        both = isinstance(value, Mapping) and isinstance(place.get(option), Mapping)
-        place[option] = {**place[option], **value} if both else value
+            inner = place.get(section, {})
+            if not isinstance(inner, dict):
+                raise UsageError(f"{path} cannot be set: {section} is {inner!r}")
+            place = place.setdefault(section, inner)
+        before = place.get(option)
+        if isinstance(value, Mapping):
+            value = {**before, **value} if isinstance(before, Mapping) else dict(value)
+        place[option] = value
     return out
+
+
+def _single(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every option by its path, and its value; a section that is null has none."""
+    for name, value in values.items():
+        path = above + name
+        content = value.model_dump(exclude_unset=True) if isinstance(value, Section) else value
+        if path in _sections() and (content is None or isinstance(content, Mapping)):
+            yield from _single(content or {}, f"{path}.")
+        else:
+            yield path, content
+
+
+@functools.cache
+def _sections() -> dict[str, type[Section]]:
+    """Every section by its path."""
+    found: dict[str, type[Section]] = {}
+    todo: list[tuple[str, type[Section]]] = [("", TrainConfig)]
+    for above, section in todo:
+        for name, info in section.model_fields.items():
+            if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+                found[above + name] = info.annotation
+                todo.append((f"{above}{name}.", info.annotation))
+    return found
 
 
 def options(section: type[Section] = TrainConfig, above: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -271,25 +312,37 @@ def options(section: type[Section] = TrainConfig, above: str = "") -> Iterator[t
             yield above + name, info
 
 
-def unknown_option(path: str, also: Iterator[str] | tuple[str, ...] = ()) -> str:
-    """Why there is no such option, with what it is called now, or the nearest name.
+def unknown_option(path: str) -> str:
+    """Why there is no such option, with what it is called now, or the nearest name."""
+    if path in FORMER:
+        return f"{path!r} is now {FORMER[path]!r}; write {FORMER[path]}=VALUE"
+    return f"unknown option {path!r}{nearest_option(path)}"
+
+
+def nearest_option(path: str, also: Iterable[str] = ()) -> str:
+    """The end of an error message: options whose path, or whose name in its section, is like what was written.
 
     Args:
         path: what was written.
         also: further names that would be accepted here.
     """
-    if path in FORMER:
-        return f"{path!r} is now {FORMER[path]!r}; write {FORMER[path]}=VALUE"
-    known = [name for name, _ in options()]
-    last = path.rpartition(".")[2]
-    near = nearest(path, [*known, *also]) or nearest(last, [name.rpartition(".")[2] for name in known])
-    return f"unknown option {path!r}{near}"
+    paths = [name for name, _ in options()]
+    names: dict[str, list[str]] = {}
+    for known, path_now in (*((p.rpartition(".")[2], p) for p in (*_sections(), *paths)), *FORMER.items()):
+        names.setdefault(known, []).append(path_now)
+    names |= {known: [known] for known in (*_sections(), *paths, *also)}
+    close = difflib.get_close_matches(path, names, n=3) or difflib.get_close_matches(path.rpartition(".")[2], names)
+    found = list(dict.fromkeys(name for match in close for name in names[match]))
+    return f"; did you mean {' or '.join(map(repr, found))}?" if found else "; see: agentgym train --help"
 
 
 #: What options were called before they were in sections.
 FORMER = {
     "recipe": "algorithm",
     "replaced": "overrides",
+    "model": "model.name",
+    "optimizer": "optimizer.name",
+    "budget": "budget.limits",
     **{name: f"model.{name}" for name in ("lora", "device", "dtype", "instructions", "max_context", "tiny")},
     "remind": "model.repeat_task",
     **{
