@@ -2,7 +2,7 @@
 
     python benchmarks/sandbox.py            measure all, rewrite the table (root: CPU time is read from a cgroup)
 
-CPU time is that of everything that takes part: this process, the cage with all its short-lived processes, and for
+CPU time is that of everything that takes part: this process, the sandbox with all its short-lived processes, and for
 Docker the container, the engine and its shims.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from agentgym.errors import MissingExtra, SandboxUnavailable
 from agentgym.tools.python import Limits, open_sandbox
-from agentgym.tools.python.sandbox import CageSandbox
+from agentgym.tools.python.sandbox import ProcessSandbox
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "security.md"
 BEGIN, END = "<!-- speed: made by benchmarks/sandbox.py -->", "<!-- end of speed -->"
@@ -97,7 +97,7 @@ def idle_seconds() -> float:
     return int(Path("/proc/stat").read_text().split()[4]) / _CLOCK
 
 
-def crowd(sandbox: CageSandbox, meter: CpuMeter) -> tuple[int, float, float, float]:
+def crowd(sandbox: ProcessSandbox, meter: CpuMeter) -> tuple[int, float, float, float]:
     """(results lost, cores used, share of the machine left idle, seconds) when many episodes call at once."""
     sessions = [sandbox.session() for _ in range(EPISODES)]
     with ThreadPoolExecutor(EPISODES) as pool:
@@ -115,17 +115,17 @@ def crowd(sandbox: CageSandbox, meter: CpuMeter) -> tuple[int, float, float, flo
 def main() -> int:
     """Measure, print, and write the table."""
     meter = CpuMeter()
-    sandboxes: dict[str, CageSandbox] = {}
+    sandboxes: dict[str, ProcessSandbox] = {}
     for kind in ("bubblewrap", "docker"):
         try:
             made = open_sandbox(kind, limits=Limits(wall=30, cpu=30, memory=128 << 20, disk=16 << 20))
         except (SandboxUnavailable, MissingExtra) as error:
             print(f"{kind}: skipped, {error}")
             continue
-        assert isinstance(made, CageSandbox)
+        assert isinstance(made, ProcessSandbox)
         sandboxes[kind] = made
         if kind == "docker":
-            meter.container = made.cage()._transport._container.id
+            meter.container = made.process()._transport._container.id
     rows: dict[str, tuple[Callable[[], object], int]] = {"`python3 -c` afresh, unprotected": (fresh, FRESH)}
     for kind, sandbox in sandboxes.items():
         session = sandbox.session()

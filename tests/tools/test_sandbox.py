@@ -21,29 +21,29 @@ from agentgym.errors import ForkError, MissingExtra, SandboxUnavailable, Unknown
 from agentgym.tools.python import Failure, Limit, Limits, PythonError, Result, open_sandbox
 from agentgym.tools.python.cache import CachedSandbox
 from agentgym.tools.python.local import UnsafeLocalSandbox
-from agentgym.tools.python.sandbox import CageSandbox
+from agentgym.tools.python.sandbox import ProcessSandbox
 
 LIMITS = Limits(wall=5, cpu=5, memory=96 << 20, processes=12, file_size=1 << 20, disk=2 << 20, output=1000)
 KINDS = ("bubblewrap", "docker", "unsafe-local")
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def sandbox(request: pytest.FixtureRequest) -> Iterator[CageSandbox]:
+def sandbox(request: pytest.FixtureRequest) -> Iterator[ProcessSandbox]:
     try:
         if request.param == "unsafe-local":
             with pytest.warns(RuntimeWarning, match="without a sandbox"):
-                made = open_sandbox(request.param, limits=LIMITS, unsafe_local=True, cells=80)
+                made = open_sandbox(request.param, limits=LIMITS, unsafe_local=True, worker_slots=80)
         else:
-            made = open_sandbox(request.param, limits=LIMITS, cells=80)
+            made = open_sandbox(request.param, limits=LIMITS, worker_slots=80)
     except (SandboxUnavailable, MissingExtra) as error:
         pytest.skip(str(error))
-    assert isinstance(made, CageSandbox)
+    assert isinstance(made, ProcessSandbox)
     with made:
         yield made
 
 
 @pytest.fixture
-def bubblewrap() -> Iterator[CageSandbox]:
+def bubblewrap() -> Iterator[ProcessSandbox]:
     try:
         made = open_sandbox("bubblewrap", limits=LIMITS, parallel=2)
     except SandboxUnavailable as error:
@@ -168,13 +168,13 @@ def test_stateless_calls_share_nothing(sandbox) -> None:
 
 
 @pytest.fixture(scope="module", params=["bubblewrap", "docker"])
-def one_cell(request: pytest.FixtureRequest) -> Iterator[CageSandbox]:
-    """A sandbox whose stateless calls all happen in one cell, one after the other."""
+def one_worker_slot(request: pytest.FixtureRequest) -> Iterator[ProcessSandbox]:
+    """A sandbox whose stateless calls all happen in one worker slot, one after the other."""
     try:
-        made = open_sandbox(request.param, limits=replace(LIMITS, wall=60, cpu=0.3), parallel=1, cells=2)
+        made = open_sandbox(request.param, limits=replace(LIMITS, wall=60, cpu=0.3), parallel=1, worker_slots=2)
     except (SandboxUnavailable, MissingExtra) as error:
         pytest.skip(str(error))
-    assert isinstance(made, CageSandbox)
+    assert isinstance(made, ProcessSandbox)
     with made:
         yield made
 
@@ -202,17 +202,17 @@ found
 MARK = "fa6c81" + "d30b97"
 
 
-def test_a_stateless_call_finds_nothing_of_the_last_one_in_its_memory(one_cell) -> None:
+def test_a_stateless_call_finds_nothing_of_the_last_one_in_its_memory(one_worker_slot) -> None:
     told = {"code": f"print('{MARK}'); x = '{MARK}'; open('{MARK}', 'w'); x", "stdin": MARK, "files": {"f": MARK}}
-    with one_cell.session() as session:
+    with one_worker_slot.session() as session:
         session.run(**told)
         assert int(session.run(SCAN).value) > 0  # the search finds it where it is
     for _ in range(2):
-        assert one_cell.run(**told).value == repr(MARK)
-        assert one_cell.run(SCAN).value == "0"
+        assert one_worker_slot.run(**told).value == repr(MARK)
+        assert one_worker_slot.run(SCAN).value == "0"
 
 
-def test_a_stateless_call_finds_no_process_file_or_spent_limit_of_the_last_one(one_cell) -> None:
+def test_a_stateless_call_finds_no_process_file_or_spent_limit_of_the_last_one(one_worker_slot) -> None:
     leave = (
         "import os, time\nfor _ in range(4):\n    if os.fork() == 0:\n        os.setsid()\n        time.sleep(60)\n"
         "while time.process_time() < 0.2: pass\nos.mkdir('d'); os.chmod('d', 0); os.chmod('.', 0o500)"
@@ -225,22 +225,22 @@ def test_a_stateless_call_finds_no_process_file_or_spent_limit_of_the_last_one(o
         "except ProcessLookupError:\n    others = []\n"
         "others, os.listdir(), oct(os.stat('.').st_mode)"
     )
-    whole = one_cell.run(fill + "\nn").value
+    whole = one_worker_slot.run(fill + "\nn").value
     for _ in range(2):
-        assert one_cell.run(leave).error is None
-        assert one_cell.run(look).value == "([], [], '0o40700')"
-        assert one_cell.run(fill + "\nn").value == whole
-    assert one_cell.run("while True: pass").error.kind is Failure.CPU
-    assert one_cell.run(look).value == "([], [], '0o40700')"
+        assert one_worker_slot.run(leave).error is None
+        assert one_worker_slot.run(look).value == "([], [], '0o40700')"
+        assert one_worker_slot.run(fill + "\nn").value == whole
+    assert one_worker_slot.run("while True: pass").error.kind is Failure.CPU
+    assert one_worker_slot.run(look).value == "([], [], '0o40700')"
 
 
-def test_process_numbers_do_not_tell_of_earlier_calls(one_cell) -> None:
-    if one_cell.kind != "bubblewrap":
-        pytest.skip("one process namespace for all cells")
+def test_process_numbers_do_not_tell_of_earlier_calls(one_worker_slot) -> None:
+    if one_worker_slot.kind != "bubblewrap":
+        pytest.skip("one process namespace for all worker slots")
     code = (
         "import os\npids = [os.fork() for _ in range(5) if os.getpid() == 2]\npids if os.getpid() == 2 else os._exit(0)"
     )
-    assert {one_cell.run(code).value for _ in range(3)} == {"[3, 4, 5, 6, 7]"}
+    assert {one_worker_slot.run(code).value for _ in range(3)} == {"[3, 4, 5, 6, 7]"}
 
 
 def test_a_session_keeps_variables_files_and_imports(sandbox) -> None:
@@ -293,7 +293,7 @@ def test_fork_refuses_what_cannot_be_replayed(sandbox) -> None:
         session.run("1")
 
 
-def test_string_hashes_are_the_same_in_every_cell(sandbox) -> None:
+def test_string_hashes_are_the_same_in_every_worker_slot(sandbox) -> None:
     assert sandbox.run("hash('a'), list({'b', 'c', 'd'})") == sandbox.run("hash('a'), list({'b', 'c', 'd'})")
 
 
@@ -314,31 +314,31 @@ def test_64_sessions_call_at_once_and_lose_nothing(sandbox) -> None:
 
 def test_too_many_sessions_are_refused_with_the_next_step() -> None:
     try:
-        made = open_sandbox("bubblewrap", limits=LIMITS, parallel=1, cells=2)
+        made = open_sandbox("bubblewrap", limits=LIMITS, parallel=1, worker_slots=2)
     except SandboxUnavailable as error:
         pytest.skip(str(error))
     with made:
         held = [made.session() for _ in range(5)]
         for session in held[:3]:
             session.run("1")
-        with pytest.raises(WorldFault, match="every cell of the sandbox is taken; close sessions"):
+        with pytest.raises(WorldFault, match="every worker slot of the sandbox is in use; close sessions"):
             held[3].run("1")
         for session in held:
             session.close()
-        for _ in range(100):  # the slots come back as soon as the cells are cleared
+        for _ in range(100):  # the worker slots come back as soon as they are cleared
             try:
                 assert made.run("1").value == "1"
                 break
             except WorldFault:
                 time.sleep(0.02)
         else:
-            pytest.fail("the slots of closed sessions were not given back")
+            pytest.fail("the worker slots of closed sessions were not given back")
 
 
-def test_a_dead_cage_is_started_again(bubblewrap) -> None:
+def test_a_dead_process_is_started_again(bubblewrap) -> None:
     session = bubblewrap.session()
     session.run("x = 1")
-    bubblewrap.cage()._transport._process.send_signal(signal.SIGKILL)
+    bubblewrap.process()._transport._process.send_signal(signal.SIGKILL)
     assert session.run("x += 1; x").value == "2"  # its calls were played again
     assert bubblewrap.run("1").value == "1"
     assert session.run("x").value == "2"
@@ -347,12 +347,12 @@ def test_a_dead_cage_is_started_again(bubblewrap) -> None:
 @pytest.mark.parametrize("kind", ["bubblewrap", "docker"])
 def test_nothing_remains_when_the_host_process_is_killed(kind: str) -> None:
     try:
-        open_sandbox(kind, limits=LIMITS, parallel=1, cells=4).close()
+        open_sandbox(kind, limits=LIMITS, parallel=1, worker_slots=4).close()
     except (SandboxUnavailable, MissingExtra) as error:
         pytest.skip(str(error))
     code = (
         "import os, time\nfrom agentgym.tools.python import open_sandbox\n"
-        f"s = open_sandbox({kind!r}, parallel=1, cells=4)\nt = s.cage()._transport\n"
+        f"s = open_sandbox({kind!r}, parallel=1, worker_slots=4)\nt = s.process()._transport\n"
         "print(t._container.id if hasattr(t, '_container') else t._process.pid, flush=True)\n"
         "s.session().run('import time; time.sleep(60)')"
     )
@@ -398,7 +398,7 @@ def test_without_an_engine_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
 
 def test_without_the_image_it_says_how_to_build_it() -> None:
     try:
-        open_sandbox("docker", limits=LIMITS, parallel=1, cells=1).close()
+        open_sandbox("docker", limits=LIMITS, parallel=1, worker_slots=1).close()
     except (SandboxUnavailable, MissingExtra) as error:
         pytest.skip(str(error))
     with pytest.raises(SandboxUnavailable, match=r"image 'agentgym-none' is missing; build one"):

@@ -16,7 +16,7 @@ from agentgym.policy import ScriptedPolicy
 from agentgym.records import StopReason, Task
 from agentgym.rollout import Group, Rollout
 from agentgym.tools.python import Failure, Limit, Limits, PythonError, Result, open_sandbox
-from agentgym.tools.python.sandbox import CageSandbox
+from agentgym.tools.python.sandbox import ProcessSandbox
 from agentgym.tools.python.tool import python_tool
 from agentgym.tools.tool import Toolbox
 
@@ -30,21 +30,21 @@ for _ in range({}):
 os.kill(pid, signal.SIGKILL)
 time.sleep(30)
 """
-KEEPER, SUPERVISOR = KILL.format(2), KILL.format(4)
+MONITOR, SUPERVISOR = KILL.format(2), KILL.format(4)
 ENDED = PythonError(Failure.EXITED, message="the code ended the sandbox process that ran it")
 
 
 @pytest.fixture
-def unprotected() -> Iterator[CageSandbox]:
+def unprotected() -> Iterator[ProcessSandbox]:
     with pytest.warns(RuntimeWarning, match="without a sandbox"):
-        made = open_sandbox("unsafe-local", limits=LIMITS, unsafe_local=True, cells=8)
-    assert isinstance(made, CageSandbox)
+        made = open_sandbox("unsafe-local", limits=LIMITS, unsafe_local=True, worker_slots=8)
+    assert isinstance(made, ProcessSandbox)
     with made:
         yield made
 
 
-@pytest.mark.parametrize("code", [KEEPER, SUPERVISOR])
-def test_code_that_ends_what_watches_it_has_failed(unprotected: CageSandbox, code: str) -> None:
+@pytest.mark.parametrize("code", [MONITOR, SUPERVISOR])
+def test_code_that_ends_what_watches_it_has_failed(unprotected: ProcessSandbox, code: str) -> None:
     assert unprotected.run(code) == Result(error=ENDED)
     session = unprotected.session()
     session.run("x = 1")
@@ -55,7 +55,7 @@ def test_code_that_ends_what_watches_it_has_failed(unprotected: CageSandbox, cod
 
 
 def test_code_that_ends_the_sandbox_takes_nobody_with_it(
-    unprotected: CageSandbox, monkeypatch: pytest.MonkeyPatch
+    unprotected: ProcessSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiting, working = unprotected.session(seed=3), unprotected.session()
     drawn = waiting.run("import random\nx = random.random()\nx").value
@@ -71,7 +71,7 @@ def test_code_that_ends_the_sandbox_takes_nobody_with_it(
     assert waiting.run("x").value == drawn
 
 
-def test_a_session_that_cannot_be_brought_back_is_the_worlds_fault(unprotected: CageSandbox) -> None:
+def test_a_session_that_cannot_be_brought_back_is_the_worlds_fault(unprotected: ProcessSandbox) -> None:
     session = unprotected.session()
     session.run("import time\ntime.time_ns()")
     unprotected.run(SUPERVISOR)
@@ -81,7 +81,7 @@ def test_a_session_that_cannot_be_brought_back_is_the_worlds_fault(unprotected: 
 
 
 def test_a_sandbox_that_cannot_be_started_again_is_the_worlds_fault(
-    unprotected: CageSandbox, monkeypatch: pytest.MonkeyPatch
+    unprotected: ProcessSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(*_: int) -> None:
         raise SandboxUnavailable("bubblewrap was uninstalled")
@@ -109,7 +109,7 @@ time.sleep(5)
 @pytest.mark.parametrize("kind", ["bubblewrap", "docker"])
 def test_memory_of_unreadable_processes_counts(kind: str) -> None:
     try:
-        made = open_sandbox(kind, limits=LIMITS, parallel=2, cells=4)
+        made = open_sandbox(kind, limits=LIMITS, parallel=2, worker_slots=4)
     except (SandboxUnavailable, MissingExtra) as error:
         pytest.skip(str(error))
     with made:
@@ -122,7 +122,7 @@ def test_memory_of_unreadable_processes_counts(kind: str) -> None:
 # In an episode --------------------------------------------------------------------------------------------------------
 
 
-def programming(box: CageSandbox) -> CodeEnv:
+def programming(box: ProcessSandbox) -> CodeEnv:
     """Programs are asked for and judged in this sandbox."""
     env = CodeEnv(families="number_program", sandbox="unsafe-local", unsafe_local_python=True)
     env.sandbox = box
@@ -132,8 +132,8 @@ def programming(box: CageSandbox) -> CodeEnv:
 
 
 @pytest.mark.filterwarnings("ignore:unsafe_local:RuntimeWarning")
-@pytest.mark.parametrize("code", [KEEPER, SUPERVISOR])
-def test_an_answer_that_ends_its_judge_is_a_failure(unprotected: CageSandbox, code: str) -> None:
+@pytest.mark.parametrize("code", [MONITOR, SUPERVISOR])
+def test_an_answer_that_ends_its_judge_is_a_failure(unprotected: ProcessSandbox, code: str) -> None:
     policy = ScriptedPolicy(lambda request: f"<answer>{code}</answer>")
     with Rollout(lambda: programming(unprotected), policy, threads=0) as rollout:
         (episode,) = rollout.play([Group("g", Task(0))])
@@ -141,7 +141,7 @@ def test_an_answer_that_ends_its_judge_is_a_failure(unprotected: CageSandbox, co
 
 
 def test_a_dead_sandbox_ends_the_episode_and_is_no_result_of_a_tool(
-    unprotected: CageSandbox, monkeypatch: pytest.MonkeyPatch
+    unprotected: ProcessSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(*_: int) -> Any:
         raise SandboxUnavailable("bubblewrap was uninstalled")

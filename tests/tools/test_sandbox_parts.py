@@ -1,4 +1,4 @@
-"""The parts of the cage that need no sandbox: frames, reports, the system-call filter, clearing folders."""
+"""The parts of a sandbox process that need no sandbox: frames, reports, the system-call filter, clearing folders."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentgym.tools.python import Failure, Limit, Limits
-from agentgym.tools.python.cage import read_result
 from agentgym.tools.python.inside import confine, frames, seccomp
+from agentgym.tools.python.sandbox_process import read_result
 
 LIMITS = Limits(output=300)
 
@@ -74,7 +74,7 @@ def test_a_report_cannot_claim_time_limits_nor_more_than_the_output_limit() -> N
         (frames.OUTPUT, "output"),
     ],
 )
-def test_the_keepers_word_decides_why_a_call_was_killed(bits: int, kind: str) -> None:
+def test_the_monitors_word_decides_why_a_call_was_killed(bits: int, kind: str) -> None:
     result = read_result(_answer(b"ignored", frames.KILLED, bits), LIMITS, stateless=False)
     assert result.error is not None
     assert result.error.kind == kind
@@ -169,13 +169,13 @@ def test_clearing_a_folder_stops_at_symbolic_links_and_at_no_depth(tmp_path: Pat
             os.chdir("d")
     finally:
         os.chdir(here)
-    walls = confine.Walls("uids", 1, str(home), {})
-    confine.clear_home(walls)
+    isolation = confine.Isolation("uids", 1, str(home), {})
+    confine.clear_home(isolation)
     assert list(home.iterdir()) == []
     assert (outside / "kept").read_text() == "1"
 
 
-def test_signals_to_everybody_are_refused_outside_a_cell() -> None:
+def test_signals_to_everybody_are_refused_outside_a_worker_slot() -> None:
     for mode in ("namespaces", "uids"):
         with pytest.raises(RuntimeError, match="not "):
-            confine.signal_all(confine.Walls(mode, 20000, "/", {}), 0, 0)
+            confine.signal_all(confine.Isolation(mode, 20000, "/", {}), 0, 0)

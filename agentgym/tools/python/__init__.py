@@ -40,7 +40,7 @@ def open_sandbox(
         unsafe_local: with ``"auto"``, fall back on the unprotected local runner where nothing else works.
         cache: how many results of equal stateless calls to keep; failures are never kept. 0: none. A program that
             reads a clock or unseeded random numbers then sees the first answer again.
-        options: passed to the sandbox's class (``python``, ``packages``, ``image``, ``parallel``, ``cells``).
+        options: passed to the sandbox's class (``python``, ``packages``, ``image``, ``parallel``, ``worker_slots``).
 
     Raises:
         SandboxUnavailable: nothing safe works here; one line that says what to install.

@@ -13,9 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from agentgym.errors import SandboxUnavailable
-from agentgym.tools.python.cage import Cage, ProcessTransport, command, last_line
 from agentgym.tools.python.protocol import Limits
-from agentgym.tools.python.sandbox import CageSandbox
+from agentgym.tools.python.sandbox import ProcessSandbox
+from agentgym.tools.python.sandbox_process import ProcessTransport, SandboxProcess, command, last_line
 
 _NOBODY = "65534"
 _PACKAGES = "/packages/{}"  #: where a folder of packages is seen inside
@@ -39,11 +39,11 @@ class Interpreter:
     folders: tuple[str, ...]
 
 
-class BubblewrapSandbox(CageSandbox):
+class BubblewrapSandbox(ProcessSandbox):
     """Python code in bubblewrap: no network, a read-only root with the interpreter alone, nothing in the environment.
 
     Args:
-        limits, parallel, cells: see :class:`~agentgym.tools.python.sandbox.CageSandbox`.
+        limits, parallel, worker_slots: see :class:`~agentgym.tools.python.sandbox.ProcessSandbox`.
         python: the interpreter; None: ``/usr/bin/python3``, else the one that runs this.
         packages: folders with packages the code may import, bound read-only; they must fit that interpreter.
 
@@ -58,29 +58,29 @@ class BubblewrapSandbox(CageSandbox):
         limits: Limits | None = None,
         *,
         parallel: int | None = None,
-        cells: int = 256,
+        worker_slots: int = 256,
         python: str | None = None,
         packages: Sequence[str] = (),
     ) -> None:
-        super().__init__(limits, parallel=parallel, cells=cells)
+        super().__init__(limits, parallel=parallel, worker_slots=worker_slots)
         self.packages = tuple(str(Path(folder).resolve()) for folder in packages)
         require_bubblewrap()
         self._python = probe(python or default_python())
-        self.cage()
+        self.process()
 
     @property
     def interpreter(self) -> str:
         return " ".join(("Python", self._python.version, *self.packages))
 
-    def _start(self, cells: int, spares: int) -> Cage:
-        argv = [*_as_nobody(), require_bubblewrap(), *_walls(self._python, self.packages), "--"]
+    def _start(self, worker_slots: int, spares: int) -> SandboxProcess:
+        argv = [*_as_nobody(), require_bubblewrap(), *_isolation_options(self._python, self.packages), "--"]
         transport = ProcessTransport([*argv, *command(self._python.executable)], env={"PATH": os.defpath})
-        return Cage(
+        return SandboxProcess(
             transport,
             self.limits,
             mode="namespaces",
-            home="/tmp",  # noqa: S108  # inside, a file system of the cell's own
-            slots=cells,
+            home="/tmp",  # noqa: S108  # inside, a file system of the worker slot's own
+            worker_slots=worker_slots,
             spares=spares,
             packages=[_PACKAGES.format(number) for number in range(len(self.packages))],
         )
@@ -132,7 +132,7 @@ def _as_nobody() -> list[str]:
     return ["setpriv", "--reuid", _NOBODY, "--regid", _NOBODY, "--clear-groups", "--"]
 
 
-def _walls(python: Interpreter, packages: Sequence[str]) -> list[str]:
+def _isolation_options(python: Interpreter, packages: Sequence[str]) -> list[str]:
     argv = ["--unshare-all", "--cap-drop", "ALL", "--new-session", "--die-with-parent", "--hostname", "sandbox"]
     argv += ["--clearenv", "--setenv", "PYTHONHASHSEED", "0"]
     for link in ("/bin", "/lib", "/lib32", "/lib64", "/sbin"):

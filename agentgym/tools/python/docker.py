@@ -1,4 +1,4 @@
-"""The same cage in a container, through the Docker SDK and a real engine."""
+"""The same sandbox process in a container, through the Docker SDK and a real engine."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ import threading
 from typing import Any
 
 from agentgym.errors import MissingExtra, SandboxUnavailable
-from agentgym.tools.python.cage import Cage, command, last_line
 from agentgym.tools.python.inside.confine import UID_SPAN
 from agentgym.tools.python.protocol import MIB, Limits
-from agentgym.tools.python.sandbox import CageSandbox
+from agentgym.tools.python.sandbox import ProcessSandbox
+from agentgym.tools.python.sandbox_process import SandboxProcess, command, last_line
 
 IMAGE = "agentgym-sandbox"
 LABEL = "agentgym.sandbox"
 
 _STREAM = struct.Struct("!BxxxI")  #: header of the engine's multiplexed streams: which, bytes
-_OWN_MEMORY = 96 * MIB  #: supervisor and zygote
+_OWN_MEMORY = 96 * MIB  #: supervisor and monitor fork server
 
 
-class DockerSandbox(CageSandbox):
-    """Python code in one container without network, capabilities or a writable root; every cell has its own user id.
+class DockerSandbox(ProcessSandbox):
+    """Python code in one container without network, capabilities or a writable root.
 
-    The supervisor is root in the container with nothing but the capabilities to change user ids; the code never is.
-    A cell's working directory is a tmpfs of its own, ``/tmp/NUMBER``; no other place can be written.
+    Every worker slot has its own user id. The supervisor is root in the container with nothing but the capabilities to
+    change user ids; the code never is. A worker slot's working directory is a tmpfs of its own,
+    ``/tmp/NUMBER``; no other place can be written.
 
     Args:
-        limits, parallel, cells: see :class:`~agentgym.tools.python.sandbox.CageSandbox`.
+        limits, parallel, worker_slots: see :class:`~agentgym.tools.python.sandbox.ProcessSandbox`.
         image: a local image with Python 3.11 or newer.
         python: the interpreter in the image.
         memory: bytes for the whole container; None: what ``parallel`` calls at their limit need.
@@ -47,20 +48,21 @@ class DockerSandbox(CageSandbox):
         limits: Limits | None = None,
         *,
         parallel: int | None = None,
-        cells: int = 96,
+        worker_slots: int = 96,
         image: str = IMAGE,
         python: str = "/usr/bin/python3",
         memory: int | None = None,
     ) -> None:
-        super().__init__(limits, parallel=parallel, cells=min(cells, UID_SPAN // 2))
+        super().__init__(limits, parallel=parallel, worker_slots=min(worker_slots, UID_SPAN // 2))
         self.image, self.python = image, python
         self.memory = (
-            memory or self.parallel * (self.limits.memory + self.limits.disk) + self.cells * 6 * MIB + _OWN_MEMORY
+            memory
+            or self.parallel * (self.limits.memory + self.limits.disk) + self.worker_slots * 6 * MIB + _OWN_MEMORY
         )
         self._client = connect()
         try:
             self._image_id = self._find_image()
-            self.cage()
+            self.process()
         except BaseException:
             self._client.close()
             raise
@@ -80,30 +82,31 @@ class DockerSandbox(CageSandbox):
                 "or name yours by image=..."
             ) from None
 
-    def _start(self, cells: int, spares: int) -> Cage:
+    def _start(self, worker_slots: int, spares: int) -> SandboxProcess:
         import docker.errors
 
         uid_base = 20000 + secrets.randbelow(9000)  # process limits count per user id, on all containers together
         try:
-            transport = ContainerTransport(self._client, self._options(uid_base, cells))
+            transport = ContainerTransport(self._client, self._options(uid_base, worker_slots))
         except docker.errors.DockerException as error:
             raise SandboxUnavailable(f"the container did not start: {last_line(str(error).encode())}") from None
-        return Cage(
+        return SandboxProcess(
             transport,
             self.limits,
             mode="uids",
-            home="/tmp/{slot}",  # noqa: S108  # a tmpfs of the cell's own
-            slots=cells,
+            home="/tmp/{worker_slot}",  # noqa: S108  # a tmpfs of the worker slot's own
+            worker_slots=worker_slots,
             spares=spares,
             uid_base=uid_base,
         )
 
-    def _options(self, uid_base: int, cells: int) -> dict[str, Any]:
+    def _options(self, uid_base: int, worker_slots: int) -> dict[str, Any]:
         limits = self.limits
-        homes = {
-            f"/tmp/{slot}": f"size={limits.disk},nr_inodes=16384,mode=0700,uid={uid_base + slot},gid={uid_base + slot}"  # noqa: S108
-            for slot in range(cells)
-        }
+        homes = {}
+        for worker_slot in range(worker_slots):
+            uid = uid_base + worker_slot
+            options = f"size={limits.disk},nr_inodes=16384,mode=0700,uid={uid},gid={uid}"
+            homes[f"/tmp/{worker_slot}"] = options  # noqa: S108
         return {
             "image": self.image,
             "command": command(self.python),
@@ -117,7 +120,7 @@ class DockerSandbox(CageSandbox):
             "cap_add": ["SETUID", "SETGID"],
             "security_opt": ["no-new-privileges"],
             "ipc_mode": "none",
-            "pids_limit": cells * 3 + self.parallel * limits.processes + 16,
+            "pids_limit": worker_slots * 3 + self.parallel * limits.processes + 16,
             "mem_limit": self.memory,
             "memswap_limit": self.memory,
             "tmpfs": {"/tmp": "size=64k,mode=0711", **homes},  # noqa: S108

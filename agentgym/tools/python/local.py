@@ -8,12 +8,12 @@ import warnings
 from pathlib import Path
 
 from agentgym.errors import SandboxUnavailable
-from agentgym.tools.python.cage import Cage, ProcessTransport, command
 from agentgym.tools.python.protocol import Limits
-from agentgym.tools.python.sandbox import CageSandbox
+from agentgym.tools.python.sandbox import ProcessSandbox
+from agentgym.tools.python.sandbox_process import ProcessTransport, SandboxProcess, command
 
 
-class UnsafeLocalSandbox(CageSandbox):
+class UnsafeLocalSandbox(ProcessSandbox):
     """NO SANDBOX: the code runs as you, with your files, network and processes in reach.
 
     The limits hold against accidents only. Every opening warns.
@@ -28,7 +28,7 @@ class UnsafeLocalSandbox(CageSandbox):
     kind = "unsafe-local"
 
     def __init__(
-        self, limits: Limits | None = None, *, unsafe_local: bool, parallel: int | None = None, cells: int = 256
+        self, limits: Limits | None = None, *, unsafe_local: bool, parallel: int | None = None, worker_slots: int = 256
     ) -> None:
         if unsafe_local is not True:
             raise SandboxUnavailable(
@@ -40,21 +40,23 @@ class UnsafeLocalSandbox(CageSandbox):
             RuntimeWarning,
             stacklevel=2,
         )
-        super().__init__(limits, parallel=parallel, cells=cells)
+        super().__init__(limits, parallel=parallel, worker_slots=worker_slots)
         self._folder = tempfile.TemporaryDirectory(
             prefix="agentgym-unsafe-",
             ignore_cleanup_errors=True,  # what nothing watched any more may still be writing there
         )
-        self.cage()
+        self.process()
 
     @property
     def interpreter(self) -> str:
         return f"Python {sys.version.split()[0]}"
 
-    def _start(self, cells: int, spares: int) -> Cage:
-        home = str(Path(tempfile.mkdtemp(dir=self._folder.name)) / "{slot}")  # a dead cage leaves its own behind
+    def _start(self, worker_slots: int, spares: int) -> SandboxProcess:
+        home = str(
+            Path(tempfile.mkdtemp(dir=self._folder.name)) / "{worker_slot}"
+        )  # a process that died leaves its own behind
         transport = ProcessTransport(command(sys.executable), env={"PYTHONHASHSEED": "0"})
-        return Cage(transport, self.limits, mode="unsafe", home=home, slots=cells, spares=1)
+        return SandboxProcess(transport, self.limits, mode="unsafe", home=home, worker_slots=worker_slots, spares=1)
 
     def close(self) -> None:
         super().close()

@@ -134,7 +134,7 @@ class Result:
 
 
 class SandboxDied(WorldFault):
-    """The process that holds all cells ended during a call, by whoever's code; the next call starts another one."""
+    """The process that holds all worker slots ended during a call, whoever ended it; the next call starts another."""
 
 
 def ended_by_code(*, stateless: bool) -> Result:

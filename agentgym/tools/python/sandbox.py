@@ -1,4 +1,4 @@
-"""What the three sandboxes share: one cage for all threads, stateless calls, sessions."""
+"""What the three sandboxes share: one process for all threads, stateless calls, sessions."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ from typing import Self
 
 from agentgym.env import digest
 from agentgym.errors import SandboxUnavailable, UsageError, WorldFault
-from agentgym.tools.python.cage import Cage
 from agentgym.tools.python.protocol import Limits, Result, SandboxDied, Session, ended_by_code
+from agentgym.tools.python.sandbox_process import SandboxProcess
 from agentgym.tools.python.session import PythonSession
 
-_OPEN: weakref.WeakSet[CageSandbox] = weakref.WeakSet()
+_OPEN: weakref.WeakSet[ProcessSandbox] = weakref.WeakSet()
 
 
-class CageSandbox(ABC):
-    """A sandbox whose calls run in cells of one cage; a cage that died is started again by the next call.
+class ProcessSandbox(ABC):
+    """A sandbox whose calls run in worker slots of one process. If it died, the next call starts another.
 
-    Whatever ran in a cage when it died runs once more, in a cage of its own: code that ends that one too has failed
-    (:attr:`Failure.EXITED`), and takes nobody's result with it.
+    Whatever ran in a process when it died runs once more, in a process of its own. Code that ends that one too has
+    failed (:attr:`Failure.EXITED`), and takes nobody's result with it.
 
     Args:
         limits: what one call may use.
         parallel: calls that run at the same time, the others wait for their turn (which counts against no limit);
             None: twice the processors.
-        cells: sessions and running calls at the same time.
+        worker_slots: sessions and running calls at the same time.
     """
 
-    kind = "cage"
+    kind = "process"
 
-    def __init__(self, limits: Limits | None = None, *, parallel: int | None = None, cells: int = 256) -> None:
+    def __init__(self, limits: Limits | None = None, *, parallel: int | None = None, worker_slots: int = 256) -> None:
         self.limits = limits or Limits()
         self.parallel = parallel or 2 * (os.cpu_count() or 1)
-        self.cells = cells + self.parallel  # those kept ready take none of the caller's
+        self.worker_slots = worker_slots + self.parallel  # those kept ready take none of the caller's
         self._turn = threading.BoundedSemaphore(self.parallel)
         self._starting = threading.Lock()
         self._suspecting = threading.Lock()
-        self._cage: Cage | None = None
+        self._process: SandboxProcess | None = None
         self._owner = os.getpid()
         _OPEN.add(self)
 
     @abstractmethod
-    def _start(self, cells: int, spares: int) -> Cage:
-        """Start a cage.
+    def _start(self, worker_slots: int, spares: int) -> SandboxProcess:
+        """Start a process.
 
         Args:
-            cells: sessions and running calls at the same time.
-            spares: cells kept ready for stateless calls.
+            worker_slots: sessions and running calls at the same time.
+            spares: worker slots kept ready for stateless calls.
 
         Raises:
             SandboxUnavailable: it cannot be started here; says what to install.
@@ -68,8 +68,8 @@ class CageSandbox(ABC):
     def fingerprint(self) -> str:
         return digest(self.kind, self.interpreter, self.limits)
 
-    def cage(self) -> Cage:
-        """The running cage; starts one where there is none.
+    def process(self) -> SandboxProcess:
+        """The running sandbox process; starts one where there is none.
 
         Raises:
             SandboxUnavailable: the first one cannot be started; says what to install.
@@ -78,34 +78,34 @@ class CageSandbox(ABC):
         with self._starting:
             if os.getpid() != self._owner:
                 raise UsageError("this sandbox belongs to the process before a fork; open one in every process")
-            if self._cage is None:
-                self._cage = self._start(self.cells, self.parallel)
-            elif not self._cage.alive:
-                self._cage.close()
-                self._cage = self._restarted(self.cells, self.parallel)
-            return self._cage
+            if self._process is None:
+                self._process = self._start(self.worker_slots, self.parallel)
+            elif not self._process.alive:
+                self._process.close()
+                self._process = self._restarted(self.worker_slots, self.parallel)
+            return self._process
 
-    def _restarted(self, cells: int, spares: int) -> Cage:
+    def _restarted(self, worker_slots: int, spares: int) -> SandboxProcess:
         try:
-            return self._start(cells, spares)
+            return self._start(worker_slots, spares)
         except SandboxUnavailable as error:
             raise WorldFault(f"the sandbox died and cannot be started again: {error}") from error
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[Cage]:
-        """A cage for one suspect at a time: what dies in it died by the suspect's code.
+    def alone(self) -> Iterator[SandboxProcess]:
+        """A sandbox process for one suspect at a time: what dies in it died by the suspect's code.
 
         Raises:
             WorldFault: it cannot be started, or the sandbox was closed.
         """
-        if self._cage is None:
+        if self._process is None:
             raise WorldFault("the sandbox was closed during the call")
         with self._suspecting:
-            cage = self._restarted(2, 1)
+            process = self._restarted(2, 1)
             try:
-                yield cage
+                yield process
             finally:
-                cage.close()
+                process.close()
 
     def run(
         self,
@@ -117,9 +117,9 @@ class CageSandbox(ABC):
     ) -> Result:
         if session is not None:
             return session.run(code, stdin=stdin, files=files)
-        cage = self.cage()
+        process = self.process()
         try:
-            return self.call(cage, cage.open(), code, stdin, files, one_shot=True)
+            return self.call(process, process.open(), code, stdin, files, one_shot=True)
         except SandboxDied:
             with self.alone() as own:
                 try:
@@ -129,8 +129,8 @@ class CageSandbox(ABC):
 
     def call(
         self,
-        cage: Cage,
-        cell: int,
+        process: SandboxProcess,
+        lease: int,
         code: str,
         stdin: str,
         files: Mapping[str, str | bytes] | None,
@@ -138,12 +138,12 @@ class CageSandbox(ABC):
         seed: bytes = b"",
         one_shot: bool = False,
     ) -> Result:
-        """One call in one cell, when it is its turn."""
+        """One call under one lease, when it is its turn."""
         prepared = check_files(files or {}, self.limits)
         typed = _encoded("stdin", stdin, self.limits.file_size)
         _encoded("code", code, self.limits.file_size)
         with self._turn:
-            return cage.call(cell, seed, code, typed, prepared, one_shot=one_shot)
+            return process.call(lease, seed, code, typed, prepared, one_shot=one_shot)
 
     def session(self, *, seed: int | None = None) -> PythonSession:
         """A new session; ``seed`` seeds Python's ``random`` in it."""
@@ -151,9 +151,12 @@ class CageSandbox(ABC):
 
     def close(self) -> None:
         with self._starting:
-            cage, self._cage = self._cage, None  # whoever waits for a result sees that it was closed, and did not die
-            if cage is not None and os.getpid() == self._owner:
-                cage.close()
+            process, self._process = (
+                self._process,
+                None,
+            )  # whoever waits for a result sees that it was closed, and did not die
+            if process is not None and os.getpid() == self._owner:
+                process.close()
 
     def __enter__(self) -> Self:
         return self

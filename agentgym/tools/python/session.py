@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 from agentgym.errors import ForkError, UsageError, WorldFault
-from agentgym.tools.python.cage import Cage
 from agentgym.tools.python.protocol import Result, SandboxDied, ended_by_code
+from agentgym.tools.python.sandbox_process import SandboxProcess
 
-if TYPE_CHECKING:
-    from agentgym.tools.python.sandbox import CageSandbox
+
+class SessionHost(Protocol):
+    """What a session needs of the sandbox it lives in."""
+
+    def process(self) -> SandboxProcess:
+        """The running sandbox process; starts one where there is none."""
+
+    def alone(self) -> AbstractContextManager[SandboxProcess]:
+        """A sandbox process with nothing else in it."""
+
+    def call(
+        self,
+        process: SandboxProcess,
+        lease: int,
+        code: str,
+        stdin: str,
+        files: Mapping[str, str | bytes] | None,
+        *,
+        seed: bytes = b"",
+    ) -> Result:
+        """One call under one lease, when it is its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +60,12 @@ class PythonSession:
         seed: given to ``random.seed`` before the first call, so that a replay draws the same numbers.
     """
 
-    def __init__(self, sandbox: CageSandbox, *, seed: int | None = None) -> None:
+    def __init__(self, sandbox: SessionHost, *, seed: int | None = None) -> None:
         self.sandbox = sandbox
         self.seed = seed
         self.calls: list[Call] = []
-        self._cage: Cage | None = None
-        self._cell = 0
+        self._process: SandboxProcess | None = None
+        self._lease = 0
         self._closed = False
 
     def run(self, code: str, *, stdin: str = "", files: Mapping[str, str | bytes] | None = None) -> Result:
@@ -57,11 +77,11 @@ class PythonSession:
         """
         if self._closed:
             raise UsageError("this session is closed; open a new one")
-        history, suspect = tuple(self.calls), self._cage is None or self._cage.alive
+        history, suspect = tuple(self.calls), self._process is None or self._process.alive
         try:
             result = self._play(code, stdin, files or {})
         except SandboxDied:
-            if suspect and self._ends_a_cage(history, code, stdin, files or {}):
+            if suspect and self._ends_a_process(history, code, stdin, files or {}):
                 result = ended_by_code(stateless=False)
             else:
                 self._bring_back(history)
@@ -77,41 +97,41 @@ class PythonSession:
         return b"" if self.seed is None else str(self.seed).encode()
 
     def _play(self, code: str, stdin: str, files: Mapping[str, str | bytes]) -> Result:
-        cage, seed = self._cage, b""
-        if cage is None:
-            cage = self.sandbox.cage()
-            self._cell = cage.open()
+        process, seed = self._process, b""
+        if process is None:
+            process = self.sandbox.process()
+            self._lease = process.open()
             seed = self._seed
         try:
-            result = self.sandbox.call(cage, self._cell, code, stdin, files, seed=seed)
+            result = self.sandbox.call(process, self._lease, code, stdin, files, seed=seed)
         except UsageError:
             raise  # refused before it was sent
         except BaseException:
-            cage.end(self._cell)
+            process.end(self._lease)
             self._forget()
             raise
-        self._cage = cage
+        self._process = process
         return result
 
-    def _ends_a_cage(self, history: Sequence[Call], code: str, stdin: str, files: Mapping[str, str | bytes]) -> bool:
-        """Whether a cage with nothing else in it dies of this session's calls and of this one."""
-        with self.sandbox.alone() as cage:
-            cell, seed = cage.open(), self._seed
+    def _ends_a_process(self, history: Sequence[Call], code: str, stdin: str, files: Mapping[str, str | bytes]) -> bool:
+        """Whether a sandbox process with nothing else in it dies of this session's calls and of this one."""
+        with self.sandbox.alone() as process:
+            lease, seed = process.open(), self._seed
             try:
                 for call in (*history, Call(code, stdin, tuple(files.items()), Result())):
-                    self.sandbox.call(cage, cell, call.code, call.stdin, dict(call.files), seed=seed)
+                    self.sandbox.call(process, lease, call.code, call.stdin, dict(call.files), seed=seed)
                     seed = b""
             except SandboxDied:
                 return True
             return False
 
     def _bring_back(self, history: Sequence[Call]) -> None:
-        """Play the calls again, in the next cage."""
+        """Play the calls again, in the next sandbox process."""
         for number, call in enumerate(history, 1):
             result = self._play(call.code, call.stdin, dict(call.files))
             if result != call.result:
-                assert self._cage is not None
-                self._cage.end(self._cell)
+                assert self._process is not None
+                self._process.end(self._lease)
                 self._forget()
                 raise WorldFault(
                     f"the sandbox died, and call {number} of {len(history)} gave another result when played again"
@@ -119,7 +139,7 @@ class PythonSession:
             self.calls.append(call)
 
     def _forget(self) -> None:
-        self._cage = None
+        self._process = None
         self.calls.clear()
 
     def fork(self) -> Self:
@@ -127,7 +147,7 @@ class PythonSession:
 
         Raises:
             ForkError: a call gave another result than the first time (it read a clock, unseeded random numbers, or
-                the name of its working directory where cells have different ones).
+                the name of its working directory where worker slots have different ones).
         """
         if self._closed:
             raise ForkError("cannot fork a closed session; fork it before close()")
@@ -148,8 +168,8 @@ class PythonSession:
     def close(self) -> None:
         """End the interpreter with everything it started. May be called twice."""
         self._closed = True
-        if self._cage is not None:
-            self._cage.end(self._cell)
+        if self._process is not None:
+            self._process.end(self._lease)
         self._forget()
 
     def __enter__(self) -> Self:

@@ -30,7 +30,7 @@ TOOL_LIMITS = Limits(
     wall=5.0, cpu=5.0, memory=256 * MIB, processes=16, file_size=8 * MIB, disk=32 * MIB, output=16 * 1024
 )
 SHOWN = 1000  #: characters of a result that the model sees
-CELLS = 1024  #: interpreters alive at the same time
+WORKER_SLOTS = 1024  #: interpreters alive at the same time
 NO_OUTPUT = "[no output; print what you want to see]"
 RESTARTED = "[the interpreter was stopped; its variables and the files it wrote are gone]"
 
@@ -61,7 +61,7 @@ def shared_sandbox(kind: str = "auto", *, limits: Limits = TOOL_LIMITS, unsafe_l
     wanted = (os.getpid(), kind, limits, unsafe_local)  # a forked child needs one of its own
     with _lock:
         if wanted not in _shared:
-            _shared[wanted] = open_sandbox(kind, limits=limits, unsafe_local=unsafe_local, cells=CELLS)
+            _shared[wanted] = open_sandbox(kind, limits=limits, unsafe_local=unsafe_local, worker_slots=WORKER_SLOTS)
         return _shared[wanted]
 
 

@@ -1,12 +1,13 @@
-"""The programs that run inside the cage; standard library only, sent in as text (see ``..cage``).
+"""The programs that run inside the sandbox; standard library only, sent in as text (see ``..sandbox_process``).
 
 ::
 
-    host ──frames── supervisor ──frames── keeper ─────calls────> worker (runs the code)
-                        │                  ▲  └─orders─ nursery ──┘ forks
-                        └──"slot"── zygote ┘ forks
+    host ──frames── supervisor ──frames── monitor ─────calls────────> worker (runs the code)
+                        │                  ▲  └─orders─ fork server ──┘ forks
+                        └─"worker slot"─ monitor fork server ┘ forks
 
-The supervisor routes, the zygote forks keepers (one a cell, some kept ready), each keeper owns one worker, watches its
-limits and reports. Its nursery, which like the zygote never sees code or data, forks the worker, and after a stateless
-call clears the cell and forks the next one. A worker can neither signal, trace nor impersonate any of them.
+The supervisor routes. The monitor fork server forks monitors, one for each worker slot, and some are kept ready. Each
+monitor owns one worker, watches its limits and reports. Its fork server forks the worker, and after a stateless call
+clears the worker slot and forks the next one; like the monitor fork server it never sees code or data. A worker can
+neither signal, trace nor impersonate any of them.
 """

@@ -1,15 +1,15 @@
-# Runs in every forked cell: descriptors instead of paths, and little to import.
+# Runs in every forked worker slot: descriptors instead of paths, and little to import.
 # ruff: noqa: PTH101, PTH103, PTH106, PTH208
-"""Walls around one cell (a keeper, its nursery, the nursery's worker, and what the worker starts).
+"""Isolation of one worker slot (a monitor, its fork server, the fork server's worker, and what the worker starts).
 
 Three ways, chosen by the host:
 
-* ``"namespaces"`` (bubblewrap): every cell has its own user, process and mount namespace, with a second process
-  namespace inside. The keeper is process 1 of the outer one, the nursery of the inner one, so the worker can signal
-  neither, and the kernel kills everything left when they end.
-* ``"uids"`` (Docker): every cell has a user id of its own. The *effective* id of keeper and nursery is the worker's,
-  their real and saved ids are not: they may signal the worker, never the other way round, nor each other.
-* ``"unsafe"``: no wall at all; limits and cleaning up still work against accidents.
+* ``"namespaces"`` (bubblewrap): every worker slot has its own user, process and mount namespace, with a second process
+  namespace inside. The monitor is process 1 of the outer one, the fork server of the inner one, so the worker can
+  signal neither, and the kernel kills everything left when they end.
+* ``"uids"`` (Docker): every worker slot has a user id of its own. The *effective* id of monitor and fork server is the
+  worker's, their real and saved ids are not: they may signal the worker, never the other way round, nor each other.
+* ``"unsafe"``: no isolation at all; limits and cleaning up still work against accidents.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from dataclasses import dataclass
 
 from agentgym.tools.python.inside import seccomp
 
-#: At most this many cells in one container; ids of keepers start this far above those of workers, of nurseries twice.
+#: At most this many worker slots in one container. Ids of monitors start this far above those of workers, ids of fork
+#: servers twice as far.
 UID_SPAN = 1000
 
 _NEWNS, _NEWUSER, _NEWPID = 0x20000, 0x10000000, 0x20000000
@@ -36,10 +37,10 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRI
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
 _MNT_DETACH = 2
 
-_LOW = 15  # niceness of what must not keep a keeper from looking
+_LOW = 15  # niceness of what must not keep a monitor from looking
 
-#: Namespaces that a keeper and a nursery begin in mode ``"namespaces"``.
-KEEPER, NURSERY = _NEWNS | _NEWUSER | _NEWPID, _NEWPID
+#: Namespaces that a monitor and a fork server begin in mode ``"namespaces"``.
+MONITOR_NAMESPACES, FORK_SERVER_NAMESPACES = _NEWNS | _NEWUSER | _NEWPID, _NEWPID
 
 _CAPABILITIES = struct.pack("=Ii", 0x20080522, 0)  # version 3, of this process
 
@@ -48,8 +49,8 @@ libc = ctypes.PyDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
-class Walls:
-    """How one cell is confined.
+class Isolation:
+    """How one worker slot is confined.
 
     Attributes:
         mode: ``"namespaces"``, ``"uids"`` or ``"unsafe"``.
@@ -89,62 +90,62 @@ def fork(mode: str, spaces: int) -> int:
     return pid
 
 
-def enter_cell(walls: Walls, ids: tuple[int, int]) -> int:
-    """Make a cell around this process; returns a descriptor of a /proc that shows it.
+def enter_worker_slot(isolation: Isolation, ids: tuple[int, int]) -> int:
+    """Make this process the first of a worker slot; returns a descriptor of a /proc that shows it.
 
     Args:
         ids: user and group id before the fork; a new namespace maps them to themselves.
     """
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    if walls.mode == "namespaces":
+    if isolation.mode == "namespaces":
         _map_ids(*ids)
-        _mount_home(walls)
+        _mount_home(isolation)
         hidden = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_RDONLY
         _check(libc.mount(b"tmpfs", b"/proc", b"tmpfs", hidden, b"size=4k,mode=0555"), "hide /proc")
-    elif walls.mode == "uids":
+    elif isolation.mode == "uids":
         os.setgroups([])
-        os.setresgid(walls.uid, walls.uid, walls.uid)
+        os.setresgid(isolation.uid, isolation.uid, isolation.uid)
     else:
-        os.makedirs(walls.home, mode=0o700)
+        os.makedirs(isolation.home, mode=0o700)
     return proc
 
 
-def enter_keeper(walls: Walls) -> None:
-    """Confine the keeper itself."""
-    if walls.mode == "namespaces":
+def enter_monitor(isolation: Isolation) -> None:
+    """Confine the monitor itself."""
+    if isolation.mode == "namespaces":
         _drop_capabilities()
-    _guard(walls, walls.uid + UID_SPAN)
+    _guard(isolation, isolation.uid + UID_SPAN)
 
 
-def enter_nursery(walls: Walls) -> None:
-    """Confine the nursery; in a namespace it keeps its capabilities there, to clear the cell for the next worker."""
-    _guard(walls, walls.uid + 2 * UID_SPAN)
+def enter_fork_server(isolation: Isolation) -> None:
+    """Confine the fork server; in a namespace it keeps its capabilities there, to clear up for the next worker."""
+    _guard(isolation, isolation.uid + 2 * UID_SPAN)
     _check(libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "parent death signal")
 
 
-def _guard(walls: Walls, own: int) -> None:
-    """What keeper and nursery have in common: orphans come to them, and the worker cannot reach them."""
+def _guard(isolation: Isolation, own: int) -> None:
+    """What monitor and fork server have in common: orphans come to them, and the worker cannot reach them."""
     _check(libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "subreaper")
-    if walls.mode == "uids":
-        os.setresuid(own, walls.uid, own)
-    if walls.mode != "unsafe":
+    if isolation.mode == "uids":
+        os.setresuid(own, isolation.uid, own)
+    if isolation.mode != "unsafe":
         _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
         _check(libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
 
 
-def enter_worker(walls: Walls) -> None:
+def enter_worker(isolation: Isolation) -> None:
     """Confine the process that will run the code; nothing can be taken back afterwards."""
     os.setsid()
-    os.chdir(walls.home)
+    os.chdir(isolation.home)
     os.umask(0o077)
-    if walls.mode == "namespaces":
+    if isolation.mode == "namespaces":
         _drop_capabilities()
-    elif walls.mode == "uids":
-        os.setresuid(walls.uid, walls.uid, walls.uid)
-        os.nice(_LOW)  # in one cgroup the keeper must get the processor before a crowd of workers
-    _set_rlimits(walls)
-    if walls.mode != "unsafe":
-        _check(libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "dumpable")  # lets the keeper measure shared pages
+    elif isolation.mode == "uids":
+        os.setresuid(isolation.uid, isolation.uid, isolation.uid)
+        os.nice(_LOW)  # in one cgroup the monitor must get the processor before a crowd of workers
+    _set_rlimits(isolation)
+    if isolation.mode != "unsafe":
+        _check(libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "dumpable")  # lets the monitor measure shared pages
         _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
         seccomp.install(libc)
 
@@ -155,67 +156,67 @@ def give_way(pid: int) -> None:
         os.setpriority(os.PRIO_PROCESS, pid, _LOW)
 
 
-def signal_all(walls: Walls, proc: int, number: int) -> None:
-    """Signal every process below this one (keeper or nursery), in one step that a fork cannot slip through."""
-    if walls.mode == "unsafe":
+def signal_all(isolation: Isolation, proc: int, number: int) -> None:
+    """Signal every process below this one (monitor or fork server), in one step that a fork cannot slip through."""
+    if isolation.mode == "unsafe":
         for pid in descendants(proc, own_pid(proc)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         return
-    # kill(-1) reaches all that this process may signal: only ever from process 1 or under ids of the cell's own.
-    if walls.mode == "namespaces" and os.getpid() != 1:
+    # kill(-1) reaches all that this process may signal: only ever from process 1 or under the worker slot's own ids.
+    if isolation.mode == "namespaces" and os.getpid() != 1:
         raise RuntimeError("not in a process namespace of its own")
-    if walls.mode == "uids" and (os.geteuid() != walls.uid or os.getuid() <= walls.uid):
-        raise RuntimeError("not under the user id of the cell")
+    if isolation.mode == "uids" and (os.geteuid() != isolation.uid or os.getuid() <= isolation.uid):
+        raise RuntimeError("not under the user id of the worker slot")
     with contextlib.suppress(ProcessLookupError):
         os.kill(-1, number)
 
 
-def reap_all(walls: Walls, proc: int) -> None:
+def reap_all(isolation: Isolation, proc: int) -> None:
     """Kill every process below this one and wait until the last is gone."""
-    signal_all(walls, proc, signal.SIGKILL)
+    signal_all(isolation, proc, signal.SIGKILL)
     while True:
         try:
-            pid, _ = os.waitpid(-1, os.WNOHANG if walls.mode == "unsafe" else 0)
+            pid, _ = os.waitpid(-1, os.WNOHANG if isolation.mode == "unsafe" else 0)
         except ChildProcessError:
             return
         if pid == 0:  # only in mode "unsafe": somebody forked while the list was read
-            signal_all(walls, proc, signal.SIGKILL)
+            signal_all(isolation, proc, signal.SIGKILL)
             os.waitpid(-1, 0)
 
 
-def renew(walls: Walls, proc: int) -> None:
-    """For the nursery, between two workers: what only its capabilities in a namespace of the cell's own can do.
+def renew(isolation: Isolation, proc: int) -> None:
+    """For the fork server, between two workers: what needs its capabilities in the worker slot's own namespace.
 
     The working directory is a new one, and the next process gets the number that the first one had, as it must not
     learn how many there were (a kernel without CHECKPOINT_RESTORE counts on).
     """
-    if walls.mode == "namespaces":
-        _check(libc.umount2(walls.home.encode(), _MNT_DETACH), "unmount tmpfs")
-        _mount_home(walls)
+    if isolation.mode == "namespaces":
+        _check(libc.umount2(isolation.home.encode(), _MNT_DETACH), "unmount tmpfs")
+        _mount_home(isolation)
         with contextlib.suppress(OSError):
             fd = os.open("sys/kernel/ns_last_pid", os.O_WRONLY, dir_fd=proc)
             os.write(fd, b"1")
             os.close(fd)
 
 
-def clear_home(walls: Walls) -> None:
-    """For the keeper, once no worker is left: empty a working directory that is not of the worker's namespace."""
-    if walls.mode == "namespaces":
+def clear_home(isolation: Isolation) -> None:
+    """For the monitor, once no worker is left: empty a working directory that is not of the worker's namespace."""
+    if isolation.mode == "namespaces":
         return
-    os.chmod(walls.home, 0o700)
-    top = os.open(walls.home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    os.chmod(isolation.home, 0o700)
+    top = os.open(isolation.home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         _flatten(top)
     finally:
         os.close(top)
 
 
-def leave_cell(walls: Walls) -> None:
-    """Leave nothing of the cell behind; its namespaces vanish by themselves."""
-    clear_home(walls)
-    if walls.mode == "unsafe":
-        os.rmdir(walls.home)
+def leave_worker_slot(isolation: Isolation) -> None:
+    """Leave nothing of the worker slot behind; its namespaces vanish by themselves."""
+    clear_home(isolation)
+    if isolation.mode == "unsafe":
+        os.rmdir(isolation.home)
 
 
 def _flatten(top: int) -> None:
@@ -287,9 +288,11 @@ def _map_ids(uid: int, gid: int) -> None:
         os.close(fd)
 
 
-def _mount_home(walls: Walls) -> None:
-    size = f"size={int(walls.limits['disk'])},nr_inodes=16384,mode=0700"
-    _check(libc.mount(b"tmpfs", walls.home.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, size.encode()), "mount tmpfs")
+def _mount_home(isolation: Isolation) -> None:
+    size = f"size={int(isolation.limits['disk'])},nr_inodes=16384,mode=0700"
+    _check(
+        libc.mount(b"tmpfs", isolation.home.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, size.encode()), "mount tmpfs"
+    )
 
 
 def _drop_capabilities() -> None:
@@ -297,10 +300,10 @@ def _drop_capabilities() -> None:
     _check(libc.syscall(_SYS_CAPSET[os.uname().machine], _CAPABILITIES, b"\0" * 24), "capset")
 
 
-def _set_rlimits(walls: Walls) -> None:
-    limits = walls.limits
-    # Where keeper and nursery share the worker's user id they count as its processes.
-    processes = int(limits["processes"]) + 2 * (walls.mode == "namespaces")
+def _set_rlimits(isolation: Isolation) -> None:
+    limits = isolation.limits
+    # Where monitor and fork server share the worker's user id they count as its processes.
+    processes = int(limits["processes"]) + 2 * (isolation.mode == "namespaces")
     wanted = {
         resource.RLIMIT_DATA: int(limits["memory"]),
         resource.RLIMIT_FSIZE: int(limits["file_size"]),
@@ -309,7 +312,7 @@ def _set_rlimits(walls: Walls) -> None:
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_MSGQUEUE: 0,
     }
-    if walls.mode != "unsafe":  # there it would count all processes of the user
+    if isolation.mode != "unsafe":  # there it would count all processes of the user
         wanted[resource.RLIMIT_NPROC] = processes
     for which, value in wanted.items():
         hard = resource.getrlimit(which)[1]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import struct
 
-HEADER = struct.Struct("!IIB")  #: payload bytes, cell, kind
+HEADER = struct.Struct("!IIB")  #: payload bytes, lease, kind
 SIZE = struct.Struct("!I")
 MAX_FRAME = 256 * 1024 * 1024
 
 READY, CALL, CLOSE, RESULT, GONE = range(1, 6)
 
-#: How a call ended, as its keeper saw it.
+#: How a call ended, as its monitor saw it.
 REPORTED, EXITED, KILLED = range(3)
 
 #: status, exit code, seconds, CPU seconds, bytes of memory, limits (bits), bytes of stdout, of stderr
@@ -52,13 +52,13 @@ def unpack(blob: bytes, count: int | None = None) -> list[bytes]:
     return fields
 
 
-def frame(cell: int, kind: int, payload: bytes = b"") -> bytes:
+def frame(lease: int, kind: int, payload: bytes = b"") -> bytes:
     """One frame, ready to be written."""
-    return HEADER.pack(len(payload), cell, kind) + payload
+    return HEADER.pack(len(payload), lease, kind) + payload
 
 
 class Frames:
-    """Cuts a byte stream into (cell, kind, payload).
+    """Cuts a byte stream into (lease, kind, payload).
 
     Raises:
         FrameError: from :meth:`feed`, where a frame claims to be larger than ``limit``.
@@ -73,13 +73,13 @@ class Frames:
         self._buffer += data
         done: list[tuple[int, int, bytes]] = []
         while len(self._buffer) >= HEADER.size:
-            size, cell, kind = HEADER.unpack_from(self._buffer)
+            size, lease, kind = HEADER.unpack_from(self._buffer)
             if size > self._limit:
                 raise FrameError(f"a frame of {size} bytes; at most {self._limit} are allowed")
             end = HEADER.size + size
             if len(self._buffer) < end:
                 break
-            done.append((cell, kind, bytes(self._buffer[HEADER.size : end])))
+            done.append((lease, kind, bytes(self._buffer[HEADER.size : end])))
             del self._buffer[:end]
         return done
 

@@ -1,6 +1,6 @@
-# Runs in every forked cell: descriptors instead of paths, and little to import.
+# Runs in every forked worker worker_slot: descriptors instead of paths, and little to import.
 # ruff: noqa: PTH108
-"""The first process in the cage: routes frames between the host and the keepers, and keeps some keepers ready."""
+"""The first process in the sandbox: routes frames between the host and the monitors, and keeps some monitors ready."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from collections import deque
 from typing import Any
 
 from agentgym.tools.python.inside import confine, frames, seccomp
-from agentgym.tools.python.inside.confine import Walls
-from agentgym.tools.python.inside.keeper import Keeper
+from agentgym.tools.python.inside.confine import Isolation
+from agentgym.tools.python.inside.monitor import Monitor
 
 _FULL = b"full"
 
@@ -42,15 +42,15 @@ def main(config_text: str) -> None:
     mine, theirs = socket.socketpair()
     if os.fork() == 0:
         mine.close()
-        _zygote(theirs, config)
+        _monitor_fork_server(theirs, config)
     theirs.close()
     _Router(config, mine).run()
     hidden.clear()
     os._exit(0)
 
 
-def _zygote(orders: socket.socket, config: dict[str, Any]) -> None:
-    """Fork a keeper for every order. It never sees code or data, so no worker inherits another one's."""
+def _monitor_fork_server(orders: socket.socket, config: dict[str, Any]) -> None:
+    """Fork a monitor for every order. It never sees code or data, so no worker inherits another one's."""
     os.closerange(orders.fileno() + 1, 4096)
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)
@@ -60,19 +60,19 @@ def _zygote(orders: socket.socket, config: dict[str, Any]) -> None:
             data, fds, _, _ = socket.recv_fds(orders, 4, 1)
             if not data or not fds:
                 os._exit(0)
-            _fork_keeper(int.from_bytes(data, "big"), socket.socket(fileno=fds[0]), orders, config)
+            _fork_monitor(int.from_bytes(data, "big"), socket.socket(fileno=fds[0]), orders, config)
     finally:
         os._exit(1)
 
 
-def _fork_keeper(slot: int, link: socket.socket, orders: socket.socket, config: dict[str, Any]) -> None:
+def _fork_monitor(worker_slot: int, link: socket.socket, orders: socket.socket, config: dict[str, Any]) -> None:
     ids = (os.geteuid(), os.getegid())
-    if confine.fork(config["mode"], confine.KEEPER) == 0:
+    if confine.fork(config["mode"], confine.MONITOR_NAMESPACES) == 0:
         try:
             orders.close()
-            home = config["home"].format(slot=slot)
-            walls = Walls(config["mode"], config["uid_base"] + slot, home, config["limits"])
-            Keeper(link, walls, ids).serve()
+            home = config["home"].format(worker_slot=worker_slot)
+            isolation = Isolation(config["mode"], config["uid_base"] + worker_slot, home, config["limits"])
+            Monitor(link, isolation, ids).serve()
         except BaseException:  # this process ends here in any case; the host reads what was printed
             traceback.print_exc()
         finally:
@@ -81,21 +81,21 @@ def _fork_keeper(slot: int, link: socket.socket, orders: socket.socket, config: 
 
 
 class _Router:
-    """Cells by number, keepers by slot."""
+    """Knows the links to the monitors: by lease, and with the worker slot of each."""
 
-    def __init__(self, config: dict[str, Any], zygote: socket.socket) -> None:
-        self.zygote = zygote
-        self.free = list(range(config["slots"]))[::-1]
+    def __init__(self, config: dict[str, Any], monitor_fork_server: socket.socket) -> None:
+        self.monitor_fork_server = monitor_fork_server
+        self.free = list(range(config["worker_slots"]))[::-1]
         self.wanted = int(config["spares"])
         self.spares: deque[socket.socket] = deque()
         self.lent: set[socket.socket] = set()  # those with a stateless call
-        self.cells: dict[int, socket.socket] = {}
-        self.keepers: dict[socket.socket, tuple[int, frames.Frames]] = {}
+        self.leases: dict[int, socket.socket] = {}
+        self.monitors: dict[socket.socket, tuple[int, frames.Frames]] = {}
         self.owner: dict[socket.socket, int] = {}
         self.selector = selectors.DefaultSelector()
 
     def run(self) -> None:
-        """Route until the host hangs up; the keepers then find their links closed and clean up."""
+        """Route until the host hangs up; the monitors then find their links closed and clean up."""
         self.selector.register(0, selectors.EVENT_READ)
         self._refill()
         frames.write_all(1, frames.frame(0, frames.READY))
@@ -103,78 +103,78 @@ class _Router:
         while True:
             for key, _ in self.selector.select():
                 if key.fd != 0:
-                    self._from_keeper(key.fileobj)  # type: ignore[arg-type]
+                    self._from_monitor(key.fileobj)  # type: ignore[arg-type]
                     continue
                 data = os.read(0, 1 << 20)
                 if not data:
                     return
-                for cell, kind, payload in host.feed(data):
-                    self._from_host(cell, kind, payload)
+                for lease, kind, payload in host.feed(data):
+                    self._from_host(lease, kind, payload)
 
-    def _from_host(self, cell: int, kind: int, payload: bytes) -> None:
-        keeper = self.cells.get(cell)
+    def _from_host(self, lease: int, kind: int, payload: bytes) -> None:
+        monitor = self.leases.get(lease)
         if kind == frames.CLOSE:
-            if keeper is not None:
-                keeper.shutdown(socket.SHUT_WR)  # it cleans up and hangs up; only then is its slot free
+            if monitor is not None:
+                monitor.shutdown(socket.SHUT_WR)  # it cleans up and hangs up; only then is its worker slot free
             return
-        if keeper is None:
-            keeper = self.spares.popleft() if self.spares else self._spawn()
-            if keeper is None:
-                frames.write_all(1, frames.frame(cell, frames.GONE, _FULL))
+        if monitor is None:
+            monitor = self.spares.popleft() if self.spares else self._spawn()
+            if monitor is None:
+                frames.write_all(1, frames.frame(lease, frames.GONE, _FULL))
                 return
-            self.cells[cell] = keeper
-            self.owner[keeper] = cell
+            self.leases[lease] = monitor
+            self.owner[monitor] = lease
             if payload[:1] == b"1":
-                self.lent.add(keeper)
+                self.lent.add(monitor)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it just ended; its end of file follows
-            keeper.sendall(frames.frame(cell, kind, payload))
+            monitor.sendall(frames.frame(lease, kind, payload))
         self._refill()
 
-    def _from_keeper(self, keeper: socket.socket) -> None:
+    def _from_monitor(self, monitor: socket.socket) -> None:
         try:
-            data = keeper.recv(1 << 20)
+            data = monitor.recv(1 << 20)
         except ConnectionResetError:
             data = b""
         if not data:
-            self._forget(keeper)
+            self._forget(monitor)
             return
-        for _, kind, payload in self.keepers[keeper][1].feed(data):
+        for _, kind, payload in self.monitors[monitor][1].feed(data):
             if kind == frames.READY:
-                self._take_back(keeper)
+                self._take_back(monitor)
             else:
-                frames.write_all(1, frames.frame(self.owner[keeper], kind, payload))
+                frames.write_all(1, frames.frame(self.owner[monitor], kind, payload))
 
-    def _take_back(self, keeper: socket.socket) -> None:
-        """A stateless call is over. The next one waits in the link should the keeper not have cleared up by then."""
-        del self.cells[self.owner.pop(keeper)]
-        self.lent.discard(keeper)
-        self.spares.append(keeper)
+    def _take_back(self, monitor: socket.socket) -> None:
+        """A stateless call is over. The next one waits in the link should the monitor not have cleared up by then."""
+        del self.leases[self.owner.pop(monitor)]
+        self.lent.discard(monitor)
+        self.spares.append(monitor)
 
     def _spawn(self) -> socket.socket | None:
         if not self.free:
             return None
-        slot = self.free.pop()
+        worker_slot = self.free.pop()
         mine, theirs = socket.socketpair()
-        socket.send_fds(self.zygote, [slot.to_bytes(4, "big")], [theirs.fileno()])
+        socket.send_fds(self.monitor_fork_server, [worker_slot.to_bytes(4, "big")], [theirs.fileno()])
         theirs.close()
-        self.keepers[mine] = (slot, frames.Frames())
+        self.monitors[mine] = (worker_slot, frames.Frames())
         self.selector.register(mine, selectors.EVENT_READ)
         return mine
 
     def _refill(self) -> None:
-        while len(self.spares) + len(self.lent) < self.wanted and (keeper := self._spawn()) is not None:
-            self.spares.append(keeper)
+        while len(self.spares) + len(self.lent) < self.wanted and (monitor := self._spawn()) is not None:
+            self.spares.append(monitor)
 
-    def _forget(self, keeper: socket.socket) -> None:
-        """A keeper ended; its slot is free. Should it have died, the next one there first clears what it finds."""
-        self.selector.unregister(keeper)
-        slot, _ = self.keepers.pop(keeper)
-        keeper.close()
-        self.free.insert(0, slot)
-        self.lent.discard(keeper)
-        if keeper in self.spares:
-            self.spares.remove(keeper)
-        cell = self.owner.pop(keeper, None)
-        if cell is not None:
-            del self.cells[cell]
-            frames.write_all(1, frames.frame(cell, frames.GONE))
+    def _forget(self, monitor: socket.socket) -> None:
+        """A monitor ended; its worker slot is free. If it died, the next one there first clears what it finds."""
+        self.selector.unregister(monitor)
+        worker_slot, _ = self.monitors.pop(monitor)
+        monitor.close()
+        self.free.insert(0, worker_slot)
+        self.lent.discard(monitor)
+        if monitor in self.spares:
+            self.spares.remove(monitor)
+        lease = self.owner.pop(monitor, None)
+        if lease is not None:
+            del self.leases[lease]
+            frames.write_all(1, frames.frame(lease, frames.GONE))

@@ -1,4 +1,4 @@
-# Runs in every forked cell: descriptors instead of paths, and little to import.
+# Runs in every forked worker slot: descriptors instead of paths, and little to import.
 # ruff: noqa: PTH103, PTH109, PTH120
 """Runs calls one after the other in one interpreter. Everything in it may be hostile, this file's memory included."""
 
@@ -25,7 +25,7 @@ _OUT_OF_MEMORY = frames.pack(b"error", b"", b"MemoryError", b"out of memory", b"
 
 
 def serve(channel: int, output: int) -> None:
-    """Answer calls until the keeper hangs up. Descriptors 0, 1 and 2 are the call's own."""
+    """Answer calls until the monitor hangs up. Descriptors 0, 1 and 2 are the call's own."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     keep = {fd: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in (0, 1, 2)}
     reading = frames.Frames()

@@ -1,7 +1,7 @@
-"""Forks the workers of a cell, one after the other, and clears the cell between them.
+"""Forks the workers of a worker slot, one after the other, and clears the slot between them.
 
 It never sees code, data or the name of a file, so no worker inherits anything of the one before: it is handed
-descriptors, and even how a worker ended leaves its memory as soon as the keeper has been told.
+descriptors, and even how a worker ended leaves its memory as soon as the monitor has been told.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import socket
 
 from agentgym.tools.python.inside import confine, worker
-from agentgym.tools.python.inside.confine import Walls
+from agentgym.tools.python.inside.confine import Isolation
 
 
 class Ending(ctypes.Structure):
@@ -31,32 +31,32 @@ class Ending(ctypes.Structure):
         return float(seconds + system_seconds + (micro + system_micro) / 1e6)
 
 
-def serve(orders: socket.socket, walls: Walls, proc: int) -> None:
+def serve(orders: socket.socket, isolation: Isolation, proc: int) -> None:
     """For every order (descriptors of a channel, stdout and stderr): fork a worker, await its end, clear, report."""
-    confine.enter_nursery(walls)
+    confine.enter_fork_server(isolation)
     ending = Ending()
     while len(given := socket.recv_fds(orders, 1, 3)[1]) == 3:
         pid = os.fork()
         if pid == 0:
-            _become_worker(orders, walls, given)
+            _become_worker(orders, isolation, given)
         for fd in given:
             os.close(fd)
         status, used = ctypes.byref(ending, Ending.status.offset), ctypes.byref(ending, Ending.used.offset)
         confine.libc.wait4(pid, status, 0, used)
-        confine.reap_all(walls, proc)
-        confine.renew(walls, proc)
+        confine.reap_all(isolation, proc)
+        confine.renew(isolation, proc)
         orders.sendall(ending)
         ctypes.memset(ctypes.byref(ending), 0, ctypes.sizeof(ending))
 
 
-def _become_worker(orders: socket.socket, walls: Walls, given: list[int]) -> None:
+def _become_worker(orders: socket.socket, isolation: Isolation, given: list[int]) -> None:
     try:
-        orders.sendall(b"\0")  # the kernel adds the number that this process has where the keeper is
+        orders.sendall(b"\0")  # the kernel adds the number that this process has where the monitor is
         null = os.open("/dev/null", os.O_RDONLY)
         channel, out, err = given
         for fd, number in ((null, 0), (out, 1), (err, 2)):
             os.dup2(fd, number)
-        confine.enter_worker(walls)
-        worker.run(channel, int(walls.limits["output"]))
+        confine.enter_worker(isolation)
+        worker.run(channel, int(isolation.limits["output"]))
     finally:
         os._exit(1)

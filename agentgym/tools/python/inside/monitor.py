@@ -12,8 +12,8 @@ import struct
 import time
 from dataclasses import dataclass, field
 
-from agentgym.tools.python.inside import confine, frames, nursery
-from agentgym.tools.python.inside.confine import Walls
+from agentgym.tools.python.inside import confine, fork_server, frames
+from agentgym.tools.python.inside.confine import Isolation
 
 TICK = 0.02  #: at most this many seconds between two looks at memory, CPU time and processes
 HASTE = 0.001  #: at least this many
@@ -27,7 +27,7 @@ _SENDER = struct.Struct("3i")  # struct ucred: process, user and group id
 
 @dataclass
 class Usage:
-    """What the processes of a cell hold and have used."""
+    """What the processes of a worker slot hold and have used."""
 
     memory: int = 0
     cpu: float = 0.0
@@ -64,28 +64,28 @@ class Pipe:
         self.written = 0
 
 
-class Keeper:
-    """One cell, from the inside of its walls."""
+class Monitor:
+    """One worker slot, seen from inside its isolation."""
 
-    def __init__(self, link: socket.socket, walls: Walls, ids: tuple[int, int]) -> None:
+    def __init__(self, link: socket.socket, isolation: Isolation, ids: tuple[int, int]) -> None:
         for number in (signal.SIGINT, signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)  # process 1 of a namespace hears only what it handles
-        self.link, self.walls, self.limits = link, walls, walls.limits
-        self.proc = confine.enter_cell(walls, ids)
+        self.link, self.isolation, self.limits = link, isolation, isolation.limits
+        self.proc = confine.enter_worker_slot(isolation, ids)
         self.orders, theirs = socket.socketpair()
         self.orders.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self.nursery = confine.fork(walls.mode, confine.NURSERY)
-        if self.nursery == 0:
+        self.fork_server = confine.fork(isolation.mode, confine.FORK_SERVER_NAMESPACES)
+        if self.fork_server == 0:
             self.orders.close()
             link.close()
-            nursery.serve(theirs, walls, self.proc)
+            fork_server.serve(theirs, isolation, self.proc)
             os._exit(0)
         theirs.close()
-        confine.enter_keeper(walls)
+        confine.enter_monitor(isolation)
         (self.root,) = confine.descendants(self.proc, confine.own_pid(self.proc))
-        if walls.mode == "uids":  # whatever an earlier cell left in this place
-            confine.signal_all(walls, self.proc, signal.SIGKILL)
-            confine.clear_home(walls)
+        if isolation.mode == "uids":  # whatever an earlier monitor left in this worker slot
+            confine.signal_all(isolation, self.proc, signal.SIGKILL)
+            confine.clear_home(isolation)
         self._start_worker()
 
     def _start_worker(self) -> None:
@@ -107,7 +107,7 @@ class Keeper:
     def _renew(self) -> None:
         """Another worker in place of this one."""
         self._end_worker()
-        confine.clear_home(self.walls)
+        confine.clear_home(self.isolation)
         self.channel.close()
         for fd in (self.out.fd, self.err.fd, self.pidfd):
             os.close(fd)
@@ -125,7 +125,7 @@ class Keeper:
                     one_shot, call = payload[:1] == b"1", payload[1:]
                     if not awake:
                         self._discard()
-                        confine.signal_all(self.walls, self.proc, signal.SIGCONT)
+                        confine.signal_all(self.isolation, self.proc, signal.SIGCONT)
                     self.link.sendall(frames.frame(0, frames.RESULT, self._run(call)))
                     if one_shot:
                         self.link.sendall(frames.frame(0, frames.READY))
@@ -134,12 +134,12 @@ class Keeper:
                         return
                     awake = one_shot
         finally:
-            self.orders.close()  # ends the nursery
-            confine.reap_all(self.walls, self.proc)
-            confine.leave_cell(self.walls)
+            self.orders.close()  # ends the fork server
+            confine.reap_all(self.isolation, self.proc)
+            confine.leave_worker_slot(self.isolation)
 
     def _discard(self) -> None:
-        """Drop what the frozen cell said after its last report."""
+        """Drop what the stopped worker said after its last report."""
         with contextlib.suppress(BlockingIOError):
             while self.channel.recv(1 << 16):
                 continue
@@ -153,7 +153,7 @@ class Keeper:
         if report is None:
             cpu = max(cpu, self._end_worker())
         else:  # nothing runs on after a report
-            confine.signal_all(self.walls, self.proc, signal.SIGSTOP)
+            confine.signal_all(self.isolation, self.proc, signal.SIGSTOP)
         for pipe in (self.out, self.err):
             pipe.drain()
             if pipe.written > pipe.room:
@@ -174,19 +174,19 @@ class Keeper:
             return 0.0
 
     def _end_worker(self) -> float:
-        """Kill the worker, have the nursery clear the cell, note how it ended; CPU seconds with its children's."""
+        """Kill the worker, have the fork server clear up, note how it ended; CPU seconds with its children's."""
         if self.ended:
             return 0.0
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         with contextlib.suppress(PermissionError):  # under a user id of its own it was never stopped
-            os.kill(self.nursery, signal.SIGCONT)
-        ending = nursery.Ending.from_buffer_copy(self.orders.recv(ctypes.sizeof(nursery.Ending)))
+            os.kill(self.fork_server, signal.SIGCONT)
+        ending = fork_server.Ending.from_buffer_copy(self.orders.recv(ctypes.sizeof(fork_server.Ending)))
         self.ended, self.exit_code = True, ending.exit_code
         return ending.cpu
 
     def usage(self) -> Usage:
-        """Sum over the processes of the cell. Pages shared after a fork count once."""
+        """Sum over the processes of the worker slot. Pages shared after a fork count once."""
         total = Usage()
         pids = confine.descendants(self.proc, self.root)
         for pid in pids:
@@ -200,9 +200,9 @@ class Keeper:
                 total.cpu += sum(map(int, fields[11:15])) / _CLOCK
         if len(pids) > 1 and total.memory > self.limits["memory"]:
             # Pages shared after a fork were counted twice. Counting exactly is slow: let nothing grow meanwhile.
-            confine.signal_all(self.walls, self.proc, signal.SIGSTOP)
+            confine.signal_all(self.isolation, self.proc, signal.SIGSTOP)
             total.memory = sum(self._proportional(pid) for pid in pids)
-            confine.signal_all(self.walls, self.proc, signal.SIGCONT)
+            confine.signal_all(self.isolation, self.proc, signal.SIGCONT)
         return total
 
     def _status(self, pid: int) -> tuple[int, int, int]:
@@ -229,34 +229,34 @@ class Keeper:
 class _Watch:
     """One call, from sending it to its report or its end by a limit."""
 
-    def __init__(self, keeper: Keeper, message: bytes) -> None:
-        self.keeper, self.message = keeper, memoryview(message)
+    def __init__(self, monitor: Monitor, message: bytes) -> None:
+        self.monitor, self.message = monitor, memoryview(message)
         self.limits, self.killed = 0, False
         self.peak = Usage()
-        self.reading = frames.Frames(8 * int(keeper.limits["output"]) + 65536)
+        self.reading = frames.Frames(8 * int(monitor.limits["output"]) + 65536)
         self.began = time.monotonic()
         self.seconds = 0.0
 
     def wait(self) -> bytes | None:
         """The worker's report; None where the call was killed or the worker ended without one."""
-        keeper, poll = self.keeper, select.poll()
-        channel = keeper.channel.fileno()
-        for fd in (keeper.out.fd, keeper.err.fd, keeper.pidfd, keeper.link.fileno()):
+        monitor, poll = self.monitor, select.poll()
+        channel = monitor.channel.fileno()
+        for fd in (monitor.out.fd, monitor.err.fd, monitor.pidfd, monitor.link.fileno()):
             poll.register(fd, select.POLLIN)
         poll.register(channel, select.POLLIN | select.POLLOUT)
         report, gone, tick = None, False, self.began + FIRST
         while report is None and not gone and not self.killed:
-            due = min(tick, self.began + keeper.limits["wall"])
+            due = min(tick, self.began + monitor.limits["wall"])
             ready = dict(poll.poll(max(0.0, due - time.monotonic()) * 1000))
-            for pipe in (keeper.out, keeper.err):
+            for pipe in (monitor.out, monitor.err):
                 if pipe.fd in ready and not pipe.drain():
                     poll.unregister(pipe.fd)
             if channel in ready:
                 if ready[channel] & select.POLLOUT:
                     self._send(poll)
                 report, gone = self._receive()
-            gone = gone or keeper.pidfd in ready
-            if keeper.link.fileno() in ready:  # nobody waits for this call any more
+            gone = gone or monitor.pidfd in ready
+            if monitor.link.fileno() in ready:  # nobody waits for this call any more
                 self.killed = True
             tick = self._look(tick)
         self.seconds = time.monotonic() - self.began
@@ -264,14 +264,14 @@ class _Watch:
 
     def _send(self, poll: select.poll) -> None:
         with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
-            self.message = self.message[self.keeper.channel.send(self.message) :]
+            self.message = self.message[self.monitor.channel.send(self.message) :]
         if not self.message:
-            poll.modify(self.keeper.channel.fileno(), select.POLLIN)
+            poll.modify(self.monitor.channel.fileno(), select.POLLIN)
 
     def _receive(self) -> tuple[bytes | None, bool]:
         """(report, whether the worker stopped making sense)."""
         try:
-            data = self.keeper.channel.recv(1 << 16)
+            data = self.monitor.channel.recv(1 << 16)
             complete = self.reading.feed(data)
         except BlockingIOError:
             return None, False
@@ -281,19 +281,19 @@ class _Watch:
 
     def _look(self, tick: float) -> float:
         """Compare with the limits; returns when to look again."""
-        keeper, limits, now = self.keeper, self.keeper.limits, time.monotonic()
+        monitor, limits, now = self.monitor, self.monitor.limits, time.monotonic()
         if now - self.began >= limits["wall"]:
             self._kill(frames.WALL)
-        if keeper.out.written + keeper.err.written > DRAIN * limits["output"]:
+        if monitor.out.written + monitor.err.written > DRAIN * limits["output"]:
             self._kill(frames.OUTPUT)
         if now < tick:
             return tick
-        usage = keeper.usage()
+        usage = monitor.usage()
         self.peak.memory = max(self.peak.memory, usage.memory)
         self.peak.cpu = usage.cpu
         if usage.memory > limits["memory"]:
             self._kill(frames.MEMORY)
-        if usage.cpu - keeper.cpu_before >= limits["cpu"]:
+        if usage.cpu - monitor.cpu_before >= limits["cpu"]:
             self._kill(frames.CPU)
         if usage.tasks >= limits["processes"]:
             self.limits |= frames.PROCESSES

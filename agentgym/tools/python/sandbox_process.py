@@ -1,4 +1,4 @@
-"""The host's end of a cage: starts the supervisor, sends calls, hands results to the threads that wait for them."""
+"""The host's end of a sandbox process: starts the supervisor, sends calls, hands results to the threads that wait."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ PRELOAD = (
     "typing",
 )
 
-_PARTS = ("frames", "seccomp", "confine", "worker", "nursery", "keeper", "supervisor")
+_PARTS = ("frames", "seccomp", "confine", "worker", "fork_server", "monitor", "supervisor")
 _PACKAGES = ("agentgym", "agentgym.tools", "agentgym.tools.python", "agentgym.tools.python.inside")
 _START_SECONDS = 60.0
-_GRACE = 20.0  #: seconds beyond ``Limits.wall`` after which a cage that does not answer is given up
+_GRACE = 20.0  #: seconds beyond ``Limits.wall`` after which a sandbox process that does not answer is given up
 
-#: First program of the cage: reads the others from its standard input, so that no file of ours need be in the cage.
+#: First program in the sandbox: reads the others from its standard input, so that it needs no file of ours.
 _BOOT = """
 import os, sys, types
 def take(n):
@@ -112,7 +112,7 @@ class Transport(Protocol):
         """Some bytes, as soon as there are any; empty when the other end is gone."""
 
     def close(self) -> None:
-        """End the cage, with everything in it."""
+        """End the sandbox process, with everything in it."""
 
     def complaint(self) -> str:
         """The last line it wrote to its standard error."""
@@ -164,13 +164,14 @@ def last_line(text: bytes) -> str:
     return lines[-1].strip() if lines else ""
 
 
-class Cage:
+class SandboxProcess:
     """One running supervisor, shared by many threads.
 
     Args:
         transport: the stream to it.
-        mode, home, slots, uid_base, packages: how cells are confined (see ``inside.confine``) and where they live.
-        spares: cells kept ready for stateless calls.
+        mode, home, worker_slots, uid_base, packages: how worker slots are isolated (see ``inside.confine``), where they
+            live, and how many there are.
+        spares: worker slots kept ready for stateless calls.
 
     Raises:
         SandboxUnavailable: it did not come up, or cannot run a first call.
@@ -183,7 +184,7 @@ class Cage:
         *,
         mode: str,
         home: str,
-        slots: int,
+        worker_slots: int,
         spares: int,
         uid_base: int = 0,
         packages: Sequence[str] = (),
@@ -200,7 +201,7 @@ class Cage:
         config = {
             "mode": mode,
             "home": home,
-            "slots": slots,
+            "worker_slots": worker_slots,
             "spares": spares,
             "uid_base": uid_base,
             "limits": asdict(limits),
@@ -219,9 +220,9 @@ class Cage:
     def _wait_ready(self) -> None:
         if self._ready.get(timeout=_START_SECONDS)[0] != frames.READY:
             raise OSError("ended")
-        cell = self.open()
+        lease = self.open()
         try:
-            first = self.call(cell, b"", "1", b"", (), one_shot=True)
+            first = self.call(lease, b"", "1", b"", (), one_shot=True)
         except WorldFault:
             raise OSError("the first call failed") from None
         if first.value != "1":
@@ -233,49 +234,51 @@ class Cage:
         return self._alive
 
     def open(self) -> int:
-        """The number of a new cell; it costs nothing until its first call."""
+        """The number of a new lease of a worker slot; it costs nothing until its first call."""
         return next(self._numbers)
 
     def call(
-        self, cell: int, seed: bytes, code: str, stdin: bytes, files: Sequence[bytes], *, one_shot: bool
+        self, lease: int, seed: bytes, code: str, stdin: bytes, files: Sequence[bytes], *, one_shot: bool
     ) -> Result:
-        """Run one call in ``cell`` and wait for it. ``files``: names and contents in turn.
+        """Run one call under ``lease`` and wait for it. ``files``: names and contents in turn.
 
-        A keeper that ends during the call was alone with this code, so that is the code's failure.
+        A monitor that ends during the call was alone with this code, so that is the code's failure.
 
         Raises:
-            SandboxDied: the cage broke, with all cells in it.
-            WorldFault: every cell is taken.
+            SandboxDied: the sandbox process broke, with all worker slots in it.
+            WorldFault: every worker slot is in use.
         """
         answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
         fields = frames.pack(seed, code.encode(errors="surrogatepass"), stdin, *files)
-        self._waiting[cell] = answers
+        self._waiting[lease] = answers
         try:
-            self._send(frames.frame(cell, frames.CALL, (b"1" if one_shot else b"0") + fields))
+            self._send(frames.frame(lease, frames.CALL, (b"1" if one_shot else b"0") + fields))
             kind, answer = answers.get(timeout=self.limits.wall + _GRACE)
         except (OSError, queue.Empty):
             self.close()
             raise SandboxDied("the sandbox stopped answering and was ended") from None
         finally:
-            self._waiting.pop(cell, None)
+            self._waiting.pop(lease, None)
         if kind != frames.RESULT and answer == b"full":
-            raise WorldFault("every cell of the sandbox is taken; close sessions, or open it with more cells")
+            raise WorldFault(
+                "every worker slot of the sandbox is in use; close sessions, or open it with more worker_slots"
+            )
         if (kind, answer) == _HUNG_UP:
             raise SandboxDied(f"the sandbox ended during the call: {self._transport.complaint()}".rstrip(": "))
         if kind != frames.RESULT:
             return ended_by_code(stateless=one_shot)
         return read_result(answer, self.limits, stateless=one_shot)
 
-    def end(self, cell: int) -> None:
-        """End a cell with everything in it."""
+    def end(self, lease: int) -> None:
+        """End a lease, with everything that runs in its worker slot."""
         if self._alive:
             try:
-                self._send(frames.frame(cell, frames.CLOSE))
+                self._send(frames.frame(lease, frames.CLOSE))
             except OSError:
                 self._alive = False
 
     def close(self) -> None:
-        """End the cage."""
+        """End the sandbox process."""
         self._alive = False
         self._transport.close()
         if self._reader.is_alive() and self._reader is not threading.current_thread():
@@ -293,8 +296,8 @@ class Cage:
         incoming = frames.Frames()
         try:
             while data := self._transport.receive():
-                for cell, kind, payload in incoming.feed(data):
-                    if (waiter := self._waiting.get(cell)) is not None:
+                for lease, kind, payload in incoming.feed(data):
+                    if (waiter := self._waiting.get(lease)) is not None:
                         waiter.put((kind, payload))
         except (OSError, ValueError):
             pass  # closed from this side, or nonsense from the other: over in both cases
@@ -319,10 +322,10 @@ _KILLED_BY = {
 
 
 def read_result(answer: bytes, limits: Limits, *, stateless: bool) -> Result:
-    """What a keeper reported. The worker's own report inside it is hostile: anything odd about it is ``EXITED``.
+    """What a monitor reported. The worker's own report inside it is hostile: anything odd about it is ``EXITED``.
 
     Raises:
-        FrameError: the keeper's part is no such thing.
+        FrameError: the monitor's part is no such thing.
     """
     verdict, out, err, report = frames.unpack(answer, 4)
     status, code, seconds, cpu, memory, bits, *written = frames.VERDICT.unpack(verdict)
@@ -363,7 +366,7 @@ def _read_report(report: bytes, limits: Limits) -> tuple[str | None, PythonError
     """(value, error, bits of limits) of a worker's report."""
     try:
         status, value, name, message, printed, bits = frames.unpack(report, 6)
-        claimed = bits[0] & ~(frames.WALL | frames.CPU)  # those are for the keeper to say
+        claimed = bits[0] & ~(frames.WALL | frames.CPU)  # those are for the monitor to say
     except (frames.FrameError, IndexError):
         return None, PythonError(Failure.EXITED, message="the interpreter sent a report that makes no sense"), 0
     if status == b"ok":
