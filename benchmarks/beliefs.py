@@ -8,7 +8,7 @@ The wrapper around an answer and the answer have 16 tokens each. Both passes tak
 and the first round does not count; times are medians, the surplus is the median of the rounds' ratios, with its
 quartiles, so that a busy machine troubles both sides alike. The other ways to score the same beliefs, one prefix at a
 time and one padded batch a turn (what released code does), run once with ``--ways``. The model is a Qwen3 of 4 layers,
-4 heads that share two heads of keys and values (as in ``trainers.model.tiny``), hidden size 256, vocabulary
+4 heads that share two heads of keys and values (as in ``agentgym.models.tiny``), hidden size 256, vocabulary
 2048, in float32, without gradients. Prints a table and one line of JSON.
 """
 

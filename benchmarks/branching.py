@@ -25,7 +25,8 @@ from agentgym.env import TextEnv, digest
 from agentgym.policy import Reply, Request
 from agentgym.records import Episode, Sample, Task, ToolCall
 from agentgym.rollout import Branching, Group, Independent, Rollout
-from agentgym.trainers.sampling.branching import entropy_branching, random_branching, shared, spread_branching
+from agentgym.trainers.run.summary import shared_and_played
+from agentgym.trainers.sampling.branching import entropy_branching, random_branching, spread_branching
 
 CAP, LENGTH = 3, 145
 
@@ -133,7 +134,7 @@ def main() -> None:
             calls, inherited, tokens, rounds, roots = [], [], [], [], []
             for seed in range(given.seeds):
                 episodes, lasted = play(make(), p, seed)
-                figures = shared(episodes)
+                figures = shared_and_played(episodes)
                 calls.append(figures["made_tool_calls"] / 16)
                 inherited.append(figures["inherited_tool_calls"] / 16)
                 tokens.append(figures["made_action_tokens"] / 16)

@@ -4,12 +4,12 @@
     python benchmarks/branching_ablation.py OUT --table           # only prints the table
 
 The world: a machine with four faults in a row; each shows one of 30 signs; one of six tools repairs it. A wrong tool
-costs a call and says so; the sixth call is the last. For a third of the signs the warm start teaches the tool, for a
+costs a call and says so; the sixth call is the last. For a third of the signs fine-tuning teaches the tool, for a
 third it tries tools at random (they have to be learned), and for a third any tool will do: there the policy stays
 unsure though nothing depends on it. So being unsure marks what matters only in part, as after a real tool's result.
-Every seed has its own signs, tools, tasks and warm start, which its arms share.
+Every seed has its own signs, tools, tasks and fine-tuning, which its arms share.
 
-Every arm learns with GRPO's credit on groups of 16 until it has made the same number of tool calls; the arms with
+Every arm learns with GRPO's advantage on groups of 16 until it has made the same number of tool calls; the arms with
 branches start 8 of the 16 from the task. Calls that a branch inherits are not made again and not counted.
 """
 
@@ -36,18 +36,15 @@ from agentgym.records import Episode, Task, ToolCall
 from agentgym.rollout import Group, Rollout
 from agentgym.trainers.algorithm import Algorithm
 from agentgym.trainers.loss.aggregate import token_mean
-from agentgym.trainers.run.config import TrainConfig
+from agentgym.trainers.run.summary import branching_metrics, decisions, shared_and_played
 from agentgym.trainers.sampling.branching import (
     BranchingFactory,
-    decisions,
     entropy_branching,
     independent,
     random_branching,
-    shared,
     spread_branching,
-    tree_figures,
 )
-from agentgym.trainers.sft.imitation import imitate
+from agentgym.trainers.sft.imitation import ImitationConfig, imitate
 from agentgym.trainers.update.learner import Learner, OptimizerConfig
 
 SIGNS, TOOLS, FAULTS, CALLS = 30, ("hammer", "wrench", "drill", "tape", "oil", "saw"), 4, 6
@@ -127,9 +124,8 @@ def warm(seed: int, path: Path) -> tuple[Any, Any]:
     if path.exists():
         model.load_state_dict(torch.load(path, weights_only=True))
         return model, tokenizer
-    config = TrainConfig(env="repair", seed=seed, warm_start_lr=3e-3, warm_start_epochs=12)
     policy = ModelPolicy(model, tokenizer)
-    for _ in imitate(model, policy, demonstrated(seed), config=config):
+    for _ in imitate(model, policy, demonstrated(seed), ImitationConfig(lr=3e-3, epochs=12, seed=seed)):
         pass
     torch.save(model.state_dict(), path)
     return model, tokenizer
@@ -140,7 +136,7 @@ def run(arm: str, seed: int, out: Path, given: argparse.Namespace) -> dict[str, 
     began = time.perf_counter()
     model, tokenizer = warm(seed, out / f"warm-{seed}.pt")
     maker = ARMS[arm]
-    algorithm = Algorithm(branching=maker, aggregate=token_mean)
+    algorithm = Algorithm(branching=maker, aggregate=token_mean())
     policy = ModelPolicy(model, tokenizer, max_new_tokens=4, entropies="sampled_entropy" in algorithm.needs)
     learner = Learner(model, algorithm, OptimizerConfig(lr=given.lr))
     rule = maker()
@@ -160,9 +156,9 @@ def run(arm: str, seed: int, out: Path, given: argparse.Namespace) -> dict[str, 
             done = learner.update(episodes)
             policy.updated()
             before = made
-            made += int(shared(episodes)["made_tool_calls"])
+            made += int(shared_and_played(episodes)["made_tool_calls"])
             trained += int(done.metrics["tree_tokens"])
-            for name, value in (shared(episodes) | tree_figures(episodes, decisions(rule))).items():
+            for name, value in (shared_and_played(episodes) | branching_metrics(episodes, decisions(rule))).items():
                 figures[name] = figures.get(name, 0.0) + value
             if made // (given.budget // 4) > before // (given.budget // 4):
                 curve.append((made, *evaluated(policy, seed, update)))

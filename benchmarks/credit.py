@@ -1,4 +1,4 @@
-"""Credit for many turns at once, against the same formulas written as loops.
+"""Advantages of many turns at once, against the same formulas written as loops.
 
     python benchmarks/credit.py --json credit.json
 
@@ -15,11 +15,16 @@ from typing import Any
 import numpy as np
 from measure import compare, options, table, write
 
-from agentgym.trainers.advantage.baselines import standardize
-from agentgym.trainers.advantage.combine import add, chain, scale
-from agentgym.trainers.advantage.information_gain import information_credit
-from agentgym.trainers.advantage.returns import discounted_return, episode_return
-from agentgym.trainers.advantage.turn_table import TurnTable
+from agentgym.trainers.advantage import (
+    TurnTable,
+    add,
+    chain,
+    discounted_return,
+    episode_return,
+    information_credit,
+    scale,
+    standardize,
+)
 
 GROUPS, EPISODES, TURNS, STATES = 250, 8, 50, 30
 DISCOUNT = 0.95
@@ -43,7 +48,7 @@ def columns() -> dict[str, list[Any]]:
 
 
 def ours(given: dict[str, list[Any]]) -> np.ndarray:
-    """From lists of ids to credit."""
+    """From lists of ids to advantages."""
     turns = TurnTable.from_columns(**given)
     return GIGPO(turns, turns.reward)
 
@@ -109,12 +114,12 @@ def main() -> None:
     np.testing.assert_allclose(ours(rows), loops(rows), rtol=1e-9, atol=1e-9)
     ready = TurnTable.from_columns(**rows)
     sides = {
-        "agentgym: table and credit": lambda: ours(rows),
-        "agentgym: credit of a table that was read once": lambda: GIGPO(ready, ready.reward),
+        "agentgym: table and advantage": lambda: ours(rows),
+        "agentgym: advantage of a table that was read once": lambda: GIGPO(ready, ready.reward),
         "loops over turns": lambda: loops(rows),
     }
     seconds = compare(sides, given.rounds)
-    figures = {"gigpo": table(f"GiGPO credit, {len(rows['turn']):,} turns", seconds, work=100_000, unit="turns")}
+    figures = {"gigpo": table(f"GiGPO advantage, {len(rows['turn']):,} turns", seconds, work=100_000, unit="turns")}
     turns, tokens = beliefs()
     seconds = compare({"agentgym": lambda: gain_per_token(turns, tokens)}, given.rounds)
     figures["information_gain"] = table(

@@ -1,10 +1,10 @@
-"""GRPO against GiGPO in a world that an example trains in: same warm start, same number of episodes, several seeds.
+"""GRPO against GiGPO in a world that an example trains in: same start, same number of episodes, several seeds.
 
     python benchmarks/gigpo_vs_grpo.py OUT --warm RUN/checkpoints/update-000000 --seeds 5 --updates 12
     python benchmarks/gigpo_vs_grpo.py OUT --config examples/gui.yaml --warm RUN/checkpoints/update-000000
     python benchmarks/gigpo_vs_grpo.py OUT --updates 12 --table           # only prints the table
 
-Both arms take the options of the example; only the recipe differs, with its defaults. A seed decides
+Both arms take the options of the example; only the algorithm differs, with its defaults. A seed decides
 tasks and sampling. A finished run stays: the command continues where it stopped. Success is measured on the test split
 after the last update (``test``), and in training as the mean over all updates (``curve``) and over the last three
 (``last``).
@@ -24,8 +24,8 @@ from agentgym.errors import StoreError
 from agentgym.store import RunFolder
 
 ARMS: dict[str, dict[str, Any]] = {
-    "grpo": {"recipe": "grpo", "parameters": {}},
-    "gigpo": {"recipe": "gigpo", "parameters": {"scale_episode": True}},
+    "grpo": {"algorithm": "grpo", "parameters": {}},
+    "gigpo": {"algorithm": "gigpo", "parameters": {"scale_episode": True}},
 }
 
 
@@ -33,16 +33,16 @@ def run(arm: str, seed: int, given: argparse.Namespace) -> None:
     """Train one arm with one seed, from where it stopped."""
     options = yaml.safe_load(given.config.read_text())
     options |= {
-        "model": str(given.warm),
-        "instructions": False,
-        "warm_start": 0,
-        "stop_at": None,
-        "seed": seed,
-        "updates": given.updates,
-        "eval_every": 0,
-        "eval_episodes": given.tasks,
-        "threads": given.threads,
-        "checkpoint_every": given.updates,
+        "model.name": str(given.warm),
+        "model.instructions": False,
+        "sft.episodes": 0,
+        "run.stop_at": None,
+        "run.seed": seed,
+        "run.updates": given.updates,
+        "eval.every": 0,
+        "eval.episodes": given.tasks,
+        "run.threads": given.threads,
+        "run.checkpoint_every": given.updates,
     }
     trained(given.out / f"{arm}-{seed}", options | ARMS[arm])
 

@@ -4,9 +4,9 @@
 
 Ten algorithms (several with a state: branching statistics, a table of calls, a critic, a reference), each with AdamW,
 Muon, adapters, and adapters with Muon, at widths 64, 96 and 128. Each run has one process that is left alone and at
-least two that get SIGKILL: one in the warm start, one while a checkpoint is written, or at any moment; a last one goes
+least two that get SIGKILL: one in fine-tuning, one while a checkpoint is written, or at any moment; a last one goes
 to the end. Processes that continue a run have another hash seed than the one that is compared with. Compared are
-metrics, credit and branches byte for byte, episodes decoded, all weights byte for byte, and the trainer's state.
+metrics, advantages and branches byte for byte, episodes decoded, all weights byte for byte, and the trainer's state.
 """
 
 from __future__ import annotations
@@ -34,33 +34,33 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "ppo": {"kl": 0.01},
     "reinforce_pp": {"kl": 0.01},
     "otc": {"fewest": "task"},
-    "arpo": {},  # with a branching that remembers returns, see REPLACED
+    "arpo": {},  # with a branching that remembers returns, see OVERRIDES
     "aepo_agentic": {},
     "igpo": {"kl": 0.01},
     "spo_tree": {},
     "polychromic": {},
 }
-REPLACED: dict[str, dict[str, str]] = {"arpo": {"branching": "spread_branching"}}
+OVERRIDES: dict[str, dict[str, str]] = {"arpo": {"branching": "spread_branching"}}
 VARIANTS: list[dict[str, Any]] = [
     {},
-    {"optimizer": "muon", "warm_start_optimizer": "muon"},
-    {"lora": 4},
-    {"lora": 4, "optimizer": "muon"},
+    {"optimizer.name": "muon", "sft.optimizer": "muon"},
+    {"model.lora": 4},
+    {"model.lora": 4, "optimizer.name": "muon"},
 ]
 WIDTHS = (64, 96, 128)
 BASE: dict[str, Any] = {
     "env": "resume_world:bench/Words-v0",
-    "updates": 6,
-    "groups": 2,
-    "group_size": 8,
-    "max_new_tokens": 4,
-    "warm_start": 8,
-    "warm_start_epochs": 4,
-    "eval_every": 2,
-    "eval_episodes": 4,
-    "checkpoint_every": 1,
-    "lr": 1e-3,
-    "threads": 1,
+    "run.updates": 6,
+    "rollout.groups": 2,
+    "rollout.group_size": 8,
+    "rollout.max_new_tokens": 4,
+    "sft.episodes": 8,
+    "sft.epochs": 4,
+    "eval.every": 2,
+    "eval.episodes": 4,
+    "run.checkpoint_every": 1,
+    "optimizer.lr": 1e-3,
+    "run.threads": 1,
 }
 
 
@@ -68,13 +68,14 @@ def configurations() -> list[dict[str, Any]]:
     """Every algorithm with every variant; neighbours differ in everything, so the first few are a sample."""
     found = []
     for number in range(len(ALGORITHMS) * len(VARIANTS)):
-        recipe = list(ALGORITHMS)[number % len(ALGORITHMS)]
+        name = list(ALGORITHMS)[number % len(ALGORITHMS)]
         variant = VARIANTS[(number + number // len(ALGORITHMS)) % len(VARIANTS)]
         width = WIDTHS[(number + number // len(ALGORITHMS)) % len(WIDTHS)]
         size = {"layers": 1, "hidden": width, "heads": 2, "kv_heads": 1, "vocabulary": 300, "max_context": 256}
-        algorithm = {"recipe": recipe, "parameters": ALGORITHMS[recipe], "replaced": REPLACED.get(recipe, {})}
-        more = {"dtype": "bfloat16" if number % 5 == 4 else "float32", "admissible": recipe in ("otc", "dapo")}
-        found.append(BASE | {"tiny": size, "seed": number} | algorithm | variant | more)
+        algorithm = {"algorithm": name, "parameters": ALGORITHMS[name], "overrides": OVERRIDES.get(name, {})}
+        dtype = "bfloat16" if number % 5 == 4 else "float32"
+        more = {"model.dtype": dtype, "rollout.admissible": name in ("otc", "dapo")}
+        found.append(BASE | {"model.tiny": size, "run.seed": number} | algorithm | variant | more)
     return found
 
 
@@ -88,7 +89,7 @@ def serve() -> None:
     from agentgym.trainers.run.trainer import Training
 
     with tempfile.TemporaryDirectory() as folder:  # a run of its own imports whatever one needs, once and for all
-        started(configurations()[3] | {"updates": 1}, Path(folder) / "run").run()
+        started(configurations()[3] | {"run.updates": 1}, Path(folder) / "run").run()
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
@@ -195,8 +196,8 @@ def differences(one: Path, other: Path) -> list[str]:
 
     runs = [RunFolder(path) for path in (one, other)]
     checkpoints = [run.latest_checkpoint() for run in runs]
-    found = [f"update {update}" for update, _ in checkpoints if update != BASE["updates"]]
-    for name in ("metrics.jsonl", "credits.jsonl", "branches.jsonl"):
+    found = [f"update {update}" for update, _ in checkpoints if update != BASE["run.updates"]]
+    for name in ("metrics.jsonl", "advantages.jsonl", "branches.jsonl"):
         if len({(path / name).read_bytes() if (path / name).exists() else b"" for path in (one, other)}) > 1:
             found.append(name)
     episodes = [list(run.episodes()) for run in runs]
@@ -231,7 +232,7 @@ def killed(
     path: Path, number: int, settings: dict[str, Any], servers: list[ForkServer], times: dict[str, float], kills: int
 ) -> list[str]:
     """Make a run whose processes are killed, and bring it to its end. Where the kills hit."""
-    draw = random.Random(f"kills of {settings['seed']}")
+    draw = random.Random(f"kills of {settings['run.seed']}")
     while True:
         shutil.rmtree(path, ignore_errors=True)
         started(settings, path)
@@ -239,9 +240,9 @@ def killed(
         ended = False
         while not ended:
             done = max((int(n.removeprefix("update-")) for n in names(path / "checkpoints") if n[0] != "."), default=0)
-            left = times["whole"] * (1 - done / BASE["updates"])
+            left = times["whole"] * (1 - done / BASE["run.updates"])
             stops = [
-                after(times["warm start"] * draw.uniform(0.0, 1.0)),
+                after(times["fine-tuning"] * draw.uniform(0.0, 1.0)),
                 while_a_checkpoint_is_written(path, draw.choice((1, 2)), draw.uniform(0.0, times["checkpoint"])),
                 after(left * draw.uniform(0.1, 0.9)),
             ]
@@ -263,7 +264,7 @@ def started(settings: dict[str, Any], path: Path) -> Any:
 
 
 def left_alone(path: Path, settings: dict[str, Any], server: ForkServer) -> dict[str, float]:
-    """Make a run in one go; how long it took, its warm start, and the writing of a checkpoint."""
+    """Make a run in one go; how long it took, its fine-tuning, and the writing of a checkpoint."""
     started(settings, path)
     seen: dict[str, tuple[float, float]] = {}
 
@@ -279,7 +280,7 @@ def left_alone(path: Path, settings: dict[str, Any], server: ForkServer) -> dict
     writing = [last - first for name, (first, last) in seen.items() if name.endswith(".tmp")]
     return {
         "whole": time.perf_counter() - began,
-        "warm start": seen["update-000000"][0],
+        "fine-tuning": seen["update-000000"][0],
         "checkpoint": max(writing, default=0.02),
     }
 
@@ -294,9 +295,9 @@ def main() -> None:
     began, hits, unequal = time.perf_counter(), collections.Counter[str](), []
     with ForkServer(1) as first, ForkServer(2) as second, ForkServer(3) as third:
         for number, settings in enumerate(configurations()[: given.runs]):
-            kind = " ".join([*(["lora"] if "lora" in settings else []), settings.get("optimizer", "adamw")])
-            size = f"width {settings['tiny']['hidden']}"
-            name = f"{number:02d} {settings['recipe']:<13} {kind:<11} {size:<10} {settings['dtype']:<9}"
+            kind = " ".join([*(["lora"] if "model.lora" in settings else []), settings.get("optimizer.name", "adamw")])
+            size = f"width {settings['model.tiny']['hidden']}"
+            name = f"{number:02d} {settings['algorithm']:<13} {kind:<11} {size:<10} {settings['model.dtype']:<9}"
             whole, broken = given.out / f"{number:02d}-whole", given.out / f"{number:02d}-killed"
             shutil.rmtree(whole, ignore_errors=True)
             times = left_alone(whole, settings, first)

@@ -10,7 +10,7 @@ Two starts with the options of ``examples/search.yaml``, from random weights for
   imitated, first without budgets, then with announced ones: from there GRPO and OTC, without budgets and with announced
   ones (``told``).
 
-Recipes have their defaults. A seed decides the first weights, tasks and sampling. Every policy then plays the same
+Algorithms have their defaults. A seed decides the first weights, tasks and sampling. Every policy then plays the same
 tasks of the test split at the temperature of training; those of ``warm`` also at ``COOL``, those of ``eager`` under
 budgets of tool calls that they are told of or not. What is finished stays: the command continues where it stopped, and
 several may run at the same time over different seeds.
@@ -33,19 +33,22 @@ from agentgym.evaluate import Curve, SweepFolder, evaluate, row, success_plot
 from agentgym.evaluate.statistics import Row
 from agentgym.models.loading import load
 from agentgym.models.local_policy import ModelPolicy
+from agentgym.policy import Sampling
 from agentgym.records import Episode, Task
 from agentgym.store import JsonLines, RunFolder
-from agentgym.trainers.run.trainer import Training, environment
+from agentgym.trainers.run.build import build_context
+from agentgym.trainers.run.requirements import environment
+from agentgym.trainers.run.trainer import Training
 
 COOL = 0.4
 BUDGETS = "0,1,2,4,8,inf"
 TRAINED = "1,2,4,8,inf"  #: nothing can be solved without a call, so nothing be learned from it
 EAGER: dict[str, Any] = {
-    "env_options": {"hops": [1, 2], "fetch": True, "habit": 0.6, "max_turns": 12},
-    "warm_start": 6000,
+    "env_options": {"hops": [1, 2], "fetch": True, "expert_redundancy": 0.6, "max_turns": 12},
+    "sft.episodes": 6000,
 }
-#: the warm starts that lead to a start, each from the weights of the one before
-STAGES: dict[str, tuple[dict[str, Any], ...]] = {"warm": ({},), "eager": (EAGER, EAGER | {"budget": TRAINED})}
+#: the fine-tunings that lead to a start, each from the weights of the one before
+STAGES: dict[str, tuple[dict[str, Any], ...]] = {"warm": ({},), "eager": (EAGER, EAGER | {"budget.limits": TRAINED})}
 
 
 class Arm(NamedTuple):
@@ -53,12 +56,12 @@ class Arm(NamedTuple):
 
     Attributes:
         start: the name of the start.
-        recipe: with its defaults.
+        algorithm: with its defaults.
         told: whether it trains under announced budgets.
     """
 
     start: str
-    recipe: str
+    algorithm: str
     told: bool = False
 
 
@@ -107,13 +110,14 @@ def options(stage: dict[str, Any], seed: int, given: argparse.Namespace) -> dict
     """The example's, changed as the stage says, for a run without evaluations."""
     config: dict[str, Any] = yaml.safe_load(Path("examples/search.yaml").read_text())
     config |= stage | {"env_options": config["env_options"] | stage.get("env_options", {})}
-    return config | {"seed": seed, "threads": given.threads, "eval_every": 0, "eval_episodes": 1, "stop_at": None}
+    without = {"eval.every": 0, "eval.episodes": 1, "run.stop_at": None}
+    return config | without | {"run.seed": seed, "run.threads": given.threads}
 
 
 def after(path: Path) -> dict[str, Any]:
     """Options of a run that goes on from the weights of another."""
     _, checkpoint = RunFolder(path).latest_checkpoint()
-    return {"model": str(checkpoint), "instructions": False}
+    return {"model.name": str(checkpoint), "model.instructions": False}
 
 
 def run(name: str, seed: int, given: argparse.Namespace) -> None:
@@ -122,14 +126,15 @@ def run(name: str, seed: int, given: argparse.Namespace) -> None:
     if name in ARMS:
         arm = ARMS[name]
         config = options(stages[-1], seed, given) | after(home(given.out, seed) / arm.start)
-        config |= {"warm_start": 0, "budget": TRAINED if arm.told else None}
-        config |= {"recipe": arm.recipe, "parameters": {}, "updates": given.updates, "checkpoint_every": given.updates}
+        config |= {"sft.episodes": 0, "budget.limits": TRAINED if arm.told else None}
+        config |= {"algorithm": arm.algorithm, "parameters": {}}
+        config |= {"run.updates": given.updates, "run.checkpoint_every": given.updates}
         trained(home(given.out, seed) / name, config)
         return
     paths = [*(home(given.out, seed) / f"{name}-{i}" for i in range(1, len(stages))), home(given.out, seed) / name]
     before: dict[str, Any] = {}
     for path, stage in zip(paths, stages, strict=True):
-        trained(path, options(stage, seed, given) | before | {"updates": 0})
+        trained(path, options(stage, seed, given) | before | {"run.updates": 0})
         before = after(path)
 
 
@@ -141,9 +146,9 @@ def played(name: str, seed: int, given: argparse.Namespace) -> None:
     _, checkpoint = RunFolder(path).latest_checkpoint()
     policy = ModelPolicy(
         *load(str(checkpoint)),
-        context=training.context,
-        temperature=config.temperature,
-        max_new_tokens=config.max_new_tokens,
+        context=build_context(config, training.algorithm),
+        temperature=config.rollout.temperature,
+        max_new_tokens=config.rollout.max_new_tokens,
     )
     tasks = [Task(i, {"task": i}) for i in range(given.tasks)]
     make = environment(config, "test")
@@ -171,8 +176,8 @@ def played(name: str, seed: int, given: argparse.Namespace) -> None:
         found = curve.rows[-1]
     else:
         found = evaluate(make, policy, tasks=tasks, run_key=seed).rows[0]
-        policy.engine.temperature = COOL
-        figures["cool"] = evaluate(make, policy, tasks=tasks, run_key=seed).rows[0].success
+        cool = evaluate(make, policy, tasks=tasks, run_key=seed, sampling=Sampling(temperature=COOL))
+        figures["cool"] = cool.rows[0].success
     figures |= {
         "success": found.success,
         "calls": found.means["calls"].mean,

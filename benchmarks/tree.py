@@ -1,4 +1,4 @@
-"""What the token tree saves: an update (forward and backward) on the same rows, evaluated in several ways.
+"""What the prefix tree saves: an update (forward and backward) on the same rows, evaluated in several ways.
 
     python benchmarks/tree.py                          8 episodes of 30 turns: tree against one sample per turn
     python benchmarks/tree.py completions              8 prompts x 8 completions: tree against one row per completion
@@ -220,7 +220,7 @@ def main() -> None:
         wall = f"{r['wall_s']:7.3f} {r['wall_min']:7.3f} {r['wall_max']:7.3f}"
         print(f"{name:38s} {cpu} {wall}  {r['cpu_s'] / base:14.3f}   {r['loss']:.6f}")
     sizes = {"rows": len(given), "row_tokens": tree.row_tokens, "tree_tokens": len(tree.tokens), "computed": computed}
-    print(json.dumps({"case": args.case, **sizes, "sharing": tree.sharing, "ways": result}))
+    print(json.dumps({"case": args.case, **sizes, "prefix_sharing": tree.sharing, "ways": result}))
 
 
 if __name__ == "__main__":
