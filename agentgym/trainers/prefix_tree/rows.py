@@ -6,9 +6,9 @@ new one. A branch brings its whole history: the tree computes what it shares wit
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +19,20 @@ from agentgym.trainers.prefix_tree.tree import Row
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows, and flat columns with one entry per scored (action) token in row order, [tokens].
+class TokenTable:
+    """The action tokens of episodes as flat columns in row order, [tokens]; from rows to loss there is no other shape.
 
     Attributes:
-        rows: for :meth:`TokenTree.build`.
+        rows: for :meth:`TokenTree.build`; their scored tokens are the entries of the columns.
         turn: row of the turn table (episodes in order, their turns in order).
         old: log-probability with which the token was sampled; 0 where it was not sampled (a demonstration).
         entropy: entropy in nats of the distribution it was sampled from; NaN where not recorded.
         first: whether it is the first action token of its turn.
+        columns: what was added: numbers, and numbers of things.
     """
 
     rows: list[Row]
@@ -38,6 +40,31 @@ class Rows:
     old: Floats
     entropy: Floats
     first: NDArray[np.bool_]
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def with_columns(self, **columns: NDArray[Any]) -> TokenTable:
+        """This table with columns over tokens added or replaced."""
+        return replace(self, columns={**self.columns, **columns})
+
+    def with_turn_columns(self, **columns: Floats) -> TokenTable:
+        """This table with columns over turns added: each token gets its turn's value."""
+        return self.with_columns(**{name: values[self.turn] for name, values in columns.items()})
+
+    def sum_by_turn(self, values: Floats, turns: int) -> Floats:
+        """Sum of ``values`` over the tokens of each turn [turns]."""
+        return np.asarray(np.bincount(self.turn, values, turns), np.float64)
+
+    def tensors(self, index: Ints | slice, make: Callable[[NDArray[Any]], T]) -> dict[str, T]:
+        """Columns of some tokens as fields of :class:`~agentgym.trainers.loss.tokens.Tokens`.
+
+        Args:
+            index: which tokens.
+            make: makes a tensor of an array.
+        """
+        columns: dict[str, NDArray[Any]] = {"old": self.old, "turn": self.turn, **self.columns}
+        if not np.isnan(self.entropy).any():
+            columns.setdefault("entropy", self.entropy)
+        return {name: make(values[index]) for name, values in columns.items()}
 
 
 class _Piece(NamedTuple):
@@ -48,7 +75,7 @@ class _Piece(NamedTuple):
     choices: list[tuple[int, ...]]
 
 
-def rows_of(episodes: Sequence[Episode], *, together: str | None = "episode") -> Rows:
+def rows_of(episodes: Sequence[Episode], *, together: str | None = "episode") -> TokenTable:
     """Rows of episodes whose turns all have samples.
 
     Args:
@@ -87,7 +114,7 @@ def rows_of(episodes: Sequence[Episode], *, together: str | None = "episode") ->
             entropy.extend(sample.entropies or [np.nan] * size)
             number += 1
         _close(rows, piece, key)
-    return Rows(rows, np.array(turn_of, np.int64), np.array(old), np.array(entropy), np.array(first, bool))
+    return TokenTable(rows, np.array(turn_of, np.int64), np.array(old), np.array(entropy), np.array(first, bool))
 
 
 def _close(rows: list[Row], piece: _Piece, key: Hashable) -> None:

@@ -38,7 +38,7 @@ class AnswerProbes:
 
     Args:
         chat, context: the policy's.
-        belief: how it is asked.
+        probe: how it is asked.
         markup: what stands around an answer in this environment; see :class:`agentgym.contract.Probe`.
         instructions: the environment's, for contexts that show them on every turn.
         limit: longest row; a belief that does not fit (an observation beyond the model's window) is left out.
@@ -48,15 +48,15 @@ class AnswerProbes:
         self,
         chat: ChatTemplate,
         context: Context,
-        belief: AnswerProbe | None = None,
+        probe: AnswerProbe | None = None,
         *,
         markup: tuple[str, str] = ("<answer>", "</answer>"),
         instructions: str = "",
         limit: int | None = None,
     ) -> None:
-        self.chat, self.context, self.belief = chat, context, belief or AnswerProbe()
+        self.chat, self.context, self.probe = chat, context, probe or AnswerProbe()
         self.instructions, self.limit = instructions, limit
-        own = self.belief
+        own = self.probe
         opening, closing = markup if own.opening is None or own.closing is None else (own.opening, own.closing)
         # the lead may hold the model's own markers (<think>), which text of an environment never may
         lead = list(chat.tokenizer.encode(own.lead, add_special_tokens=False)) if own.lead else []
@@ -72,7 +72,7 @@ class AnswerProbes:
         A belief is asked for before every turn, and after the last one unless the episode terminated there: then that
         turn was the answer. Episodes without accepted answers get none.
         """
-        asked = Questions(self.belief)
+        asked = Questions(self.probe)
         for number, episode in enumerate(episodes):
             before = len(asked.before)
             asked.before.extend([NONE] * len(episode.turns))
@@ -87,7 +87,7 @@ class AnswerProbes:
                 last = t == len(contexts) - 1
                 if last and episode.terminated:
                     continue
-                if self.belief.removed == "nothing" and not last:
+                if self.probe.removed == "nothing" and not last:
                     asked.after[before + t] = asked.before[before + t + 1]
                     continue
                 following = self._following(episode, t, contexts[t], turn)
@@ -96,7 +96,7 @@ class AnswerProbes:
 
     def _answers(self, episode: Episode) -> list[Ints]:
         """Ids of the accepted answers, each once."""
-        most = 1 if self.belief.aliases == "first" else self.belief.max_aliases
+        most = 1 if self.probe.aliases == "first" else self.probe.max_aliases
         texts = list(dict.fromkeys(text for a in episode.answers if (text := str(a).strip())))
         return [np.array(self.chat.plain(self._space + text), np.int64) for text in texts[:most]]
 
@@ -104,9 +104,9 @@ class AnswerProbes:
         """The context that follows a turn, with what is to be removed left out of it."""
         assert turn.sample is not None
         action = list(turn.sample.action)
-        if self.belief.removed == "action":
+        if self.probe.removed == "action":
             action, turn = [], replace(turn, action="")
-        elif self.belief.removed == "thinking":
+        elif self.probe.removed == "thinking":
             action, turn = without_thought(self.chat, action), replace(turn, action=_THOUGHT.sub("", turn.action))
         last = t == len(episode.turns) - 1
         observation = episode.final if last else episode.turns[t + 1].observation
@@ -142,15 +142,15 @@ class Questions:
         by: who is asked.
     """
 
-    def __init__(self, belief: AnswerProbe) -> None:
+    def __init__(self, probe: AnswerProbe) -> None:
         self.rows: list[Row] = []
         self.before: list[int] = []
         self.after: list[int] = []
         self.episode: list[int] = []
         self.place: list[tuple[int, int]] = []
         self.left_out = 0
-        self.by = belief.by
-        self._aliases = belief.aliases
+        self.by = probe.by
+        self._aliases = probe.aliases
 
     def columns(self, logprob: Floats) -> dict[str, Floats]:
         """The turn table's ``answer_logprob`` and ``answer_logprob_before``; NaN where there is no belief [turns].

@@ -5,7 +5,6 @@ turn table -> reward -> credit -> weights -> token tree -> surrogate + penalties
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -22,15 +21,17 @@ from agentgym.trainers.advantage.turn_weights import product
 from agentgym.trainers.algorithm import Algorithm
 from agentgym.trainers.loss.tokens import Tokens
 from agentgym.trainers.prefix_tree.blocks import MicroBatch
-from agentgym.trainers.prefix_tree.rows import Rows, rows_of
+from agentgym.trainers.prefix_tree.rows import TokenTable, rows_of
 from agentgym.trainers.prefix_tree.scoring import Scorer, without_dropout
 from agentgym.trainers.prefix_tree.tree import Row, TokenTree
 from agentgym.trainers.update.answer_probe import AnswerProbes
-from agentgym.trainers.update.batch import Columns, Step, steps
+from agentgym.trainers.update.batch import Step, steps
 from agentgym.trainers.update.metrics import UpdateMetrics, turn_metrics
 from agentgym.trainers.update.optimizer import Name, Optimizer
+from agentgym.trainers.update.reference import Reference
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 CRITIC_LR = 10.0  #: learning rate of the value head over the policy's, where the algorithm names none
 
 
@@ -76,10 +77,10 @@ class Learner:
         config: how the weights are moved.
         after: tokens of the context that would have come after an episode's last turn; a critic reads the value of an
             episode that was cut off there. By default what was played, without the last observation.
-        beliefs: asks for the policy's belief in the accepted answers, for parts that read it.
+        answer_probes: asks for the policy's belief in the accepted answers, for parts that read it.
 
     Attributes:
-        reference: a frozen copy of the first weights, if a part needs it.
+        reference: the first weights, if a part needs them.
         values: a value head, if a part needs it.
 
     Raises:
@@ -92,20 +93,20 @@ class Learner:
         algorithm: Algorithm,
         config: OptimizerConfig | None = None,
         after: Callable[[Episode], Sequence[int]] = lambda episode: sampled_ids(episode.turns),
-        beliefs: AnswerProbes | None = None,
+        answer_probes: AnswerProbes | None = None,
     ) -> None:
         algorithm.check()
         self.model, self.algorithm, self.config, self.after = model, algorithm, config or OptimizerConfig(), after
         self.needs = needs = algorithm.needs
-        self.beliefs = beliefs if needs & {"answer_logprob", "answer_logprob_before"} else None
-        if self.beliefs is None and needs & {"answer_logprob", "answer_logprob_before"}:
-            needed = "Learner(..., beliefs=AnswerProbes(...))"
+        self.answer_probes = answer_probes if needs & {"answer_logprob", "answer_logprob_before"} else None
+        if self.answer_probes is None and needs & {"answer_logprob", "answer_logprob_before"}:
+            needed = "Learner(..., answer_probes=AnswerProbes(...))"
             raise UsageError(f"a part reads the policy's belief in the answer: give {needed}")
         frozen = bool(needs & {"reference", "kl"}) or (
-            self.beliefs is not None and self.beliefs.belief.by == "reference"
+            self.answer_probes is not None and self.answer_probes.probe.by == "reference"
         )
         self.scorer = Scorer(model)
-        self.reference = Scorer(copy.deepcopy(model).requires_grad_(False), probe=False) if frozen else None
+        self.reference = Reference(model, self.scorer) if frozen else None
         self.dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
         self.values = _ValueHead(model, self.dtype) if algorithm.critic is not None else None
         head = list(self.values.parameters()) if self.values is not None else []
@@ -120,7 +121,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "updates": self.updates,
             "values": self.values.state_dict() if self.values is not None else None,
-            "reference": self._reference_weights(),
+            "reference": self.reference.state_dict() if self.reference is not None else None,
             "parts": self.algorithm.state_dict(),
         }
 
@@ -131,15 +132,8 @@ class Learner:
         if self.values is not None:
             self.values.load_state_dict(state["values"])
         if self.reference is not None:
-            self.reference.model.load_state_dict(state["reference"], strict=False)
+            self.reference.load_state_dict(state["reference"])
         self.algorithm.load_state_dict(state["parts"])
-
-    def _reference_weights(self) -> dict[str, Tensor] | None:
-        """Of the first weights, those that have moved since; the others are the model's own."""
-        if self.reference is None:
-            return None
-        moving = {name for name, p in self.scorer.model.named_parameters() if p.requires_grad}
-        return {name: p for name, p in self.reference.model.named_parameters() if name in moving}
 
     def update(self, episodes: Sequence[Episode], *, lr: float | None = None) -> Update:
         """Learn from the episodes (failed ones left out); whole groups.
@@ -153,58 +147,58 @@ class Learner:
         self.optimizer.set_lr(ready * (self.config.lr if lr is None else lr))
         if not episodes:
             return Update({"num_turns": 0.0}, {})
-        whole = rows_of(episodes)
-        turns, by_token = self._prepared(TurnTable.from_episodes(episodes), episodes, whole)
+        turns, table = self._prepared(TurnTable.from_episodes(episodes), episodes, rows_of(episodes))
         reward = self.algorithm.reward(turns, turns.reward)
         advantage = self.algorithm.advantage(turns, reward)
         weight = product(*self.algorithm.turn_weight)(turns, advantage)
-        by_turn = {"advantage": advantage, "weight": weight}
+        table = table.with_turn_columns(advantage=advantage, weight=weight)
         if self.algorithm.critic is not None:
-            by_turn["target"] = self.algorithm.critic(turns, reward) + turns.value
+            table = table.with_turn_columns(target=self.algorithm.critic(turns, reward) + turns.value)
         lengths = [len(e.turns) for e in episodes]
         ends, owner = np.cumsum(lengths), np.repeat(np.arange(len(episodes)), lengths)
         teaches = np.logical_or.reduceat(advantage * weight != 0, np.append(0, ends[:-1]))
         teaches |= not self.algorithm.only_advantage_teaches
-        parts = list(steps(episodes, self.config.minibatches, whole, owner, teaches))
-        columns = Columns.of(whole, owner, by_turn, by_token, self.algorithm.sequence)
-        token_weight, coefficient = self._weights(columns)
-        totals = UpdateMetrics(self.algorithm.loss_term)
+        minibatches = list(steps(episodes, self.config.minibatches, table, owner, teaches))
+        table = table.with_columns(sequence=owner[table.turn] if self.algorithm.sequence == "episode" else table.turn)
+        token_weight, coefficient = self._weights(table)
+        metrics = UpdateMetrics(self.algorithm.loss_term)
         without_dropout(self.model)
         for _ in range(self.config.epochs):
-            for part in parts:
-                self._step(part, columns, token_weight, coefficient * len(parts), totals)
+            for minibatch in minibatches:
+                self._step(minibatch, table, token_weight, coefficient * len(minibatches), metrics)
         spans = np.split(advantage, ends[:-1])
         by_episode = {e.id: span.tolist() for e, span in zip(episodes, spans, strict=True)}
-        return Update(totals.metrics() | turn_metrics(turns, advantage), by_episode)
+        return Update(metrics.metrics() | turn_metrics(turns, advantage), by_episode)
 
     # Before the update ------------------------------------------------------------------------------------------------
 
     def _prepared(
-        self, turns: TurnTable, episodes: Sequence[Episode], whole: Rows
-    ) -> tuple[TurnTable, dict[str, Floats]]:
-        """Columns that come from a scoring pass with the weights before the update; only those that are needed.
+        self, turns: TurnTable, episodes: Sequence[Episode], table: TokenTable
+    ) -> tuple[TurnTable, TokenTable]:
+        """Both tables with the columns that come from a scoring pass before the update; only those that are needed.
 
-        What asks for beliefs joins the tree of the model that is asked, as leaves of the rows it scores anyway.
+        Answer probes join the tree of the model that is asked, as leaves of the rows it scores anyway.
         """
-        by_token: dict[str, Floats] = {}
-        asked = self.beliefs.ask(episodes) if self.beliefs is not None else None
+        asked = self.answer_probes.ask(episodes) if self.answer_probes is not None else None
         of_policy, of_reference = (asked.rows if asked else []), list[Row]()
         if asked is not None and asked.by == "reference":
             of_policy, of_reference = of_reference, of_policy
         answers = [np.empty(0)]
         if self.reference is not None:
-            by_token["reference"], _, found = self._scored(self.reference, whole.rows, of_reference)
+            with self.reference.scoring() as scorer:
+                reference, _, found = self._scored(scorer, table.rows, of_reference)
             answers.append(found)
-            kl = np.bincount(whole.turn, whole.old - by_token["reference"], len(turns))
-            turns = turns.with_columns(kl=kl)
+            table = table.with_columns(reference=reference)
+            turns = turns.with_columns(kl=table.sum_by_turn(table.old - reference, len(turns)))
         if self.values is not None:
-            _, by_token["old_value"], found = self._scored(self.scorer, whole.rows, of_policy)
+            _, value, found = self._scored(self.scorer, table.rows, of_policy)
             answers.append(found)
-            value = self._turn_values(episodes, whole, by_token["old_value"])
-            turns = turns.with_columns(value=value, bootstrap=self._bootstrap(episodes))
+            table = table.with_columns(old_value=value)
+            turn_value = self._turn_values(episodes, table, value)
+            turns = turns.with_columns(value=turn_value, bootstrap=self._bootstrap(episodes))
         elif of_policy:
             answers.append(self._scored(self.scorer, [], of_policy)[2])
-        return turns if asked is None else turns.with_columns(**asked.columns(np.concatenate(answers))), by_token
+        return turns if asked is None else turns.with_columns(**asked.columns(np.concatenate(answers))), table
 
     def _scored(self, scorer: Scorer, rows: list[Row], asked: list[Row]) -> tuple[Floats, Floats, Floats]:
         """Log-probability and (with a critic) value of the tokens of ``rows``, and log-probability of those ``asked``.
@@ -231,10 +225,10 @@ class Learner:
                 value[micro.scored] = scores.value.double().cpu().numpy()
         return logprob, value
 
-    def _turn_values(self, episodes: Sequence[Episode], whole: Rows, value: Floats) -> Floats:
+    def _turn_values(self, episodes: Sequence[Episode], table: TokenTable, value: Floats) -> Floats:
         """The critic's value where each turn's action begins; also of a turn whose action has no token [turns]."""
         out = np.full(sum(len(e.turns) for e in episodes), np.nan)
-        out[whole.turn[whole.first]] = value[whole.first]
+        out[table.turn[table.first]] = value[table.first]
         silent = np.isnan(out)
         if silent.any():
             contexts = [context for e in episodes for context in e.contexts()]
@@ -255,41 +249,50 @@ class Learner:
 
     # The update -------------------------------------------------------------------------------------------------------
 
-    def _step(self, part: Step, columns: Columns, weight: Tensor, coefficient: Tensor, totals: UpdateMetrics) -> None:
+    def _step(
+        self, minibatch: Step, table: TokenTable, weight: Tensor, coefficient: Tensor, metrics: UpdateMetrics
+    ) -> None:
         """One optimizer step over all micro-batches; a gradient that says nothing, or is broken, moves nothing."""
         self.optimizer.zero_grad()
-        for micro in part.tree.batches(self.config.max_tokens):
-            entries = part.entries[micro.scored]
-            index = torch.from_numpy(entries).to(self.model.device)
-            given = columns.tensors(entries, self.model.device, self.dtype) | {"weight": weight[index]}
-            tokens = self._tokens(micro, given)
+        for micro in minibatch.tree.batches(self.config.max_tokens):
+            entries = minibatch.entries[micro.scored]
+            index = self._tensor(entries)
+            tokens = self._tokens(micro, self._columns(table, entries) | {"weight": weight[index]})
             losses = self.algorithm.loss_term(tokens)
             for penalty in self.algorithm.penalty:
                 losses = losses + penalty(tokens)
             loss = (coefficient[index] * losses).sum()
             torch.autograd.backward(loss)
-            totals.add(tokens, loss)
+            metrics.add(tokens, loss)
         norm = float(nn.utils.clip_grad_norm_(self.optimizer.parameters, self.config.max_grad_norm))
         made = 0.0 < norm < float("inf")
-        totals.step(norm, part.tree, made=made)
+        metrics.step(norm, minibatch.tree, made=made)
         if made:
             self.optimizer.step()
 
-    def _weights(self, columns: Columns) -> tuple[Tensor, Tensor]:
+    def _weights(self, table: TokenTable) -> tuple[Tensor, Tensor]:
         """Weight of every token of the update, from the policy that sampled, and its coefficient in the loss."""
-        given = columns.tensors(slice(None), self.model.device, self.dtype)
-        before = Tokens(logprob=given["old"], **given)
+        columns = self._columns(table, slice(None))
+        before = Tokens(logprob=columns["old"], **columns)
         weight = before.weight
         for token_weight in self.algorithm.token_weight:
             weight = weight * token_weight(before)
         return weight, self.algorithm.aggregate(weight, before.sequence)
 
-    def _tokens(self, micro: MicroBatch, given: Mapping[str, Tensor]) -> Tokens:
+    def _columns(self, table: TokenTable, index: Ints | slice) -> dict[str, Tensor]:
+        """Columns of some tokens on the model's device."""
+        return table.tensors(index, self._tensor)
+
+    def _tensor(self, values: NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(values).to(self.model.device)
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+
+    def _tokens(self, micro: MicroBatch, columns: Mapping[str, Tensor]) -> Tokens:
         """The micro-batch's tokens, scored with the weights that are being updated."""
         scores = self.scorer.score(
             micro, entropy="entropy" in self.needs, values=self.values, temperature=self.config.temperature
         )
-        tokens = Tokens(logprob=scores.logprob, **given)
+        tokens = Tokens(logprob=scores.logprob, **columns)
         if scores.entropy is not None:
             tokens = replace(tokens, entropy=scores.entropy)
         return tokens if scores.value is None else replace(tokens, value=scores.value)
