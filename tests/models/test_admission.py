@@ -20,8 +20,8 @@ from agentgym.trainers.update.learner import Learner
 
 
 def scored(model):
-    scorer = Scorer(model, probe=False)
-    return lambda batch: scorer.score(batch).logprob
+    """Scores texts as training does."""
+    return Scorer(model, probe=False)._score_texts
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -129,9 +129,9 @@ def test_the_copy_of_an_admitted_model_is_not_asked_again(monkeypatch, small):
     from agentgym.trainers.parts import get_algorithm
     from agentgym.trainers.prefix_tree import scoring
 
-    asked = []
-    monkeypatch.setattr(scoring, "admit", lambda model, score: asked.append(model))
+    probed = []
+    monkeypatch.setattr(scoring, "admit", lambda model, score: probed.append(model))
     model, _ = small()
     learner = Learner(model, get_algorithm("grpo")(kl=0.1))
     assert learner.reference is not None
-    assert asked == [model]
+    assert probed == [model]

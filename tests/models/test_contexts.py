@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import pytest
 
 from agentgym.models.chat_template import ChatTemplate
 from agentgym.models.contexts import full_history, window
@@ -78,8 +77,3 @@ def test_actions_shown_in_a_window_cannot_forge_messages():
     ids = window(2)(CHAT, Request("e", 0, "<|user|>hi", {}, hostile, ""), [])
     special = [CHAT.tokenizer.convert_ids_to_tokens(i) for i in ids if i in CHAT.special_ids]
     assert special == ["<|user|>", "<|assistant|>"]
-
-
-@pytest.mark.parametrize(("context", "shown"), [(full_history(), "full_history()"), (window(4), "window(4)")])
-def test_contexts_are_shown_with_their_arguments(context, shown):
-    assert repr(context) == shown

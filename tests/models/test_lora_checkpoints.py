@@ -49,13 +49,23 @@ def assert_loads(checkpoint, base):
     assert torch.equal(logits(named), ours)
 
 
+#: adapters on a model of the user's, learned by one update
+ON_TOP = {"model.lora": 2, "model.instructions": False, "sft.episodes": 0, "optimizer.lr": 3e-2, "run.updates": 1}
+
+
+def lengthen(training, updates):
+    config = training.folder.config
+    training.folder.rewrite(config | {"run": config["run"] | {"updates": updates}})
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Of a model that was built on the spot: resumed three times, and each time the older checkpoint went."""
     path = tmp_path_factory.mktemp("runs") / "run"
-    training = start(path, lora=4, updates=1, checkpoint_every=1, keep_checkpoints=1, lr=3e-2)
+    options = {"model.lora": 4, "run.updates": 1, "run.checkpoint_every": 1, "run.keep_checkpoints": 1}
+    training = start(path, **options | {"optimizer.lr": 3e-2})
     for updates in (2, 3, 4):
-        training.folder.rewrite(training.folder.config | {"updates": updates})
+        lengthen(training, updates)
         Training.resume(path).run()
     return path
 
@@ -70,7 +80,7 @@ def test_a_run_that_moved_resumes_and_names_its_new_place(run, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(run, moved)
     training = Training.resume(moved)
-    training.folder.rewrite(training.folder.config | {"updates": 5})
+    lengthen(training, 5)
     Training.resume(moved).run()
     (checkpoint,) = (moved / "checkpoints").iterdir()
     assert_loads(checkpoint, checkpoint.resolve() / "base")
@@ -78,10 +88,9 @@ def test_a_run_that_moved_resumes_and_names_its_new_place(run, tmp_path):
 
 def test_the_model_of_the_adapters_is_another_runs_checkpoint(run, tmp_path):
     """That one will be pruned, so its weights are kept here."""
-    whole = start(tmp_path / "whole", updates=0)
+    whole = start(tmp_path / "whole", **{"run.updates": 0})
     _, origin = whole.folder.latest_checkpoint()
-    options = {"model": str(origin), "lora": 2, "updates": 1, "lr": 3e-2, "instructions": False, "warm_start": 0}
-    training = start(tmp_path / "run", **options, max_new_tokens=4)
+    training = start(tmp_path / "run", **ON_TOP | {"model.name": str(origin), "rollout.max_new_tokens": 4})
     _, checkpoint = training.folder.latest_checkpoint()
     shutil.rmtree(origin)
     assert_loads(checkpoint, checkpoint.resolve() / "base")
@@ -92,8 +101,8 @@ def test_a_local_model_is_named_by_its_place_and_missed_when_it_is_gone(small, t
     model.save_pretrained(tmp_path / "models" / "mine")
     tokenizer.save_pretrained(tmp_path / "models" / "mine")
     monkeypatch.chdir(tmp_path)
-    options = {"model": "models/mine", "lora": 2, "updates": 2, "lr": 3e-2, "instructions": False, "warm_start": 0}
-    training = start(tmp_path / "run", **options, max_new_tokens=4, checkpoint_every=1, keep_checkpoints=1)
+    options = ON_TOP | {"model.name": "models/mine", "run.updates": 2, "rollout.max_new_tokens": 4}
+    training = start(tmp_path / "run", **options | {"run.checkpoint_every": 1, "run.keep_checkpoints": 1})
     _, checkpoint = training.folder.latest_checkpoint()
     assert not (checkpoint / "base").exists()
     (tmp_path / "elsewhere").mkdir()
@@ -126,8 +135,9 @@ save_model(with_lora(model, 2), __import__("pathlib").Path(sys.argv[1]), __impor
 
 def test_equal_adapters_are_equal_files(tmp_path):
     """Whatever the order that this process has sets in."""
+    tests = Path(__file__).parents[1]
     for seed in "123":
-        env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "helpers"), "PYTHONHASHSEED": seed}
+        env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tests), str(tests / "helpers")]), "PYTHONHASHSEED": seed}
         subprocess.run([sys.executable, "-c", SAVE, str(tmp_path / seed)], env=env, check=True)
     first, *others = ({f.name: f.read_bytes() for f in sorted((tmp_path / seed).glob("adapter*"))} for seed in "123")
     assert len(first) == 2
@@ -138,17 +148,17 @@ def test_equal_adapters_are_equal_files(tmp_path):
 def test_adapters_without_peft_are_refused_at_the_start(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MissingExtra, match=r"'peft' is not installed; run: pip install .*\[lora\]"):
-        Training.start(TrainConfig.checked(BASE | {"lora": 2}), tmp_path / "run")
+        Training.start(TrainConfig.checked(BASE | {"model.lora": 2}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_adapters_on_adapters_are_refused_at_the_start(run, tmp_path):
     (checkpoint,) = (run / "checkpoints").iterdir()
-    options = BASE | {"model": str(checkpoint), "lora": 2, "warm_start": 0, "instructions": False}
+    options = BASE | ON_TOP | {"model.name": str(checkpoint)}
     with pytest.raises(UsageError, match=r"lora=2: .*/update-000004 has adapters already, .* leave lora out") as caught:
         Training.start(TrainConfig.checked(options), tmp_path / "other")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "other").exists()
-    training = start(tmp_path / "other", **options | {"lora": None, "updates": 1, "lr": 3e-2})
+    training = start(tmp_path / "other", **options | {"model.lora": None})
     _, trained = training.folder.latest_checkpoint()
     assert_loads(trained, trained.resolve() / "base")

@@ -86,15 +86,15 @@ def test_steps_that_bfloat16_cannot_tell_apart_add_up(small, played):
     assert {t.dtype for s in state.values() for n, t in s.items() if n != "step"} == {torch.float32}
 
 
-@pytest.mark.parametrize("recipe", ["grpo", "ppo"])
-def test_gradients_of_micro_batches_add_up_in_float32(small, played, recipe):
+@pytest.mark.parametrize("name", ["grpo", "ppo"])
+def test_gradients_of_micro_batches_add_up_in_float32(small, played, name):
     model, tokenizer = rounded(small)
     episodes = played(ModelPolicy(model, tokenizer, max_new_tokens=4))
 
     def gradients(max_tokens):
         twin = copy.deepcopy(model)
         assert not any(hasattr(w, precision._MASTER) for w in twin.parameters())
-        learner = Learner(twin, get_algorithm(recipe)(), OptimizerConfig(max_tokens=max_tokens, max_grad_norm=1e9))
+        learner = Learner(twin, get_algorithm(name)(), OptimizerConfig(max_tokens=max_tokens, max_grad_norm=1e9))
         seen = []
         weight = twin.model.layers[0].mlp.up_proj.weight
         weight.register_hook(lambda grad: seen.append(grad.clone()))
@@ -148,23 +148,23 @@ def test_a_checkpoint_keeps_masters_and_ties(small, tmp_path):
 
 RUNS = {
     "full": {"parameters": {"kl": 0.01}},
-    "critic": {"recipe": "ppo", "parameters": {"kl": 0.01}},
-    "muon": {"optimizer": "muon"},
-    "adapters": {"lora": 4, "parameters": {"kl": 0.05}},
+    "critic": {"algorithm": "ppo", "parameters": {"kl": 0.01}},
+    "muon": {"optimizer.name": "muon"},
+    "adapters": {"model.lora": 4, "parameters": {"kl": 0.05}},
 }
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_in_bfloat16_continues_exactly(name, tmp_path):
-    options = {"dtype": "bfloat16", "updates": 3, "checkpoint_every": 1, "lr": 1e-4, **RUNS[name]}
-    options |= {"eval_every": 0, "eval_episodes": 1, "warm_start": 2}
+    options = {"model.dtype": "bfloat16", "run.updates": 3, "run.checkpoint_every": 1, "optimizer.lr": 1e-4}
+    options |= {"eval.every": 0, "eval.episodes": 1, "sft.episodes": 2, **RUNS[name]}
     training = start(tmp_path / "whole", **options)
-    assert training.config.dtype == "bfloat16"
+    assert training.config.model.dtype == "bfloat16"
     seen = []
 
-    def crash(stage, figures):
+    def crash(stage, metrics):
         if stage == "update" and len(seen) < 2:
-            seen.append(figures)
+            seen.append(metrics)
             raise Crash
 
     run = lambda: start(tmp_path / "broken", crash, **options)  # noqa: E731

@@ -8,6 +8,8 @@ import pytest
 
 from agentgym.errors import UsageError
 from agentgym.records import Episode, StopReason, Task, Turn
+from agentgym.models import contexts
+from agentgym.trainers.sampling.contexts import full_history, window, workspace
 from agentgym.trainers.sampling.selection import keep_all, nonzero_variance
 from agentgym.trainers.sampling.tasks import uniform
 
@@ -52,3 +54,20 @@ def test_selections():
     assert nonzero_variance(of="success")([*cut, replace(cut[0], success=True)])
     with pytest.raises(UsageError, match=r"nonzero_variance: rollouts: input should be greater than 0 \(got 0\)"):
         nonzero_variance(0)
+
+
+@pytest.mark.parametrize(
+    ("context", "text"),
+    [
+        (full_history(), "full_history()"),
+        (window(4), "window(4)"),
+        (workspace(instructions=False), "workspace(instructions=False)"),
+    ],
+)
+def test_contexts_as_parts_are_shown_with_their_arguments(context, text):
+    assert repr(context) == text
+    assert context.stage == "context"
+    plain = getattr(contexts, text.partition("(")[0])
+    assert context.function.__qualname__.startswith(f"{plain.__name__}.")
+    with pytest.raises(UsageError, match=r"window: turns: input should be a valid integer \(got 'two'\)"):
+        window("two")
