@@ -10,12 +10,13 @@ ROOT = Path(__file__).parent.parent
 
 CODE = """
 from agentgym import make
-from agentgym.trainers.run.config import Tiny, TrainConfig
+from agentgym.trainers.run.config import Model, Run, Tiny, TrainConfig
 
 first = TrainConfig(env="x")
-second = TrainConfig(env="x", updates=5, tiny=Tiny(layers=1), replaced={"aggregate": "token_mean"})
+model = Model(tiny=Tiny(layers=1))
+second = TrainConfig(env="x", run=Run(updates=5), model=model, overrides={"aggregate": "token_mean"})
 observation, info = make("agentgym/Household-v0").reset(seed=0)
-first.updates + len(observation)
+first.run.updates + second.model.tiny.layers + len(observation)
 """
 
 
@@ -30,6 +31,8 @@ def test_options_with_defaults_may_be_left_out(tmp_path: Path) -> None:
 
 
 def test_a_wrong_type_is_still_found(tmp_path: Path) -> None:
-    assert 'Argument "updates" to "TrainConfig" has incompatible type' in mypy(
-        tmp_path, 'from agentgym.trainers.run.config import TrainConfig\nTrainConfig(env="x", updates="many")\n'
-    )
+    code = "from agentgym.trainers.run.config import Run, TrainConfig\n"
+    wrong = mypy(tmp_path, code + 'TrainConfig(env="x", run=Run(updates="many"))\n')
+    assert 'Argument "updates" to "Run" has incompatible type' in wrong
+    former = mypy(tmp_path, code + 'TrainConfig(env="x", updates=5)\n')
+    assert 'Unexpected keyword argument "updates" for "TrainConfig"' in former

@@ -83,6 +83,7 @@ def command(
         training = Training.resume(resume, show, changes)
     else:
         named = {"env": env, "algorithm": algorithm, "model.name": model}
+        named |= {key: value for key, value in map(read_pair, pairs) if key in ("env", "algorithm")}
         values = nested(read_file(config) | {k: v for k, v in named.items() if v is not None})
         if "env" not in values:
             raise UsageError("which environment? e.g. agentgym train agentgym/Household-v0 --algorithm gigpo")

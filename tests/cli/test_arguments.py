@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from agentgym.cli._arguments import environment, parse_policy, parse_settings, parse_value
-from agentgym.cli._console import printable
+from agentgym.cli.console.arguments import environment, parse_policy, parse_settings, parse_value
+from agentgym.cli.console.printing import printable
 from agentgym.errors import UsageError
 from agentgym.policy import ExpertPolicy, HumanPolicy, RandomPolicy
 

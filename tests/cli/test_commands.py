@@ -9,7 +9,7 @@ import gymnasium as gym
 import pytest
 
 from agentgym import cli
-from agentgym.cli import make_app
+from agentgym.cli import command_modules, make_app
 from agentgym.env import TextEnv
 from agentgym.records import Episode, StopReason, Task, ToolCall, Turn
 from agentgym.store import EpisodeWriter, RunFolder, read_episodes
@@ -78,7 +78,8 @@ def lists_too_much() -> Any:
         (["play", HOUSE, "--policy", "model"], "model needs a folder or a hub name"),
         (["play", HOUSE, "max_turns=0", "--policy", "expert"], "max_turns=0: give a positive integer"),
         (["play", HOUSE, "--max-turns", "0"], "Invalid value for '--max-turns'"),
-        (["recipes", "gigppo"], "unknown recipe 'gigppo'; did you mean 'gigpo'"),
+        (["algorithms", "gigppo"], "unknown algorithm 'gigppo'; did you mean 'gigpo'"),
+        (["recipes"], "No such command 'recipes'"),
         (["report", "nowhere"], "nowhere is not a folder; give the folder of a run"),
         (["report", "."], ". is not a run folder: it has no run.yaml"),
         (["export", "nowhere"], "nowhere does not exist; give a run folder"),
@@ -141,9 +142,12 @@ def test_a_file_that_cannot_be_written_is_one_line(run: Any, tmp_path: Path) -> 
 
 
 def test_every_command_is_one_file_and_says_what_it_does(run: Any) -> None:
-    files = {p.stem.replace("_", "-") for p in Path(cli.__file__).parent.glob("*.py") if not p.stem.startswith("_")}
+    folder = Path(cli.__file__).parent
+    files = {p.stem.replace("_", "-") for p in folder.glob("*.py")} - {"--init--"}
     assert {c.name for c in make_app().registered_commands} == files
-    assert {"envs", "check", "play", "recipes", "report", "export", "new-env"} <= files
+    assert {name for name, _ in command_modules()} == files
+    assert {"envs", "check", "play", "algorithms", "report", "export", "new-env"} <= files
+    assert [p.parent.name for p in folder.rglob("__init__.py")].count("console") == 1  # what they share is apart
     shown = run("--help")
     assert shown.code == 0
     for name in files:
@@ -160,7 +164,7 @@ def test_without_a_command_the_help_is_shown(run: Any) -> None:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = "import sys; from agentgym.cli import make_app; make_app(); print(*sys.modules)"
+    code = "import sys; from agentgym.cli import command_modules, make_app; make_app(); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     heavy = {"torch", "transformers", "pydantic", "pyarrow", "jinja2", "httpx", "rich.table", "agentgym.envs.household"}
     assert not heavy & set(modules)
@@ -273,15 +277,15 @@ def test_a_failing_environment_is_told_and_exits_with_1(
     assert r"hello \x1b]0;owned\x07" in result.out
 
 
-def test_recipes_are_listed_with_a_page_each(run: Any) -> None:
-    listed = run("recipes")
+def test_algorithms_are_listed_with_a_page_each(run: Any) -> None:
+    listed = run("algorithms")
     assert listed.code == 0
     names = [line.split()[0] for line in listed.out.splitlines()[1:]]
     assert "gigpo" in names
-    page = run("recipes", "gigpo")
+    page = run("algorithms", "gigpo")
     assert "discount" in page.out
     assert "0.95" in page.out
-    assert "agentgym train ENV --recipe gigpo discount=..." in page.out
+    assert "agentgym train ENV --algorithm gigpo discount=..." in page.out
 
 
 def test_report_writes_the_page(run: Any, tmp_path: Path) -> None:

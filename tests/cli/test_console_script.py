@@ -11,8 +11,10 @@ import pytest
 import yaml
 
 SCRIPT = Path(sys.executable).with_name("agentgym")
-TINY = ["--model", "tiny", "tiny.layers=1", "tiny.hidden=16", "tiny.heads=2", "tiny.kv_heads=1", "tiny.vocabulary=300"]
-SMALL = [*TINY, "updates=1", "groups=1", "group_size=2", "eval_episodes=2", "max_new_tokens=4"]
+SIZES = ("layers=1", "hidden=16", "heads=2", "kv_heads=1", "vocabulary=300")
+TINY = ["--model", "tiny", *(f"model.tiny.{size}" for size in SIZES)]
+LIMITS = ["rollout.groups=1", "rollout.group_size=2", "rollout.max_new_tokens=4"]
+SMALL = [*TINY, *LIMITS, "run.updates=1", "eval.episodes=2"]
 
 WORLD = '''
 import gymnasium
@@ -102,19 +104,19 @@ def test_every_command_finds_a_module_of_the_current_folder(folder: Path) -> Non
     assert "run@update-1" in agentgym(folder, "eval", own, "--policy", "run", "--episodes", "3")
 
 
-def test_own_recipes_and_parts_are_found_by_name(folder: Path) -> None:
+def test_own_algorithms_and_parts_are_found_by_name(folder: Path) -> None:
     own = "own_double:own/Double-v0"
     said = agentgym(
-        folder, "train", own, "--recipe", "beside", "unused=2", "--with", "advantage=own_parts:times(3)", *SMALL
+        folder, "train", own, "--algorithm", "beside", "unused=2", "--with", "advantage=own_parts:times(3)", *SMALL
     )
     assert said.startswith("run folder: runs/double-v0-beside-1\n")
     config = yaml.safe_load((folder / "runs/double-v0-beside-1/run.yaml").read_text())
-    assert (config["recipe"], config["parameters"]) == ("beside", {"unused": 2.0})
-    assert config["algorithm"]["credit"] == "times(3)"
+    assert (config["algorithm"], config["parameters"]) == ("beside", {"unused": 2.0})
+    assert config["stages"]["advantage"] == "times(3)"
     assert "done: 1 updates" in agentgym(folder, "train", "--resume", "runs/double-v0-beside-1")
-    said = agentgym(folder, "train", own, "--recipe", "own_parts:apart", "more=false", *SMALL, "updates=0")
+    said = agentgym(folder, "train", own, "--algorithm", "own_parts:apart", "more=false", *SMALL, "run.updates=0")
     assert said.startswith("run folder: runs/double-v0-apart-1\n")
-    assert "In a module of its own." in agentgym(folder, "recipes", "own_parts:apart")
+    assert "In a module of its own." in agentgym(folder, "algorithms", "own_parts:apart")
 
 
 def test_a_module_that_is_not_there_says_where_to_run_it(tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def test_an_interrupted_evaluation_says_how_to_go_on(
             raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("agentgym.cli._screen.Screen.row", interrupt)
+    monkeypatch.setattr("agentgym.cli.console.screen.Screen.row", interrupt)
     assert run(toy, "--policy", "expert", *out) == 130
     assert f"interrupted; {said}\n" in capsys.readouterr().err
     assert (tmp_path / "kept").exists() == bool(played and out)
@@ -446,13 +446,14 @@ def test_the_help_says_what_a_number_means(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.slow
 def test_a_run_folder_plays_its_newest_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
-    options = ["updates=0", "tiny.layers=1", "tiny.hidden=32", "tiny.heads=2", "max_turns=3", "eval_episodes=2"]
+    options = ["run.updates=0", "rollout.max_turns=3", "eval.episodes=2"]
+    options += [f"model.tiny.{size}" for size in ("layers=1", "hidden=32", "heads=2")]
     with pytest.raises(SystemExit) as end:
         main(["train", HOUSE, "--out", str(folder), *options])
     assert end.value.code == 0
     for policy in (str(folder), f"model:{folder}"):
         capsys.readouterr()
-        arguments = ("--budget", "2", "--episodes", "3", "--max-tokens", "4", "--temperature", "0", "--json")
+        arguments = ("--budget", "2", "--episodes", "3", "--max-new-tokens", "4", "--temperature", "0", "--json")
         assert run(HOUSE, "--policy", policy, *arguments) == 0
         (curve,) = json.loads(capsys.readouterr().out)["policies"]
         assert curve["policy"] == f"{folder}@update-0"

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from agentgym.cli._live import Live, Throttle
+from agentgym.cli.console.live import Live, Throttle
 from agentgym.rollout import Pace
 
 

@@ -9,12 +9,14 @@ import pytest
 
 from agentgym import make
 from agentgym.cli import main
-from agentgym.cli._arguments import names_model
-from agentgym.cli._players import Endpoint, Sampling, player
+from agentgym.cli.console.arguments import names_model
+from agentgym.cli.console.players import Endpoint, player
 from agentgym.errors import UnknownName, UsageError
-from agentgym.policy import Request
-from agentgym.trainers.defaults import MARK
-from agentgym.trainers.tiny import tiny
+from agentgym.models.kinds import MARK
+from agentgym.models.tiny import tiny
+from agentgym.policy import Request, Sampling
+from agentgym.records import Task
+from agentgym.rollout import Group, Rollout
 
 HOUSE = "agentgym/Household-v0"
 TEXTS = ["You are in a room. go to shelf 1. take book 1 from shelf 1. use desklamp 1"] * 3
@@ -39,9 +41,16 @@ def stranger(tmp_path: Path) -> Path:
     return folder
 
 
-def entered(text: str, sampling: Sampling | None = None):
-    with player(text, sampling or Sampling(), Endpoint(), lambda: make(HOUSE)) as (name, policy):
+def entered(text: str):
+    with player(text, Endpoint(), lambda: make(HOUSE)) as (name, policy):
         return name, policy
+
+
+def first_action(policy, sampling: Sampling, key: int) -> tuple[int, ...]:
+    """The tokens of a policy's first action."""
+    with Rollout(lambda: make(HOUSE), policy, sampling=sampling, max_turns=1, run_key=key) as rollout:
+        (episode,) = rollout.play([Group("g", Task(0))])
+    return episode.turns[0].sample.action
 
 
 def seen(policy) -> str:
@@ -66,8 +75,11 @@ def test_a_pretrained_model_plays_as_it_would_be_trained(stranger: Path) -> None
         assert "Open every door." in seen(policy)
         assert "You see a door." in seen(policy)
         assert policy.engine.temperature == 1.0
-    policy = entered(str(stranger), Sampling(temperature=0.5, max_tokens=7))[1]
-    assert (policy.max_new_tokens, policy.engine.temperature) == (7, 0.5)
+    greedy, drawn = Sampling(temperature=0.0, max_new_tokens=7), Sampling(max_new_tokens=7)
+    assert len({first_action(policy, greedy, key) for key in range(3)}) == 1
+    actions = {first_action(policy, drawn, key) for key in range(3)}
+    assert len(actions) == 3
+    assert {len(action) for action in actions} == {7}
 
 
 def test_a_tiny_model_plays_as_it_was_trained(tmp_path: Path) -> None:
@@ -78,10 +90,11 @@ def test_a_tiny_model_plays_as_it_was_trained(tmp_path: Path) -> None:
 
 def test_a_checkpoint_plays_as_its_run_does(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    sizes = [f"tiny.{size}" for size in ("layers=1", "hidden=16", "heads=2", "kv_heads=1", "vocabulary=300")]
-    options = ["updates=1", "checkpoint_every=1", "groups=1", "group_size=2", "max_turns=2", "eval_episodes=1", *sizes]
+    sizes = [f"model.tiny.{size}" for size in ("layers=1", "hidden=16", "heads=2", "kv_heads=1", "vocabulary=300")]
+    options = ["run.updates=1", "run.checkpoint_every=1", "rollout.groups=1", "rollout.group_size=2", *sizes]
+    options += ["rollout.max_turns=2", "rollout.max_new_tokens=5", "model.instructions=true", "eval.episodes=1"]
     with pytest.raises(SystemExit) as end:
-        main(["train", HOUSE, "--out", str(run), "max_new_tokens=5", "instructions=true", *options])
+        main(["train", HOUSE, "--out", str(run), *options])
     assert end.value.code == 0
     for text in (f"{run}/checkpoints/update-000000", f"model:{run}/checkpoints/update-000000/"):
         name, policy = entered(text)
@@ -102,17 +115,17 @@ def test_a_checkpoint_plays_as_its_run_does(tmp_path: Path) -> None:
 )
 def test_a_model_that_is_not_there_is_refused_before_anything_is_played(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=f"^{said}$"):
-        player(text, Sampling(), Endpoint(), lambda: make(HOUSE))
+        player(text, Endpoint(), lambda: make(HOUSE))
 
 
 def test_a_misspelt_policy_is_not_taken_for_a_model() -> None:
     for text in ("exprt", "rplay:a/b"):
         with pytest.raises(UnknownName, match="unknown policy"):
-            player(text, Sampling(), Endpoint(), lambda: make(HOUSE))
+            player(text, Endpoint(), lambda: make(HOUSE))
 
 
 def test_both_commands_play_a_model(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("--max-tokens", "3", "--max-turns", "2", "--episodes", "2", "--json")
+    arguments = ("--max-new-tokens", "3", "--max-turns", "2", "--episodes", "2", "--json")
     with pytest.raises(SystemExit) as end:
         main(["eval", HOUSE, "--policy", str(stranger), *arguments])
     told = json.loads(capsys.readouterr().out)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agentgym.cli._results import result_lines
+from agentgym.cli.console.results import result_lines
 
 HEADER = ["policy", "budget", "success", "95 %", "calls", "tokens", "cost"]
 ROWS = [

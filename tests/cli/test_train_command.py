@@ -14,11 +14,13 @@ from agentgym.cli.train import _Console
 from agentgym.errors import DiskFull, PolicyError, UsageError
 from agentgym.failures import Failures
 from agentgym.store import RunFolder
-from agentgym.trainers.run.config import TrainConfig
+from agentgym.trainers.run.config import Run, TrainConfig, options
 from agentgym.trainers.run.trainer import Training
 
 HOUSE = "agentgym/Household-v0"
 EXAMPLES = Path(__file__).parents[2] / "examples"
+FREE = "eval.every, run.checkpoint_every, run.keep_checkpoints, run.stop_at, run.updates"
+TINY = ["model.tiny.layers=1", "model.tiny.hidden=16", "model.tiny.heads=2"]
 
 
 @pytest.fixture
@@ -47,25 +49,36 @@ def written(**options):
     return path
 
 
-def test_settings_are_options_or_parameters_of_the_recipe(started):
-    arguments = ["--recipe", "gigpo", "discount=0.9", "updates=7", "env.max_turns=9", "tiny.hidden=64", "lr=3e-5"]
-    assert run(HOUSE, *arguments, "--with", "aggregate=token_mean", "--warm-start", 3) == 0
+def test_settings_are_options_or_parameters_of_the_algorithm(started):
+    arguments = ["--algorithm", "gigpo", "discount=0.9", "run.updates=7", "env.max_turns=9", "model.tiny.hidden=64"]
+    more = ["--with", "aggregate=token_mean", "optimizer.lr=3e-5", "sft.episodes=3", "algorithm.kl=0.2"]
+    assert run(HOUSE, *arguments, *more) == 0
     ((config, folder),) = started
-    assert (config.env, config.recipe, config.updates, config.warm_start) == (HOUSE, "gigpo", 7, 3)
-    assert (config.parameters, config.env_options) == ({"discount": 0.9}, {"max_turns": 9})
-    assert (config.replaced, config.lr) == ({"aggregate": "token_mean"}, 3e-5)
+    assert (config.env, config.algorithm, config.run.updates, config.sft.episodes) == (HOUSE, "gigpo", 7, 3)
+    assert (config.parameters, config.env_options) == ({"discount": 0.9, "kl": 0.2}, {"max_turns": 9})
+    assert (config.overrides, config.optimizer.lr) == ({"aggregate": "token_mean"}, 3e-5)
+    assert config.model.tiny.hidden == 64
     assert folder == Path("runs/household-v0-gigpo-1")
 
 
 def test_a_file_may_name_everything_and_the_command_line_wins(started):
-    file = written(env=HOUSE, recipe="gigpo", updates=5, parameters={"discount": 0.9, "kl": 0.1}, lr="3e-5")
+    sections = {"run": {"updates": 5, "seed": 3}, "optimizer": {"lr": "3e-5"}, "model": {"tiny": {"layers": 1}}}
+    file = written(env=HOUSE, algorithm="gigpo", parameters={"discount": 0.9, "kl": 0.1}, **sections)
     assert run("--config", file) == 0
-    assert run("--config", file, "updates=6", "discount=0.8", "--recipe", "gigpo") == 0
-    assert run("--config", file, "other/World-v0", "updates=6") == 0
+    assert run("--config", file, "run.updates=6", "discount=0.8", "--algorithm", "gigpo") == 0
+    assert run("--config", file, "other/World-v0", "run.updates=6", "model.tiny.hidden=64") == 0
     first, second, third = (config for config, _ in started)
-    assert (first.env, first.recipe, first.updates, first.lr) == (HOUSE, "gigpo", 5, 3e-5)
-    assert (second.env, second.updates, second.parameters) == (HOUSE, 6, {"discount": 0.8, "kl": 0.1})
-    assert (third.env, third.updates) == ("other/World-v0", 6)
+    assert (first.env, first.algorithm, first.run.updates, first.optimizer.lr) == (HOUSE, "gigpo", 5, 3e-5)
+    assert (second.env, second.run.updates, second.parameters) == (HOUSE, 6, {"discount": 0.8, "kl": 0.1})
+    assert (third.env, third.run.updates, third.run.seed) == ("other/World-v0", 6, 3)
+    assert (third.model.tiny.layers, third.model.tiny.hidden) == (1, 64)
+
+
+def test_environment_and_algorithm_may_be_settings_too(started):
+    assert run(f"env={HOUSE}", "algorithm=gigpo", "discount=0.8", "model.name=tiny") == 0
+    ((config, folder),) = started
+    assert (config.env, config.algorithm, config.parameters) == (HOUSE, "gigpo", {"discount": 0.8})
+    assert folder == Path("runs/household-v0-gigpo-1")
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
@@ -83,13 +96,20 @@ def test_the_first_free_folder_is_taken(started):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "which environment? e.g. agentgym train agentgym/Household-v0 --recipe gigpo"),
-        (["updates=3"], "which environment?"),
-        ([HOUSE, "--recipe", "gigpu"], "unknown recipe 'gigpu'; did you mean 'gigpo'"),
-        ([HOUSE, "update=3"], "'update' is neither an option nor a parameter of recipe grpo; did you mean 'updates'"),
-        ([HOUSE, "updates"], "'updates' is not key=value"),
-        ([HOUSE, "updates=-1"], "updates: input should be greater than or equal to 0 (got -1)"),
-        ([HOUSE, "optimizer=sgd"], "optimizer: input should be 'adamw' or 'muon' (got 'sgd')"),
+        ([], "which environment? e.g. agentgym train agentgym/Household-v0 --algorithm gigpo"),
+        (["run.updates=3"], "which environment?"),
+        ([HOUSE, "--algorithm", "gigpu"], "unknown algorithm 'gigpu'; did you mean 'gigpo'"),
+        (
+            [HOUSE, "update=3"],
+            "'update' is neither an option nor a parameter of algorithm grpo; did you mean 'run.updates'",
+        ),
+        (
+            [HOUSE, "--algorithm", "gigpo", "discont=3"],
+            "'discont' is neither an option nor a parameter of algorithm gigpo; did you mean 'discount'",
+        ),
+        ([HOUSE, "run.updates"], "'run.updates' is not key=value"),
+        ([HOUSE, "run.updates=-1"], "run.updates: input should be greater than or equal to 0 (got -1)"),
+        ([HOUSE, "optimizer.name=sgd"], "optimizer.name: input should be 'adamw' or 'muon' (got 'sgd')"),
         ([HOUSE, "--config", "none.yaml"], "none.yaml: No such file or directory"),
         ([HOUSE, "--config", "list.yaml"], "list.yaml must hold a mapping of options"),
         ([HOUSE, "--config", "broken.yaml"], "broken.yaml is not YAML"),
@@ -98,18 +118,27 @@ def test_the_first_free_folder_is_taken(started):
             "--resume takes everything from the run folder",
         ),
         (["--resume", "runs/1"], "runs/1"),
-        (["--resume", "runs/1", "--recipe", "grpo"], "--resume takes everything from the run folder; beside it only"),
-        (["--resume", "runs/1", "updates=3", "groups"], "'groups' is not key=value"),
-        ([HOUSE, "--updates", "5"], "no such option --updates; write updates=5"),
-        ([HOUSE, "--updates=5"], "no such option --updates; write updates=5"),
-        ([HOUSE, "--group-size", "5"], "no such option --group-size; write group_size=5"),
-        ([HOUSE, "--lr", "-3e-4"], "no such option --lr; write lr=-3e-4"),
-        ([HOUSE, "--lr"], "no such option --lr; write lr=VALUE"),
-        ([HOUSE, "--admissible", "--recipe", "gigpo"], "no such option --admissible; write admissible=VALUE"),
-        ([HOUSE, "--tiny.layers", "1"], "no such option --tiny.layers; write tiny.layers=1"),
-        ([HOUSE, "--recipe", "gigpo", "--discount", "0.9"], "no such option --discount; write discount=0.9"),
+        (
+            ["--resume", "runs/1", "--algorithm", "grpo"],
+            "--resume takes everything from the run folder; beside it only",
+        ),
+        (["--resume", "runs/1", "run.updates=3", "groups"], "'groups' is not key=value"),
+        ([HOUSE, "--updates", "5"], "no such option --updates; write run.updates=5"),
+        ([HOUSE, "--run.updates", "5"], "no such option --run.updates; write run.updates=5"),
+        ([HOUSE, "--warm-start", "3"], "no such option --warm-start; write sft.episodes=3"),
+        ([HOUSE, "--recipe", "gigpo"], "no such option --recipe; write algorithm=gigpo"),
+        ([HOUSE, "--updates=5"], "no such option --updates; write run.updates=5"),
+        ([HOUSE, "--group-size", "5"], "no such option --group-size; write rollout.group_size=5"),
+        ([HOUSE, "--lr", "-3e-4"], "no such option --lr; write optimizer.lr=-3e-4"),
+        ([HOUSE, "--lr"], "no such option --lr; write optimizer.lr=VALUE"),
+        (
+            [HOUSE, "--admissible", "--algorithm", "gigpo"],
+            "no such option --admissible; write rollout.admissible=VALUE",
+        ),
+        ([HOUSE, "--tiny.layers", "1"], "no such option --tiny.layers; write model.tiny.layers=1"),
+        ([HOUSE, "--algorithm", "gigpo", "--discount", "0.9"], "no such option --discount; write discount=0.9"),
         ([HOUSE, "--discount", "0.9"], "No such option: --discount"),
-        ([HOUSE, "--recipe", "nowhere", "--discount", "0.9"], "No such option: --discount"),
+        ([HOUSE, "--algorithm", "nowhere", "--discount", "0.9"], "No such option: --discount"),
     ],
 )
 def test_wrong_requests_are_one_line(started, capfd, arguments, said):
@@ -126,16 +155,19 @@ def test_wrong_requests_are_one_line(started, capfd, arguments, said):
 def test_the_help_lists_every_option_with_its_default(capsys):
     assert run("--help") == 0
     said = capsys.readouterr().out
-    for name, field in TrainConfig.model_fields.items():
-        assert re.search(rf"^  {name}=", said, re.MULTILINE), name
-        assert (field.description or "no description").split()[0] in said
-    assert "  groups=16 " in said
-    assert "  lr=0.0003 (tiny), 1e-06 (pre-trained), 1e-05 (with adapters)\n" in said
+    listed = dict(options())
+    assert {"env", "model.tiny.layers", "optimizer.lr", "run.updates"} <= set(listed)
+    for path, field in listed.items():
+        assert re.search(rf"^  {re.escape(path)}=", said, re.MULTILINE), path
+        assert field.description, path
+        assert " ".join(field.description.split()) in " ".join(said.split()), path
+    assert "  rollout.groups=16 " in said
+    assert "  optimizer.lr=0.0003 (tiny), 1e-06 (pre-trained), 1e-05 (with adapters)\n" in said
 
 
-def made(folder, **options):
+def made(folder):
     """A run folder of a run that has made two updates."""
-    made = RunFolder.create(folder, TrainConfig(env="letters:tests/Letters-v0", updates=2).model_dump() | options)
+    made = RunFolder.create(folder, TrainConfig(env="letters:tests/Letters-v0", run=Run(updates=2)).model_dump())
     with made.checkpoint(2) as path:
         (path / "model.safetensors").write_bytes(b"x")
     return made
@@ -147,17 +179,18 @@ def test_a_run_is_extended_when_it_is_resumed(monkeypatch, tmp_path):
     monkeypatch.setattr(Training, "run", lambda self: found.append(RunFolder(self.folder.path).config))
     monkeypatch.setattr(Training, "update", 2, raising=False)
     made(tmp_path / "run")
-    assert run("--resume", tmp_path / "run", "updates=200", "stop_at=0.9") == 0
+    assert run("--resume", tmp_path / "run", "run.updates=200", "run.stop_at=0.9") == 0
     (config,) = found
-    assert (config["updates"], config["stop_at"], config["env"]) == (200, 0.9, "letters:tests/Letters-v0")
+    assert (config["run"]["updates"], config["run"]["stop_at"], config["env"]) == (200, 0.9, "letters:tests/Letters-v0")
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("lr=1", "--resume can change checkpoint_every, eval_every, keep_checkpoints, stop_at, updates, but not 'lr'"),
-        ("updates=1", "updates=1: the run has made 2 already; give at least as many"),
-        ("updates=many", "updates: input should be a valid integer"),
+        ("optimizer.lr=1", f"--resume can change {FREE}, but not 'optimizer.lr'; start a new run for that"),
+        ("updates=9", "'updates' is now 'run.updates'; write run.updates=VALUE"),
+        ("run.updates=1", "run.updates=1: the run has made 2 already; give at least as many"),
+        ("run.updates=many", "run.updates: input should be a valid integer"),
     ],
 )
 def test_what_would_be_another_run_is_refused_and_run_yaml_stays(change, said, tmp_path, capfd):
@@ -178,7 +211,7 @@ def test_a_run_that_was_not_played_leaves_no_folder(error, code, monkeypatch, tm
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Training, "_fresh", stop)
-    small = [HOUSE, "tiny.layers=1", "tiny.hidden=16", "tiny.heads=2", "--out", "mine"]
+    small = [HOUSE, *TINY, "--out", "mine"]
     if code is None:
         with pytest.raises(OSError, match="io"):
             main(["train", *small])
@@ -194,7 +227,7 @@ def test_a_full_disk_leaves_the_folder_and_a_resumed_run_stays(monkeypatch, tmp_
         raise DiskFull("no room")
 
     monkeypatch.setattr(Training, "_fresh", stop)
-    small = [HOUSE, "tiny.layers=1", "tiny.hidden=16", "tiny.heads=2", "--out", tmp_path / "mine"]
+    small = [HOUSE, *TINY, "--out", tmp_path / "mine"]
     assert run(*small) == 2
     assert (tmp_path / "mine").exists()
     monkeypatch.setattr(Training, "_fresh", lambda self: [][0])
@@ -211,9 +244,9 @@ def test_an_interrupted_run_says_how_to_go_on(monkeypatch, tmp_path, capfd):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Training, "_fresh", stop)
-    assert run(HOUSE, "tiny.layers=1", "tiny.hidden=16", "tiny.heads=2", "--out", "my run") == 130
+    assert run(HOUSE, *TINY, "--out", "my run") == 130
     told = capfd.readouterr().err
-    assert told == "\ninterrupted; saved up to update 7; go on with: agentgym train --resume 'my run'\n"
+    assert told == "\ninterrupted; saved up to update 7; resume with: agentgym train --resume 'my run'\n"
     assert Path("my run/run.yaml").exists()
 
 

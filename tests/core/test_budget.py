@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from agentgym import TextEnv, fork, make
 from agentgym.budget import UNLIMITED, Budget, BudgetedEnv, parse_budgets, under
+from agentgym.budget.prices import ModelPrice, Prices
 from agentgym.envs.tool_env import Question, ToolEnv
 from agentgym.errors import UsageError
 from agentgym.policy import Reply, Request, ScriptedPolicy
-from agentgym.prices import ModelPrice, Prices
 from agentgym.records import CallCounts, StopReason, Task, ToolCall, Usage
 from agentgym.rollout import Group, Rollout
 from agentgym.tools.tool import tool

@@ -39,7 +39,7 @@ def test_keys_depend_on_every_part_and_on_order() -> None:
 
 
 def test_texts_make_the_same_key_in_every_process() -> None:
-    code = "from agentgym import draws; print(draws.key('group 1', 2, 'branch'))"
+    code = "from agentgym import keyed_random; print(keyed_random.key('group 1', 2, 'branch'))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert int(printed) == keyed_random.key("group 1", 2, "branch")
 
@@ -60,7 +60,7 @@ def test_arrays_draw_what_single_keys_draw(keys: list[int], position: int) -> No
 
 
 def _single(key: int, position: int) -> float:
-    """One round on from a finished key, as ``draws.key`` does for a further part."""
+    """One round on from a finished key, as ``keyed_random.key`` does for a further part."""
     return (keyed_random._mix(key ^ keyed_random._mix(position)) >> 11) * 2.0**-53
 
 

@@ -81,10 +81,10 @@ def test_contexts_are_put_together_from_what_each_turn_added() -> None:
 
 def test_errors_offer_the_nearest_names() -> None:
     known = ["grpo", "gigpo", "dapo"]
-    assert str(UnknownName("recipe", "GIGPPO", known)).startswith("unknown recipe 'GIGPPO'; did you mean 'gigpo'")
+    assert str(UnknownName("algorithm", "GIGPPO", known)).startswith("unknown algorithm 'GIGPPO'; did you mean 'gigpo'")
     assert nearest("zzz", known) == "; known: grpo, gigpo, dapo"
     assert nearest("zzz", []) == "; none is registered"
-    assert UnknownName("recipe", "x", known).known == ["dapo", "gigpo", "grpo"]
+    assert UnknownName("algorithm", "x", known).known == ["dapo", "gigpo", "grpo"]
 
 
 def test_importing_agentgym_loads_nothing_heavy() -> None:

@@ -50,12 +50,12 @@ def episode(number: int, group: str = "g", **changes: Any) -> Episode:
 
 
 def written(folder: Path, episodes: list[Episode], config: dict[str, Any] | None = None, **credit: list[float]) -> Page:
-    run = RunFolder.create(folder, config or {"env": "t/T-v0", "recipe": "gigpo"})
+    run = RunFolder.create(folder, config or {"env": "t/T-v0", "algorithm": "gigpo"})
     with run.writer() as writer:
         for one in episodes:
             writer.append(one)
     for name, values in credit.items():
-        run.credits.append({"episode": name.replace("_", "/"), "credit": values})
+        run.advantages.append({"episode": name.replace("_", "/"), "advantage": values})
     return Page(make_report(folder).read_text())
 
 
@@ -99,7 +99,7 @@ def test_what_a_model_wrote_cannot_become_markup(tmp_path: Path) -> None:
     wild = episode(
         0, group=bad, id=bad, env=bad, task=Task(0, {}, bad), turns=(turn,), failure=bad, final=bad, parent=bad
     )
-    run = RunFolder.create(tmp_path / "run", {"env": bad, "recipe": bad, bad: {bad: bad}})
+    run = RunFolder.create(tmp_path / "run", {"env": bad, "algorithm": bad, bad: {bad: bad}})
     with run.writer() as writer:
         writer.append(wild)
     run.metrics.append({"update": 1, "event": "eval", "split": bad, "eval_success": 0.5, bad: 1.0})
@@ -180,22 +180,22 @@ def test_whole_groups_are_chosen_all_over_the_run() -> None:
 
 
 def test_an_empty_run_has_a_page(tmp_path: Path) -> None:
-    run = RunFolder.create(tmp_path / "run", {"env": "t/T-v0", "algorithm": {"clip": 0.2, "kl": {}}, "none": None})
+    run = RunFolder.create(tmp_path / "run", {"env": "t/T-v0", "parameters": {"clip": 0.2, "kl": {}}, "none": None})
     text = Page(make_report(run).read_text()).text
-    assert "algorithm.clip" in text
+    assert "parameters.clip" in text
     assert "0.2" in text
     assert "Episodes" not in text
 
 
-def test_the_headline_shows_the_last_figures(tmp_path: Path) -> None:
-    run = RunFolder.create(tmp_path / "run", {"env": "t/T-v0", "recipe": "gigpo"})
+def test_the_headline_shows_the_last_numbers(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", {"env": "t/T-v0", "algorithm": "gigpo"})
     run.metrics.append({"update": 1, "success": 0.1})
     run.metrics.append({"update": 2, "success": 0.5})
     run.metrics.append({"update": 2, "event": "eval", "split": "unseen", "eval_success": 0.456})
     text = Page(make_report(run).read_text()).text
     tiles = text[text.index("environment") : text.index("Curves")]
     assert [t.strip() for t in tiles if t.strip()] == [
-        *("environment", "t/T-v0", "recipe", "gigpo", "updates", "2"),
+        *("environment", "t/T-v0", "algorithm", "gigpo", "updates", "2"),
         *("success in training", "50%", "success in evaluation (unseen)", "46%"),
     ]
 

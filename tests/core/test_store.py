@@ -63,7 +63,9 @@ EPISODE = st.builds(
 
 def episode(number: int = 0, **changes: object) -> Episode:
     turns = (Turn("door\nclosed", "open é\u2028\x00", 0.1 + 0.2, "a1"), Turn("", "", -0.0))
-    return replace(Episode(f"g/{number}", "t/T-v0", Task(number), turns, StopReason.TERMINATED, success=True), **changes)
+    return replace(
+        Episode(f"g/{number}", "t/T-v0", Task(number), turns, StopReason.TERMINATED, success=True), **changes
+    )
 
 
 @settings(max_examples=150, deadline=None)
@@ -254,7 +256,7 @@ def test_a_damaged_json_line_is_named(tmp_path: Path, line: str, said: str) -> N
 
 
 def test_a_run_folder_is_made_once_and_opened_again(tmp_path: Path) -> None:
-    config = {"recipe": "gigpo", "lr": 3e-5, "name": "é", "nested": {"a": [1, None, True]}}
+    config = {"algorithm": "gigpo", "optimizer": {"lr": 3e-5}, "name": "é", "nested": {"a": [1, None, True]}}
     run = RunFolder.create(tmp_path / "runs" / "a", config)
     with run.writer() as writer:
         writer.append(episode(1))

@@ -19,7 +19,9 @@ from agentgym.store.files import writing
 
 
 def episode(number: int, text: str = "") -> Episode:
-    return Episode(f"g/{number}", "t/T-v0", Task(number), (Turn(text, "open", 0.5),), StopReason.TERMINATED, success=True)
+    return Episode(
+        f"g/{number}", "t/T-v0", Task(number), (Turn(text, "open", 0.5),), StopReason.TERMINATED, success=True
+    )
 
 
 def seeds(path: Path) -> list[int]:
@@ -267,7 +269,7 @@ def test_a_checkpoint_that_found_no_room_is_not_there(run: RunFolder) -> None:
 
 def test_a_run_that_found_no_room_blocks_no_name(tmp_path: Path) -> None:
     with disk_of(4), pytest.raises(DiskFull, match=rf"run\.yaml {ROOM}"):
-        RunFolder.create(tmp_path / "runs" / "a", {"recipe": "grpo"})
+        RunFolder.create(tmp_path / "runs" / "a", {"algorithm": "grpo"})
     RunFolder.create(tmp_path / "runs" / "a", {})
     atomic_write(tmp_path / "x", "old")
     with disk_of(2), pytest.raises(DiskFull):

@@ -175,8 +175,8 @@ def test_a_fork_calls_elements_by_name_too() -> None:
     assert env.expert() == twin.expert()
 
 
-def test_there_are_no_ids_to_exchange() -> None:
-    assert GUIEnv(refer="name").interchangeable == GUIEnv().interchangeable[1:] == tasks.interchangeable()
+def test_there_are_no_ids_to_permute() -> None:
+    assert GUIEnv(refer="name").permutable_names == GUIEnv().permutable_names[1:] == tasks.permutable_names()
     assert GUIEnv(refer="name").fingerprint != GUIEnv().fingerprint
     assert "id, its role" not in GUIEnv(refer="name").instructions
     assert "click NAME" in GUIEnv(refer="name").instructions

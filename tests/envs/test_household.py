@@ -569,23 +569,23 @@ def test_fingerprint_is_of_the_class_not_of_the_instance():
 
 
 def test_fingerprint_changes_with_what_is_listed():
-    assert len({HouseholdEnv(listed=name).fingerprint for name in ("nothing", "relevant", "all")}) == 3
+    assert len({HouseholdEnv(show_actions=name).fingerprint for name in ("nothing", "relevant", "all")}) == 3
 
 
-@pytest.mark.parametrize("listed", ["nothing", "relevant", "all"])
-def test_admissible_actions_are_listed(listed):
+@pytest.mark.parametrize("show_actions", ["nothing", "relevant", "all"])
+def test_admissible_actions_are_shown(show_actions):
     """The same episode with and without the list; the first observation still ends with the task."""
-    plain, env = HouseholdEnv(), HouseholdEnv(listed=listed)
+    plain, env = HouseholdEnv(), HouseholdEnv(show_actions=show_actions)
     for seed in range(12):
         bare, (shown, info) = plain.reset(seed=seed)[0], env.reset(seed=seed)
         assert shown.rsplit("\n", 1)[1] == bare.rsplit("\n", 1)[1]
         kind = env._state.house.goal.object
         over, length = False, 0
         while True:
-            named = [a for a in info["admissible"] if listed == "all" or f" {kind} " in f" {a} "]
-            if listed == "relevant":
+            named = [a for a in info["admissible"] if show_actions == "all" or f" {kind} " in f" {a} "]
+            if show_actions == "relevant":
                 named = [a for a in named if a.split()[0] != "examine"]
-            line = f"\nYou can: {', '.join(named)}." if named and listed != "nothing" else ""
+            line = f"\nYou can: {', '.join(named)}." if named and show_actions != "nothing" else ""
             assert shown == (bare + line if length else f"{line}\n".join(bare.rsplit("\n", 1)))
             if over:
                 break
@@ -596,17 +596,17 @@ def test_admissible_actions_are_listed(listed):
 
 
 def test_a_list_that_does_not_exist_is_named():
-    with pytest.raises(UnknownName, match=r"unknown listed 'relevent'.*relevant"):
-        HouseholdEnv(listed="relevent")
+    with pytest.raises(UnknownName, match=r"unknown show_actions 'relevent'.*relevant"):
+        HouseholdEnv(show_actions="relevent")
 
 
-def test_interchangeable_words_are_the_kinds_of_objects_that_can_be_carried():
+def test_permutable_words_are_the_kinds_of_objects_that_can_be_carried():
     kinds, *_ = HouseholdEnv.permutable_names
     assert set(kinds) == {o.name for o in catalogue.OBJECTS.values()} - {"desklamp"}
     assert not set(kinds) & set(catalogue.PLACES)
 
 
-def test_interchangeable_places_are_no_tools_and_behave_alike():
+def test_permutable_places_are_no_tools_and_behave_alike():
     _, *places = HouseholdEnv.permutable_names
     assert {name for alike in places for name in alike} == set(catalogue.PLACES) - {"sinkbasin", "microwave", "fridge"}
     for alike in places:

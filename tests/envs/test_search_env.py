@@ -27,7 +27,7 @@ from agentgym.policy import ExpertPolicy
 from agentgym.records import Episode, StopReason, Task, Turn
 from agentgym.rollout import Group, Rollout
 from agentgym.tools.search import Bm25Index, Passage, SearchR1Client, build_index
-from agentgym.trainers.sft.demonstrations import exchanged
+from agentgym.trainers.sft.demonstrations import with_permuted_names
 
 Played = list[tuple[str, str, float, dict[str, Any]]]
 
@@ -114,7 +114,7 @@ def test_the_expert_knows_only_what_it_has_seen() -> None:
 def test_the_expert_opens_again_by_habit() -> None:
     """It still solves every task; without room for more it makes no call that it does not need."""
     for turns in (3, 12):
-        env = SearchEnv(hops=(1, 2), facts=1, k=1, fetch=True, habit=0.6, max_turns=turns)
+        env = SearchEnv(hops=(1, 2), facts=1, k=1, fetch=True, expert_redundancy=0.6, max_turns=turns)
         opened, searched = 0, 0
         for task in range(200):
             assert play(env, task)[-1][3]["success"] is True
@@ -131,14 +131,14 @@ def test_the_expert_opens_again_by_habit() -> None:
 
 def test_the_habit_bears_what_others_called() -> None:
     """A call that found nothing, or had other arguments, is no document to open."""
-    env = SearchEnv(fetch=True, habit=0.99, max_turns=30)
+    env = SearchEnv(fetch=True, expert_redundancy=0.99, max_turns=30)
     env.reset(options={"task": 0})
     for call in ("<search>zzz</search>", '<search>{"query": "a", "k": 9}</search>', "<fetch>nowhere</fetch>"):
         env.step(call)
         assert env.expert() == f"<search>{env.question.evidence[0]}</search>"
 
 
-def test_words_of_names_are_interchangeable() -> None:
+def test_words_of_names_can_be_permuted() -> None:
     """Exchanged throughout an episode, the searches still name what the texts name."""
     env = SearchEnv(documents=400, facts=1, k=1)
     first, second = env.permutable_names
@@ -147,7 +147,7 @@ def test_words_of_names_are_interchangeable() -> None:
     turns = play(env, 3)
     made = tuple(Turn(seen, action) for seen, action, _, _ in turns)
     episode = Episode("e", "agentgym/Search-v0", Task(0), made, StopReason.TERMINATED)
-    moved = exchanged(episode, env.permutable_names, 7)
+    moved = with_permuted_names(episode, env.permutable_names, 7)
     for before, after in zip(episode.turns, moved.turns, strict=True):
         assert after.action != before.action
         words = re.findall(r"[A-Z][a-z]+", after.action)
@@ -341,12 +341,12 @@ def test_wrong_options() -> None:
         SearchEnv(reward="f2")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="hops, world belong to the invented world; leave them out with questions="):
         SearchEnv(questions="q.jsonl", hops=2, world=0)
-    with pytest.raises(UsageError, match="habit belong to the invented world"):
-        SearchEnv(questions="q.jsonl", fetch=True, habit=0.5)
-    with pytest.raises(UsageError, match="habit opens documents, which needs fetch=true"):
-        SearchEnv(habit=0.5)
-    with pytest.raises(UsageError, match=r"habit is a probability below 1, got 1\.0"):
-        SearchEnv(fetch=True, habit=1.0)
+    with pytest.raises(UsageError, match="expert_redundancy belong to the invented world"):
+        SearchEnv(questions="q.jsonl", fetch=True, expert_redundancy=0.5)
+    with pytest.raises(UsageError, match="expert_redundancy opens documents, which needs fetch=true"):
+        SearchEnv(expert_redundancy=0.5)
+    with pytest.raises(UsageError, match=r"expert_redundancy is a probability below 1, got 1\.0"):
+        SearchEnv(fetch=True, expert_redundancy=1.0)
     with pytest.raises(UsageError, match="no corpus 'nowhere'; give a JSON-lines file, an index folder or"):
         SearchEnv(corpus="nowhere")
     with pytest.raises(UsageError, match=r"a corpus has search\(query, k\) and fetch\(id\); dict has not"):

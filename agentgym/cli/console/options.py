@@ -61,7 +61,7 @@ def read_settings(pairs: Iterable[str], algorithm: str) -> dict[str, Any]:
         UsageError: neither, or not ``key=value``.
     """
     from agentgym.trainers.parts import get_algorithm
-    from agentgym.trainers.run.config import options, unknown_option
+    from agentgym.trainers.run.config import FORMER, nearest_option, options, unknown_option
 
     parameters = get_algorithm(algorithm).parameters
     known = {name for name, _ in options()}
@@ -76,7 +76,12 @@ def read_settings(pairs: Iterable[str], algorithm: str) -> dict[str, Any]:
         elif key in parameters:
             values[f"parameters.{key}"] = parse_value(value)
         else:
-            raise UsageError(f"{unknown_option(key, tuple(parameters))}; it is no parameter of {algorithm} either")
+            raise UsageError(
+                unknown_option(key)
+                if key in FORMER
+                else f"{key!r} is neither an option nor a parameter of algorithm {algorithm}"
+                f"{nearest_option(key, parameters)}"
+            )
     return values
 
 

@@ -239,9 +239,6 @@ class TrainConfig(Section):
         Raises:
             UsageError: one line that names the option, the rule and the value.
         """
-        for name in values:
-            if name in FORMER and name not in cls.model_fields:
-                raise UsageError(unknown_option(name))
         try:
             return cls.model_validate(nested(values))
         except ValidationError as error:
@@ -256,13 +253,13 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     """Options written as ``section.option`` put into their sections, beside those that are there; later ones win.
 
     Raises:
-        UsageError: a value where a section is.
+        UsageError: a former name, or a value where a section is.
     """
     out: dict[str, Any] = {}
     for path, value in _single(values):
+        if path in FORMER:
+            raise UsageError(unknown_option(path))
         if path in _sections():
-            if path in FORMER:
-                raise UsageError(unknown_option(path))
             first, _ = next(options(_sections()[path], f"{path}."))
             raise UsageError(f"{path}={value!r}: {path} is a section; write its options, e.g. {first}=VALUE")
         *sections, option = path.split(".")
@@ -326,14 +323,18 @@ def nearest_option(path: str, also: Iterable[str] = ()) -> str:
         path: what was written.
         also: further names that would be accepted here.
     """
-    paths = [name for name, _ in options()]
-    names: dict[str, list[str]] = {}
-    for known, path_now in (*((p.rpartition(".")[2], p) for p in (*_sections(), *paths)), *FORMER.items()):
-        names.setdefault(known, []).append(path_now)
-    names |= {known: [known] for known in (*_sections(), *paths, *also)}
-    close = difflib.get_close_matches(path, names, n=3) or difflib.get_close_matches(path.rpartition(".")[2], names)
-    found = list(dict.fromkeys(name for match in close for name in names[match]))
-    return f"; did you mean {' or '.join(map(repr, found))}?" if found else "; see: agentgym train --help"
+    paths = [*_sections(), *(name for name, _ in options())]
+    section, _, last = path.rpartition(".")
+    beside = {known.rpartition(".")[2]: [known] for known in paths if known.rpartition(".")[0] == section}
+    anywhere: dict[str, list[str]] = {name: [name] for name in also}
+    for name, known in (*((known.rpartition(".")[2], known) for known in paths), *FORMER.items()):
+        anywhere.setdefault(name, []).append(known)
+    whole = {known: [known] for known in paths}
+    for names, word in ((beside, last), (anywhere, last), (whole, path)):
+        close = [word] if word in names else difflib.get_close_matches(word, names, cutoff=0.65)
+        if found := list(dict.fromkeys(known for name in close for known in names[name])):
+            return f"; did you mean {' or '.join(map(repr, found[:3]))}?"
+    return "; see: agentgym train --help"
 
 
 #: What options were called before they were in sections.

@@ -13,7 +13,14 @@ from agentgym.trainers.run.config import TrainConfig
 from agentgym.trainers.run.trainer import Training
 
 TINY = {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "vocabulary": 300, "max_context": 256}
-SMALL = {"tiny": TINY, "updates": 0, "groups": 1, "group_size": 2, "max_new_tokens": 4, "eval_episodes": 3}
+SMALL = {
+    "model.tiny": TINY,
+    "run.updates": 0,
+    "rollout.groups": 1,
+    "rollout.group_size": 2,
+    "rollout.max_new_tokens": 4,
+    "eval.episodes": 3,
+}
 
 
 class NoExpert(Letters):
@@ -47,20 +54,20 @@ def start(path, progress=None, **options):
 @pytest.mark.parametrize("env", ["tests/NoExpert-v0", "tests/Silent-v0"])
 def test_a_tiny_model_needs_no_expert(env, tmp_path):
     """Its tokenizer knows what random play, or the environment alone, has said."""
-    start(tmp_path / "run", env=env, eval_episodes=1)
+    start(tmp_path / "run", env=env, **{"eval.episodes": 1})
     (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
     learned = json.loads((checkpoint / "tokenizer.json").read_text())["model"]["vocab"]
     assert any("You" in piece for piece in learned)
 
 
 @pytest.mark.parametrize("env", ["tests/NoExpert-v0", "tests/Silent-v0"])
-def test_a_warm_start_without_an_expert_is_refused(env, tmp_path):
+def test_fine_tuning_without_an_expert_is_refused(env, tmp_path):
     with pytest.raises(UsageError, match=rf"{env} has no expert, .*; write its expert\(\), or do without"):
-        start(tmp_path / "run", env=env, warm_start=4)
+        start(tmp_path / "run", env=env, **{"sft.episodes": 4})
     assert not (tmp_path / "run").exists()
 
 
-def test_noise_in_a_warm_start_needs_random_actions(tmp_path):
+def test_noise_in_demonstrations_needs_random_actions(tmp_path):
     class Mute(Letters):
         def _info(self):
             return {k: v for k, v in super()._info().items() if k != "admissible"}
@@ -68,8 +75,8 @@ def test_noise_in_a_warm_start_needs_random_actions(tmp_path):
     gym.register("tests/Mute-v0", entry_point=Mute, disable_env_checker=True)
     try:
         with pytest.raises(UsageError, match=r"random actions need info\['admissible'\] or sample_action\(rng\)"):
-            start(tmp_path / "run", env="tests/Mute-v0", warm_start=4, warm_start_noise=0.1)
-        start(tmp_path / "run", env="tests/Mute-v0", warm_start=4, warm_start_epochs=1)
+            start(tmp_path / "run", env="tests/Mute-v0", **{"sft.episodes": 4, "sft.expert_noise": 0.1})
+        start(tmp_path / "run", env="tests/Mute-v0", **{"sft.episodes": 4, "sft.epochs": 1})
     finally:
         del gym.registry["tests/Mute-v0"]
 
@@ -79,10 +86,10 @@ def test_evaluations_are_cut_where_training_is(max_turns, seen, tmp_path):
     told = []
     start(
         tmp_path / "run",
-        lambda stage, figures: told.append((stage, dict(figures))),
+        lambda stage, metrics: told.append((stage, dict(metrics))),
         env="letters:tests/Letters-v0",
         env_options={"turns": 7},
-        max_turns=max_turns,
+        **{"rollout.max_turns": max_turns},
     )
-    (figures,) = (f for stage, f in told if stage == "evaluation")
-    assert figures["eval_episode_turns"] == seen
+    (metrics,) = (f for stage, f in told if stage == "evaluation")
+    assert metrics["eval_episode_turns"] == seen

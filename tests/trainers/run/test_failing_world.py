@@ -15,16 +15,16 @@ from agentgym.trainers.run.trainer import Training
 
 RUN = {
     "env": "letters:tests/Letters-v0",
-    "recipe": "gigpo",
-    "tiny": {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "vocabulary": 300, "max_context": 128},
-    "updates": 2,
-    "groups": 10,
-    "group_size": 1,
-    "max_new_tokens": 4,
-    "eval_every": 0,
-    "eval_episodes": 5,
-    "checkpoint_every": 1,
-    "threads": 1,
+    "algorithm": "gigpo",
+    "model.tiny": {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "vocabulary": 300, "max_context": 128},
+    "run.updates": 2,
+    "rollout.groups": 10,
+    "rollout.group_size": 1,
+    "rollout.max_new_tokens": 4,
+    "eval.every": 0,
+    "eval.episodes": 5,
+    "run.checkpoint_every": 1,
+    "run.threads": 1,
 }
 GONE = WorldFault("the server is gone")
 EVALUATION = -1
@@ -60,7 +60,7 @@ def breaking(monkeypatch):
 def started(path, **options):
     told = []
     config = TrainConfig.checked(RUN | options)
-    return Training.start(config, path, lambda stage, figures: told.append((stage, dict(figures)))), told
+    return Training.start(config, path, lambda stage, metrics: told.append((stage, dict(metrics)))), told
 
 
 def updates(path):
@@ -68,7 +68,7 @@ def updates(path):
 
 
 def test_what_an_action_breaks_is_an_episode_with_reward_0_that_is_learned_from(tmp_path, breaking):
-    training, _ = started(tmp_path / "run", groups=2, group_size=5)
+    training, _ = started(tmp_path / "run", **{"rollout.groups": 2, "rollout.group_size": 5})
     broken_tasks = {(1, 1), (2, 0), *((EVALUATION, task) for task in range(5))}
     breaking(
         training, lambda update, task, turn: turn == 1 and (update, task) in broken_tasks, ValueError("no such door")
@@ -81,8 +81,8 @@ def test_what_an_action_breaks_is_an_episode_with_reward_0_that_is_learned_from(
     broken = [e for e in episodes if e.stop is StopReason.ACTION_ERROR]
     assert [e.group for e in broken] == ["1.1"] * 5 + ["2.0"] * 5
     assert all(e.turns[-1].reward == 0.0 and e.turns[-1].sample is not None and not e.solved for e in broken)
-    credit = {line["episode"]: line["credit"] for line in RunFolder(tmp_path / "run").credits.read()}
-    assert all(len(credit[e.id]) == len(e.turns) == 2 for e in broken)
+    advantages = {line["episode"]: line["advantage"] for line in RunFolder(tmp_path / "run").advantages.read()}
+    assert all(len(advantages[e.id]) == len(e.turns) == 2 for e in broken)
     assert lines[0]["success"] == sum(e.solved for e in episodes[:10]) / 10
     evaluations = [m for m in RunFolder(tmp_path / "run").metrics.read() if "event" in m]
     assert all((m["eval_action_errors"], m["eval_failed"]) == (5, 0) for m in evaluations)
@@ -97,20 +97,21 @@ def test_what_the_world_breaks_is_left_out_and_counted(tmp_path, breaking):
     assert told == [(10, 3, "WorldFault: the server is gone", 0, 7)] * 2
     episodes = list(RunFolder(tmp_path / "run").episodes())
     assert [e.group for e in episodes if e.stop is StopReason.WORLD_FAULT][:3] == ["1.2", "1.5", "1.7"]
-    credit = {line["episode"] for line in RunFolder(tmp_path / "run").credits.read()}
-    assert credit == {e.id for e in episodes if not e.failed}
+    advantages = {line["episode"] for line in RunFolder(tmp_path / "run").advantages.read()}
+    assert advantages == {e.id for e in episodes if not e.failed}
     played = [e for e in episodes[:10] if not e.failed]
     assert lines[0]["success"] == sum(e.solved for e in played) / 7
 
 
-@pytest.mark.parametrize("options", [{}, {"max_failed": 0.59}])
+@pytest.mark.parametrize("options", [{}, {"rollout.max_failed": 0.59}])
 def test_training_stops_where_too_many_episodes_fail(tmp_path, breaking, options):
     training, _ = started(tmp_path / "run", **options)
     broken = [True]
     breaking(training, lambda update, task, turn: broken[0] and update == 2 and task < 6, GONE)
     said = (
-        r"^update 2: 6 of 10 episodes failed in the world or the policy, more than max_failed=0\.59? allows; the "
-        rf"first: WorldFault: the server is gone; mend it, then go on with --resume {re.escape(str(tmp_path / 'run'))}$"
+        r"^update 2: 6 of 10 episodes failed in the world or the policy, more than rollout\.max_failed=0\.59? allows; "
+        r"the first: WorldFault: the server is gone; mend it, then resume with --resume "
+        rf"{re.escape(str(tmp_path / 'run'))}$"
     )
     with pytest.raises(WorldFault, match=said):
         training.run()
@@ -122,14 +123,14 @@ def test_training_stops_where_too_many_episodes_fail(tmp_path, breaking, options
 
 @pytest.mark.parametrize(("share", "failing"), [(0.5, 5), (0.6, 6), (1.0, 9)])
 def test_training_goes_on_where_as_many_may_fail(tmp_path, breaking, share, failing):
-    training, _ = started(tmp_path / "run", updates=1, max_failed=share)
+    training, _ = started(tmp_path / "run", **{"run.updates": 1, "rollout.max_failed": share})
     breaking(training, lambda update, task, turn: update == 1 and task < failing, GONE)
     training.run()
     assert [m["failed"] for m in updates(tmp_path / "run")] == [failing]
 
 
 def test_training_stops_where_every_episode_fails_whatever_is_allowed(tmp_path, breaking):
-    training, _ = started(tmp_path / "run", max_failed=1.0)
+    training, _ = started(tmp_path / "run", **{"rollout.max_failed": 1.0})
     breaking(training, lambda update, task, turn: update == 1, GONE)
     with pytest.raises(WorldFault, match=r"^update 1: 10 of 10 episodes failed"):
         training.run()
@@ -146,16 +147,18 @@ def test_training_stops_where_an_evaluation_fails(tmp_path, breaking):
 def test_a_run_is_not_good_enough_by_what_is_left_out(tmp_path, breaking, monkeypatch, failing, last):
     """Every episode that does not fail is solved; where three of ten fail, 0.8 is not reached."""
     monkeypatch.setattr("agentgym.records.Episode.solved", property(lambda episode: True))
-    training, _ = started(tmp_path / "run", updates=6, stop_at=0.8)
+    training, _ = started(tmp_path / "run", **{"run.updates": 6, "run.stop_at": 0.8})
     breaking(training, lambda update, task, turn: update > 0 and task < failing, GONE)
     training.run()
     assert [(m["failed"], m["success"]) for m in updates(tmp_path / "run")] == [(failing, 1.0)] * last
 
 
 def test_a_demonstration_that_broke_the_world_is_not_imitated(tmp_path, breaking):
-    training, told = started(tmp_path / "run", updates=0, warm_start=10, warm_start_epochs=1, eval_episodes=1)
+    training, told = started(
+        tmp_path / "run", **{"run.updates": 0, "sft.episodes": 10, "sft.epochs": 1, "eval.episodes": 1}
+    )
     breaking(training, lambda update, task, turn: update == 0 and task % 2 == 0, ValueError("no such door"))
     training.run()
     (said,) = (stage for stage, _ in told if "not imitated" in stage)
     assert said == "5 of 10 expert episodes failed and are not imitated; the first: ValueError: no such door"
-    assert {f["episodes"] for stage, f in told if stage == "warm start" and "epoch" in f} == {5}
+    assert {f["episodes"] for stage, f in told if stage == "sft" and "epoch" in f} == {5}

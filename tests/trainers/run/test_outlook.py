@@ -16,7 +16,9 @@ from agentgym.trainers.run.outlook import Outlook, why_nothing_was_learned
 
 
 def outlook(**options: Any) -> Outlook:
-    return Outlook(TrainConfig.checked({"env": "x", "updates": 100, "groups": 4, "group_size": 8, **options}))
+    return Outlook(
+        TrainConfig.checked({"env": "x", "run.updates": 100, "rollout.groups": 4, "rollout.group_size": 8, **options})
+    )
 
 
 def episode(reward: float, group: str = "1.0", error: str | None = None, tokens: int = 3, **fields: Any) -> Episode:
@@ -33,11 +35,11 @@ def test_the_time_before_the_first_update() -> None:
         "100 rollouts of 32 episodes take about 33:20, judging by this evaluation; the updates come on top"
     ]
     assert outlook().evaluated(10, 10.0, 16) == []
-    assert outlook(updates=0).evaluated(0, 10.0, 16) == []
+    assert outlook(**{"run.updates": 0}).evaluated(0, 10.0, 16) == []
 
 
 def test_the_time_after_the_first_update() -> None:
-    told = outlook(eval_every=10)
+    told = outlook(**{"eval.every": 10})
     told.evaluated(0, 30.0, 16)
     assert told.seconds_left(0) is None
     # 99 updates of 6 s, evaluations of 30 s after updates 10, 20 ... 100
@@ -51,14 +53,14 @@ def test_the_time_after_the_first_update() -> None:
 
 @pytest.mark.parametrize(("every", "evaluations"), [(0, 1), (30, 4), (50, 2)])
 def test_the_last_update_is_evaluated_too(every: int, evaluations: int) -> None:
-    told = outlook(eval_every=every)
+    told = outlook(**{"eval.every": every})
     told.evaluated(0, 1000.0, 16)
     told.updated(1, 1.0, [], LEARNED)
     assert told.seconds_left(1) == 99 + evaluations * 1000
 
 
 def test_only_the_last_updates_count() -> None:
-    told = outlook(eval_every=0)
+    told = outlook(**{"eval.every": 0})
     for update in range(1, 31):
         told.updated(update, 1.0 if update > 20 else 50.0, [], LEARNED)
     assert told.seconds_left(30) == 70
@@ -85,7 +87,7 @@ BEGIN = "no group differed: nothing was learned in 2 updates, because "
     [
         (
             of_groups((0.0, 0.0), (0.0, 0.0)),
-            BEGIN + "all 4 episodes earned 0; easier tasks, larger groups or a warm start (warm_start=200) give some "
+            BEGIN + "all 4 episodes earned 0; easier tasks, larger groups or fine-tuning (sft.episodes=200) give some "
             "that differ",
         ),
         (
@@ -99,18 +101,21 @@ BEGIN = "no group differed: nothing was learned in 2 updates, because "
         (
             of_groups((0.0, 0.0), error="neither a tool call\nnor an answer"),
             BEGIN + "all 2 episodes earned 0; 2 of 2 turns were not understood, the first: 'neither a tool call nor an "
-            "answer'; a warm start teaches the form (warm_start=200, where there is an expert)",
+            "answer'; fine-tuning teaches the form (sft.episodes=200, where there is an expert)",
         ),
         (
             of_groups((0.0, 0.0), error="e" * 200, tokens=32),
             BEGIN + "all 2 episodes earned 0; 2 of 2 turns were not understood, the first: '" + "e" * 80 + "...'; 2 "
-            "were cut at max_new_tokens=32; a warm start",
+            "were cut at rollout.max_new_tokens=32; fine-tuning",
         ),
         (
             of_groups((0.0, 0.0), tokens=32),
-            BEGIN + "all 2 episodes earned 0; 2 of 2 actions were cut at max_new_tokens=32: give them more",
+            BEGIN + "all 2 episodes earned 0; 2 of 2 actions were cut at rollout.max_new_tokens=32: give them more",
         ),
-        (of_groups((0.0,), (1.0,)), BEGIN + "a group of one episode has nobody to be compared with; set group_size=8"),
+        (
+            of_groups((0.0,), (1.0,)),
+            BEGIN + "a group of one episode has nobody to be compared with; set rollout.group_size=8",
+        ),
         (
             of_groups((0.0, 0.0), stop=StopReason.WORLD_FAULT),
             BEGIN + "every episode failed in the world or the policy",
@@ -118,7 +123,7 @@ BEGIN = "no group differed: nothing was learned in 2 updates, because "
         (
             of_groups((0.0, 1.0), (0.0, 0.0)),
             BEGIN.partition(": ")[2] + "the gradient was zero, though rewards differ in 1 of 2 groups: see what the "
-            "recipe selects, weighs and clips",
+            "algorithm selects, weighs and clips",
         ),
     ],
 )
@@ -148,7 +153,7 @@ def test_a_run_tells_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             self.said: list[str] = []
             self.played: dict[str, tuple[int, int]] = {}
 
-        def __call__(self, stage: str, figures: Any) -> None:
+        def __call__(self, stage: str, metrics: Any) -> None:
             self.said.append(stage)
 
         def playing(self, pace: Pace) -> None:
@@ -157,11 +162,12 @@ def test_a_run_tells_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     show = Show()
     options = {
         "env": "tests/Hopeless-v0",
-        "tiny": {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "vocabulary": 300, "max_context": 128},
-        "updates": 3, "groups": 2, "group_size": 3, "max_new_tokens": 4, "eval_episodes": 3, "eval_every": 0,
+        "model.tiny": {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "vocabulary": 300, "max_context": 128},
+        "run.updates": 3, "rollout.groups": 2, "rollout.group_size": 3, "rollout.max_new_tokens": 4,
+        "eval.episodes": 3, "eval.every": 0,
     }  # fmt: skip
     Training.start(TrainConfig.checked(options), tmp_path / "run", show).run()
-    messages = [s for s in show.said if s not in ("update", "evaluation", "warm start")]
+    messages = [s for s in show.said if s not in ("update", "evaluation", "sft")]
     assert re.fullmatch(r"3 rollouts of 6 episodes take about \d+:\d\d, judging by .*", messages[-3])
     assert re.fullmatch(r"update 1 took [\d.e-]+ s; about \d+:\d\d to go", messages[-2])
     assert messages[-1].startswith(

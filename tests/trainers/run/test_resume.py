@@ -17,7 +17,7 @@ from small_runs import BASE, SMALL, Crash, products, start
 from agentgym.trainers.run.config import TrainConfig
 from agentgym.trainers.run.trainer import Training, silent
 
-TOOLS = {"env": "letters:tests/LettersWithTools-v0", "warm_start_epochs": 6, "group_size": 4}
+TOOLS = {"env": "letters:tests/LettersWithTools-v0", "sft.epochs": 6, "rollout.group_size": 4}
 STATES = {  # what has to be kept from update to update
     "gigpo": {"kl": 0.01},  # a reference
     "ppo": {"kl": 0.01},  # and a critic with its moments
@@ -29,19 +29,24 @@ STATES = {  # what has to be kept from update to update
 
 
 @pytest.mark.parametrize(
-    "recipe", [*list(STATES)[:4], *(pytest.param(r, marks=pytest.mark.slow) for r in list(STATES)[4:])]
+    "algorithm", [*list(STATES)[:4], *(pytest.param(a, marks=pytest.mark.slow) for a in list(STATES)[4:])]
 )
-def test_crashes_between_any_two_stages_change_nothing(recipe, tmp_path):
-    """An exception at every report in turn: in the warm start, after an update, after an evaluation."""
-    options = TOOLS | {"recipe": recipe, "parameters": STATES[recipe], "updates": 4, "checkpoint_every": 1}
-    options["replaced"] = {"branching": "spread_branching"} if recipe == "arpo" else {}
-    options["admissible"] = recipe == "otc"  # so that some are solved
+def test_crashes_between_any_two_stages_change_nothing(algorithm, tmp_path):
+    """An exception at every report in turn: in fine-tuning, after an update, after an evaluation."""
+    options = TOOLS | {
+        "algorithm": algorithm,
+        "parameters": STATES[algorithm],
+        "run.updates": 4,
+        "run.checkpoint_every": 1,
+    }
+    options["overrides"] = {"branching": "spread_branching"} if algorithm == "arpo" else {}
+    options["rollout.admissible"] = algorithm == "otc"  # so that some are solved
     start(tmp_path / "whole", **options)
     seen = []
 
-    def crash(stage, figures):
-        place = (stage, tuple(figures.items())[:1])
-        if stage in ("warm start", "update", "evaluation") and place not in seen:  # other lines tell seconds
+    def crash(stage, metrics):
+        place = (stage, tuple(metrics.items())[:1])
+        if stage in ("sft", "update", "evaluation") and place not in seen:  # other lines tell seconds
             seen.append(place)
             raise Crash
 
@@ -56,10 +61,10 @@ def test_crashes_between_any_two_stages_change_nothing(recipe, tmp_path):
 
 
 def test_an_extended_run_is_the_longer_run(tmp_path):
-    start(tmp_path / "whole", updates=4)
-    start(tmp_path / "extended", updates=2)
+    start(tmp_path / "whole", **{"run.updates": 4})
+    start(tmp_path / "extended", **{"run.updates": 2})
     for _ in range(2):  # the second time there is nothing to do
-        training = Training.resume(tmp_path / "extended", updates=4)
+        training = Training.resume(tmp_path / "extended", changes={"run.updates": 4})
         training.run()
         assert training.update == 4
     assert products(tmp_path / "extended") == products(tmp_path / "whole")
@@ -68,23 +73,23 @@ def test_an_extended_run_is_the_longer_run(tmp_path):
 @pytest.mark.parametrize(
     ("hidden", "options"),
     [
-        (64, {"lora": 4}),
-        (64, {"optimizer": "muon"}),
-        (96, {"recipe": "ppo", "parameters": {"kl": 0.05}}),
-        (128, {"lora": 4, "optimizer": "muon", "warm_start_optimizer": "muon"}),
-        (96, {"dtype": "bfloat16", "lr": 1e-4}),
+        (64, {"model.lora": 4}),
+        (64, {"optimizer.name": "muon"}),
+        (96, {"algorithm": "ppo", "parameters": {"kl": 0.05}}),
+        (128, {"model.lora": 4, "optimizer.name": "muon", "sft.optimizer": "muon"}),
+        (96, {"model.dtype": "bfloat16", "optimizer.lr": 1e-4}),
         pytest.param(64, {}, marks=pytest.mark.slow),
-        pytest.param(96, {"lora": 4}, marks=pytest.mark.slow),
-        pytest.param(128, {"optimizer": "muon"}, marks=pytest.mark.slow),
+        pytest.param(96, {"model.lora": 4}, marks=pytest.mark.slow),
+        pytest.param(128, {"optimizer.name": "muon"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
 def test_loaded_weights_add_up_as_fresh_ones_do(hidden, options, tmp_path):
     """Sums depend on where the operands begin in memory: resumed after every update, at widths where it shows."""
-    options = {"updates": 4, "checkpoint_every": 1, "tiny": SMALL | {"hidden": hidden}} | options
+    options = {"run.updates": 4, "run.checkpoint_every": 1, "model.tiny": SMALL | {"hidden": hidden}} | options
     start(tmp_path / "whole", **options)
 
-    def crash(stage, figures):
+    def crash(stage, metrics):
         if stage == "update":
             raise Crash
 
@@ -108,7 +113,7 @@ def test_everything_is_on_disk_before_a_checkpoint_has_its_name(tmp_path, monkey
 
     monkeypatch.setattr(os, "fsync", fsync)
     path = tmp_path / "run"
-    start(path, updates=2, checkpoint_every=1, recipe="arpo")
+    start(path, algorithm="arpo", **{"run.updates": 2, "run.checkpoint_every": 1})
     folder = path / "checkpoints"
     named = [number for number, place in enumerate(seen) if place == folder]  # it is synced behind the renaming
     assert len(named) == 3
@@ -117,7 +122,7 @@ def test_everything_is_on_disk_before_a_checkpoint_has_its_name(tmp_path, monkey
     inside = {place.relative_to(folder / ".update-000002.tmp") for place in last if ".tmp" in str(place)}
     assert inside >= written
     beginning = next(number for number, place in enumerate(last) if ".tmp" in str(place))
-    lines = {path / f"{name}.jsonl" for name in ("metrics", "credits", "timings", "branches")}
+    lines = {path / f"{name}.jsonl" for name in ("metrics", "advantages", "timings", "branches")}
     assert {*lines, path / "episodes-train.jsonl.zst", path} <= set(last[:beginning])
 
 
@@ -156,7 +161,7 @@ def killed_and_resumed(path, moments, **options):
 
 
 def test_killed_at_random_moments_and_resumed(tmp_path):
-    options = {"updates": 14, "checkpoint_every": 1, "keep_checkpoints": 1}
+    options = {"run.updates": 14, "run.checkpoint_every": 1, "run.keep_checkpoints": 1}
     began = time.perf_counter()
     start(tmp_path / "whole", **options)
     seconds = time.perf_counter() - began
@@ -170,32 +175,32 @@ def test_killed_at_random_moments_and_resumed(tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        {"recipe": "ppo"},
-        {"lora": 4},
-        {"recipe": "dapo", "optimizer": "muon"},
-        TOOLS | {"recipe": "otc", "parameters": {"fewest": "task"}, "lora": 4, "optimizer": "muon"},
-        TOOLS | {"recipe": "arpo", "tiny": SMALL | {"hidden": 64}},
+        {"algorithm": "ppo"},
+        {"model.lora": 4},
+        {"algorithm": "dapo", "optimizer.name": "muon"},
+        TOOLS | {"algorithm": "otc", "parameters": {"fewest": "task"}, "model.lora": 4, "optimizer.name": "muon"},
+        TOOLS | {"algorithm": "arpo", "model.tiny": SMALL | {"hidden": 64}},
     ],
     ids=["ppo", "lora", "dapo muon", "otc lora muon", "arpo"],
 )
 def test_killed_often(tmp_path, options):
-    options = {"updates": 30, "checkpoint_every": 3, **options}
+    options = {"run.updates": 30, "run.checkpoint_every": 3, **options}
     start(tmp_path / "whole", **options)
     assert killed_and_resumed(tmp_path / "killed", [random.uniform(0.05, 3) for _ in range(8)], **options) >= 3
     assert products(tmp_path / "killed") == products(tmp_path / "whole")
 
 
 def test_lora_trains_adapters_alone_and_resumes(tmp_path):
-    options = {"lora": 4, "updates": 3, "checkpoint_every": 1, "parameters": {"kl": 0.05}}
+    options = {"model.lora": 4, "run.updates": 3, "run.checkpoint_every": 1, "parameters": {"kl": 0.05}}
     training = start(tmp_path / "whole", **options)
     _, path = training.folder.latest_checkpoint()
     assert (path / "adapter_model.safetensors").is_file()
     assert not (path / "model.safetensors").exists()
     seen = []
 
-    def crash(stage, figures):
+    def crash(stage, metrics):
         if stage == "update" and not seen:
-            seen.append(figures)
+            seen.append(metrics)
             raise Crash
 
     with pytest.raises(Crash):

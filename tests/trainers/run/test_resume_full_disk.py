@@ -12,9 +12,10 @@ from small_runs import products, start
 
 from agentgym.errors import DiskFull
 from agentgym.store import RunFolder
+from agentgym.trainers.run.config import nested
 from agentgym.trainers.run.trainer import Training
 
-OPTIONS = {"updates": 4, "checkpoint_every": 1}
+OPTIONS = {"run.updates": 4, "run.checkpoint_every": 1}
 
 
 @contextlib.contextmanager
@@ -68,13 +69,13 @@ def test_a_disk_without_room_for_the_run_file_or_a_checkpoint_loses_nothing(whol
 def test_a_disk_that_fills_up_while_training_loses_nothing(whole, tmp_path):
     """From the first report on nothing more fits into files of these sizes."""
     path = tmp_path / "run"
-    start(path, **OPTIONS | {"updates": 0})
+    start(path, **OPTIONS | {"run.updates": 0})
     folder = RunFolder(path)
-    folder.rewrite(folder.config | {"updates": OPTIONS["updates"]})
+    folder.rewrite(nested(folder.config | {"run.updates": OPTIONS["run.updates"]}))
     where = []
     for size in (20, 900, 2000, 4000):
         with contextlib.ExitStack() as room:
-            training = Training.resume(path, lambda stage, figures: room.enter_context(disk_of(size)))  # noqa: B023
+            training = Training.resume(path, lambda stage, metrics: room.enter_context(disk_of(size)))  # noqa: B023
             where.append(stopped(path, training))
     assert stopped(path) is None
     assert products(path) == products(whole)

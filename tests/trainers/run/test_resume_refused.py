@@ -13,6 +13,7 @@ from small_runs import BASE, Crash, products, start
 
 from agentgym.errors import StoreError, UsageError
 from agentgym.store import RunFolder
+from agentgym.trainers.algorithm import Algorithm
 from agentgym.trainers.run import run_file
 from agentgym.trainers.run.config import TrainConfig
 from agentgym.trainers.run.trainer import Training
@@ -22,7 +23,7 @@ from agentgym.trainers.run.trainer import Training
 def original(tmp_path_factory):
     """A run of four updates with the checkpoints 2 and 4."""
     path = tmp_path_factory.mktemp("runs") / "run"
-    start(path, updates=4)
+    start(path, **{"run.updates": 4})
     return path
 
 
@@ -50,18 +51,18 @@ def refused(path, error, match):
 def resumed(path):
     """What is told when it is resumed to its end."""
     told = []
-    Training.resume(path, lambda stage, figures: told.append(stage)).run()
+    Training.resume(path, lambda stage, metrics: told.append(stage)).run()
     # how long it will still take is told too, and says nothing of resuming
-    stages = ("update", "evaluation", "warm start", "tiny model")
+    stages = ("update", "evaluation", "sft", "tiny model")
     return [line for line in told if line not in stages and not re.search("to go$|^[0-9]+ rollouts? of", line)]
 
 
-def edited(path, **changes):
+def edited(path, changes):
     file = path / "run.yaml"
     config = yaml.safe_load(file.read_text())
     for name, value in changes.items():
         inside = config
-        *above, last = name.split("__")
+        *above, last = name.split(".")
         for key in above:
             inside = inside[key]
         inside[last] = value
@@ -76,7 +77,7 @@ def test_a_history_without_a_checkpoint_is_never_deleted(run):
     refused(
         run,
         StoreError,
-        r"run has no checkpoint to continue from, and to begin anew would delete metrics.jsonl, credits.jsonl, "
+        r"run has no checkpoint to resume from, and to start again would delete metrics.jsonl, advantages.jsonl, "
         r"timings.jsonl, episodes-train.jsonl.zst; put its checkpoints back, or start a run in another folder$",
     )
 
@@ -94,34 +95,34 @@ def test_a_checkpoint_under_another_name_is_pointed_at(run):
     refused(run, StoreError, r"checkpoints/update-2 is not named like one \(update-000003\); put its checkpoints back")
 
 
-def test_a_run_that_was_stopped_in_the_warm_start_begins_anew_and_says_so(run, tmp_path):
-    def crash(stage, figures):
-        if stage == "warm start":
+def test_a_run_that_was_stopped_in_fine_tuning_starts_again_and_says_so(run, tmp_path):
+    def crash(stage, metrics):
+        if stage == "sft":
             raise Crash
 
     with pytest.raises(Crash):
-        start(tmp_path / "broken", crash, updates=4)
+        start(tmp_path / "broken", crash, **{"run.updates": 4})
     assert not (tmp_path / "broken" / "checkpoints").exists()
     assert resumed(tmp_path / "broken") == [
-        "it was stopped before its first checkpoint, nothing is recorded: it begins anew",
+        "it was stopped before its first checkpoint, nothing is recorded: it starts again",
         "tiny model in float32",
     ]
     assert products(tmp_path / "broken") == products(run)
 
 
-def test_a_warm_start_that_is_through_is_not_lost(run, tmp_path):
+def test_finished_fine_tuning_is_not_lost(run, tmp_path):
     """Stopped in the evaluation behind it: the checkpoint is there before the first line of history."""
 
-    def crash(stage, figures):
+    def crash(stage, metrics):
         if stage == "evaluation":
             raise Crash
 
     with pytest.raises(Crash):
-        start(tmp_path / "broken", crash, updates=4)
+        start(tmp_path / "broken", crash, **{"run.updates": 4})
     assert list(RunFolder(tmp_path / "broken").checkpoints()) == [0]
     stages = []
-    Training.resume(tmp_path / "broken", lambda stage, figures: stages.append(stage)).run()
-    assert "warm start" not in stages
+    Training.resume(tmp_path / "broken", lambda stage, metrics: stages.append(stage)).run()
+    assert "sft" not in stages
     assert products(tmp_path / "broken") == products(run)
 
 
@@ -186,29 +187,42 @@ def test_lines_that_went_missing_are_not_passed_over(run):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"updtes": 9}, r"run.yaml: unknown option 'updtes'; did you mean 'updates'"),
-        ({"tiny__hiden": 9}, r"run.yaml: unknown option 'tiny.hiden'; did you mean 'hidden'"),
-        ({"lr": "fast"}, r"run.yaml: lr: input should be a valid number"),
-        ({"seed": 7}, r"run.yaml says seed=7, but the run was trained with seed=0 up to update 4; put that back"),
-        ({"tiny__hidden": 32}, r"run.yaml says tiny.hidden=32, but the run was trained with tiny.hidden=16 up to"),
-        ({"parameters__discount": 0.5}, r"run.yaml says parameters.discount=0.5, but .*parameters.discount=0.95"),
-        ({"env_options__turns": 9}, r"run.yaml says env_options.turns=9, but .*env_options.turns=None"),
-        ({"lora": 2}, r"run.yaml says lora=2, but the run was trained with lora=None"),
+        ({"updtes": 9}, r"run.yaml: unknown option 'updtes'; did you mean 'run.updates'"),
+        ({"updates": 9}, r"run.yaml: 'updates' is now 'run.updates'; write run.updates=VALUE$"),
+        ({"run.updtes": 9}, r"run.yaml: unknown option 'run.updtes'; did you mean 'run.updates'"),
+        ({"model.tiny.hiden": 9}, r"run.yaml: unknown option 'model.tiny.hiden'; did you mean 'model.tiny.hidden'"),
+        ({"optimizer.lr": "fast"}, r"run.yaml: optimizer.lr: input should be a valid number"),
+        (
+            {"run.seed": 7},
+            r"run.yaml says run.seed=7, but the run was trained with run.seed=0 up to update 4; put that back",
+        ),
+        (
+            {"model.tiny.hidden": 32},
+            r"run.yaml says model.tiny.hidden=32, but the run was trained with model.tiny.hidden=16 up to",
+        ),
+        ({"parameters.discount": 0.5}, r"run.yaml says parameters.discount=0.5, but .*parameters.discount=0.95"),
+        ({"env_options.turns": 9}, r"run.yaml says env_options.turns=9, but .*env_options.turns=None"),
+        ({"model.lora": 2}, r"run.yaml says model.lora=2, but the run was trained with model.lora=None"),
         ({"fingerprint": "abc"}, r"has the fingerprint '\w*' now, but .*run.yaml says 'abc': it is not the same world"),
-        ({"algorithm__aggregate": "x"}, r"run.yaml says that aggregate is x, but recipe gigpo makes it token_mean now"),
+        (
+            {"stages.aggregate": "x"},
+            r"run.yaml says that aggregate is x, but algorithm gigpo makes it token_mean\(\) now",
+        ),
         ({"kind": "sweep"}, r"holds results of `agentgym eval`, not a training run"),
     ],
     ids=str,
 )
 def test_a_changed_run_file_is_refused(run, changes, said):
-    edited(run, **changes)
+    edited(run, changes)
     refused(run, UsageError, said)
 
 
-def test_a_recipe_that_changed_its_parts_is_refused(run, monkeypatch):
-    monkeypatch.setattr("agentgym.trainers.run.trainer.slots", lambda algorithm: {"aggregate": "seq_mean_token_sum"})
+def test_an_algorithm_that_changed_its_parts_is_refused(run, monkeypatch):
+    monkeypatch.setattr(Algorithm, "as_text", lambda algorithm: {"aggregate": "seq_mean_token_sum()"})
     refused(
-        run, UsageError, r"run.yaml says that aggregate is token_mean, but recipe gigpo makes it seq_mean_token_sum"
+        run,
+        UsageError,
+        r"run.yaml says that aggregate is token_mean\(\), but algorithm gigpo makes it seq_mean_token_sum\(\)",
     )
 
 
@@ -222,13 +236,14 @@ def test_another_world_under_the_same_name_is_refused(run, monkeypatch):
 def test_parts_that_show_where_they_lie_in_memory_are_no_others():
     class Folder:
         path = run_file.version.__class__  # never read
-        config = {"algorithm": {"context": "<Own object at 0x7f01>"}, "fingerprint": ""}
+        config = {"stages": {"context": "<Own object at 0x7f01>"}, "fingerprint": ""}
 
     run_file.check_unchanged(Folder, {"context": "<Own object at 0x55aa>"}, "")
 
 
 def test_what_may_change_changes_without_a_word(run):
-    edited(run, updates=5, eval_every=1, stop_at=2.0, checkpoint_every=1, keep_checkpoints=4)
+    changes = {"updates": 5, "stop_at": 2.0, "checkpoint_every": 1, "keep_checkpoints": 4}
+    edited(run, {"eval.every": 1, **{f"run.{name}": value for name, value in changes.items()}})
     assert resumed(run) == []
     folder = RunFolder(run)
     assert list(folder.checkpoints()) == [2, 4, 5]
@@ -236,10 +251,10 @@ def test_what_may_change_changes_without_a_word(run):
 
 
 def test_what_costs_the_last_digits_is_told(run):
-    edited(run, slots=3, max_tokens=64)
+    edited(run, {"rollout.max_concurrent_episodes": 3, "optimizer.max_tokens_per_microbatch": 64})
     assert resumed(run) == [
-        "slots was 128 up to update 4 and is 3 now: sums may be rounded otherwise",
-        "max_tokens was 8192 up to update 4 and is 64 now: sums may be rounded otherwise",
+        "rollout.max_concurrent_episodes was 128 up to update 4 and is 3 now: sums may be rounded otherwise",
+        "optimizer.max_tokens_per_microbatch was 8192 up to update 4 and is 64 now: sums may be rounded otherwise",
     ]
 
 
@@ -260,8 +275,8 @@ def test_threads_are_resolved_and_recorded(tmp_path):
     import torch
 
     before = torch.get_num_threads()
-    training = Training.start(TrainConfig.checked(BASE | {"threads": None}), tmp_path / "run")
-    assert RunFolder(tmp_path / "run").config["threads"] == training.config.threads == before
+    training = Training.start(TrainConfig.checked(BASE | {"run.threads": None}), tmp_path / "run")
+    assert RunFolder(tmp_path / "run").config["run"]["threads"] == training.config.run.threads == before
     try:
         torch.set_num_threads(before + 1)  # another machine's choice
         Training.resume(tmp_path / "run")

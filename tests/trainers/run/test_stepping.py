@@ -20,18 +20,18 @@ from agentgym.trainers.run.trainer import Training
 
 SMALL = {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "vocabulary": 400, "max_context": 256}
 BASE = {
-    "tiny": SMALL,
-    "updates": 3,
-    "groups": 3,
-    "group_size": 4,
-    "slots": 5,
-    "warm_start": 8,
-    "warm_start_batch": 4,
-    "eval_every": 2,
-    "eval_episodes": 4,
-    "checkpoint_every": 2,
-    "lr": 1e-3,
-    "threads": 1,
+    "model.tiny": SMALL,
+    "run.updates": 3,
+    "rollout.groups": 3,
+    "rollout.group_size": 4,
+    "rollout.max_concurrent_episodes": 5,
+    "sft.episodes": 8,
+    "sft.batch_size": 4,
+    "eval.every": 2,
+    "eval.episodes": 4,
+    "run.checkpoint_every": 2,
+    "optimizer.lr": 1e-3,
+    "run.threads": 1,
 }
 
 
@@ -40,7 +40,7 @@ def trained(path: Path, **options: Any) -> tuple[dict[str, bytes], list[Any]]:
     Training.start(TrainConfig.checked(BASE | options), path).run()
     folder = RunFolder(path)
     _, checkpoint = folder.latest_checkpoint()
-    names = ["metrics.jsonl", "credits.jsonl", *(["forks.jsonl"] if (path / "forks.jsonl").exists() else [])]
+    names = ["metrics.jsonl", "advantages.jsonl", *(["forks.jsonl"] if (path / "forks.jsonl").exists() else [])]
     files = {name: (path / name).read_bytes() for name in names}
     return files | {"weights": (checkpoint / "model.safetensors").read_bytes()}, list(folder.episodes())
 
@@ -66,14 +66,14 @@ def test_the_code_world_twice(tasks: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "env": "agentgym/Code-v0",
         "env_options": {"tasks": tasks, "max_turns": 3},
-        "tiny": {"layers": 1, "hidden": 32, "heads": 2, "kv_heads": 2, "vocabulary": 300, "max_context": 512},
-        "max_new_tokens": 40,
-        "updates": 2,
-        "eval_every": 0,
-        "warm_start": 20,
-        "warm_start_epochs": 10,
-        "warm_start_lr": 0.02,
-        "warm_start_optimizer": "muon",
+        "model.tiny": {"layers": 1, "hidden": 32, "heads": 2, "kv_heads": 2, "vocabulary": 300, "max_context": 512},
+        "rollout.max_new_tokens": 40,
+        "run.updates": 2,
+        "eval.every": 0,
+        "sft.episodes": 20,
+        "sft.epochs": 10,
+        "sft.lr": 0.02,
+        "sft.optimizer": "muon",
     }
     first, second = (trained(tmp_path / name, **options) for name in "ab")
     assert first == second
@@ -82,8 +82,8 @@ def test_the_code_world_twice(tasks: str, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a" / "metrics.jsonl").read_text().splitlines()[-1])["update"] == 2
 
 
-@pytest.mark.parametrize("recipe", ["gigpo", "arpo"])
-def test_a_world_that_takes_its_time_twice(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("algorithm", ["gigpo", "arpo"])
+def test_a_world_that_takes_its_time_twice(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import letters
 
     class Slow(letters.Letters):  # type: ignore[misc]
@@ -94,7 +94,13 @@ def test_a_world_that_takes_its_time_twice(recipe: str, tmp_path: Path, monkeypa
             return super().step(action)
 
     monkeypatch.setitem(gym.registry, "tests/Slow-v0", gym.envs.registration.EnvSpec("tests/Slow-v0", Slow))
-    options = {"env": "tests/Slow-v0", "recipe": recipe, "max_new_tokens": 4, "warm_start_epochs": 1, "lockstep": True}
+    options = {
+        "env": "tests/Slow-v0",
+        "algorithm": algorithm,
+        "rollout.max_new_tokens": 4,
+        "sft.epochs": 1,
+        "rollout.lockstep": True,
+    }
     assert trained(tmp_path / "a", **options) == trained(tmp_path / "b", **options)
 
 
@@ -111,8 +117,16 @@ def test_step_seconds_reaches_training_and_its_evaluations(tmp_path: Path, monke
             return super().step(action)
 
     monkeypatch.setitem(gym.registry, "tests/Hang-v0", gym.envs.registration.EnvSpec("tests/Hang-v0", Hanging))
-    limits = {"updates": 1, "eval_episodes": 12, "max_new_tokens": 4, "warm_start_epochs": 1, "step_seconds": 0.2}
-    _, episodes = trained(tmp_path / "a", env="tests/Hang-v0", groups=6, group_size=2, **limits)
+    limits = {
+        "run.updates": 1,
+        "eval.episodes": 12,
+        "rollout.max_new_tokens": 4,
+        "sft.epochs": 1,
+        "rollout.step_seconds": 0.2,
+    }
+    _, episodes = trained(
+        tmp_path / "a", env="tests/Hang-v0", **limits, **{"rollout.groups": 6, "rollout.group_size": 2}
+    )
     go.set()
     broken = [e for e in episodes if e.stop is StopReason.ACTION_ERROR]
     assert {e.task.task_id for e in broken} == {"red"}

@@ -14,7 +14,7 @@ from agentgym.errors import UnknownName, UsageError
 from agentgym.models.loading import load
 from agentgym.records import Episode, StopReason, Task, Turn
 from agentgym.store import RunFolder
-from agentgym.trainers.run.config import TrainConfig
+from agentgym.trainers.run.config import OptimizerOptions, Run, TrainConfig
 from agentgym.trainers.run.summary import in_order, summary
 from agentgym.trainers.run.trainer import Training
 from agentgym.trainers.update.learner import Learner
@@ -25,14 +25,18 @@ def test_failed_expert_episodes_are_told_and_not_imitated(tmp_path, monkeypatch)
 
     told = []
     monkeypatch.setattr(letters.Letters, "expert", lambda env: env.word if env.word != "red" else [][0])
-    start(tmp_path / "run", lambda stage, figures: told.append((stage, dict(figures))), updates=0, warm_start=30)
+    start(
+        tmp_path / "run",
+        lambda stage, metrics: told.append((stage, dict(metrics))),
+        **{"run.updates": 0, "sft.episodes": 30},
+    )
     (failed,) = (stage for stage, _ in told if "failed" in stage)
     assert failed.endswith(
         "expert episodes failed and are not imitated; the first: IndexError: list index out of range"
     )
     number = int(failed.split(" of 30 ")[0])
     assert 0 < number < 30
-    assert [f["episodes"] for stage, f in told if stage == "warm start" and "epoch" in f] == [30 - number]
+    assert [f["episodes"] for stage, f in told if stage == "sft" and "epoch" in f] == [30 - number]
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +62,11 @@ def test_a_run_writes_what_it_promises(whole):
     assert [e.id for e in episodes[:6]] == ["1.0/0", "1.0/1", "1.0/2", "1.1/0", "1.1/1", "1.1/2"]
     assert {t.sample.version for e in episodes[:6] for t in e.turns} == {0}
     assert {t.sample.version for e in episodes[-6:] for t in e.turns} == {4}
-    credit = {line["episode"]: line["credit"] for line in folder.credits.read()}
-    assert {e.id: len(e.turns) for e in episodes} == {k: len(v) for k, v in credit.items()}
-    assert folder.config["algorithm"]["aggregate"] == "token_mean"
+    advantages = {line["episode"]: line["advantage"] for line in folder.advantages.read()}
+    assert {e.id: len(e.turns) for e in episodes} == {k: len(v) for k, v in advantages.items()}
+    assert folder.config["stages"]["aggregate"] == "token_mean()"
     assert folder.config["parameters"]["discount"] == 0.95
-    assert folder.config["tiny"]["numbered"] is True
+    assert folder.config["model"]["tiny"]["numbered"] is True
     assert len({e.fingerprint for e in episodes} | {folder.config["fingerprint"]}) == 1
 
 
@@ -81,7 +85,7 @@ def test_two_runs_are_equal(whole, tmp_path):
 
 
 def test_another_seed_is_another_run(whole, tmp_path):
-    start(tmp_path / "other", seed=1)
+    start(tmp_path / "other", **{"run.seed": 1})
     assert products(tmp_path / "other")[0] != products(whole)[0]
 
 
@@ -95,7 +99,7 @@ def test_finished_runs_stay_as_they_are(whole):
 
 
 def test_lora_moves_nothing_but_adapters(tmp_path):
-    first = start(tmp_path / "run", lora=4, updates=1, keep_checkpoints=9)
+    first = start(tmp_path / "run", **{"model.lora": 4, "run.updates": 1, "run.keep_checkpoints": 9})
     paths = list(first.folder.checkpoints().values())
     before, after = ((p / "base" / "model.safetensors").read_bytes() for p in paths)
     assert before == after
@@ -105,7 +109,7 @@ def test_lora_moves_nothing_but_adapters(tmp_path):
 
 def test_adapters_load_as_a_model(tmp_path):
     """``model:DIR`` and the folder of a run play what was trained."""
-    training = start(tmp_path / "run", lora=4, updates=1, eval_every=0)
+    training = start(tmp_path / "run", **{"model.lora": 4, "run.updates": 1, "eval.every": 0})
     _, path = training.folder.latest_checkpoint()
     model, tokenizer = load(str(path))
     assert any("lora_" in name for name, p in model.named_parameters() if p.requires_grad)
@@ -128,8 +132,8 @@ def test_metrics_go_to_tensorboard_once(tmp_path):
 
     seen = []
 
-    def crash(stage, figures):
-        if stage == "update" and figures["update"] == 3 and not seen:
+    def crash(stage, metrics):
+        if stage == "update" and metrics["update"] == 3 and not seen:
             seen.append(1)
             raise Crash
 
@@ -147,7 +151,7 @@ def test_metrics_go_to_tensorboard_once(tmp_path):
 def test_training_goes_on_without_tensorboard(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     told = []
-    start(tmp_path / "run", lambda stage, figures: told.append(stage), updates=1)
+    start(tmp_path / "run", lambda stage, metrics: told.append(stage), **{"run.updates": 1})
     assert "tensorboard is not installed, metrics.jsonl has it all" in told
     assert not (tmp_path / "run" / "tensorboard").exists()
 
@@ -156,10 +160,15 @@ def test_training_goes_on_without_tensorboard(tmp_path, monkeypatch):
 
 
 def test_the_learning_rate_falls_in_equal_steps_to_its_share_at_the_last_update(tmp_path, monkeypatch):
-    config = TrainConfig(env="x", updates=5, lr=0.4, lr_end=0.5)
-    assert [config.learning_rate(u) for u in range(1, 6)] == pytest.approx([0.4, 0.35, 0.3, 0.25, 0.2])
-    assert [TrainConfig(env="x", updates=u, lr=0.4, lr_end=0.0).learning_rate(u) for u in (1, 2, 9)] == [0.4, 0.0, 0.0]
-    assert [TrainConfig(env="x", updates=9, lr=0.4).learning_rate(u) for u in (1, 5, 9)] == [0.4] * 3
+    def schedule(updates, **options):
+        return TrainConfig(
+            env="x", run=Run(updates=updates), optimizer=OptimizerOptions(lr=0.4, **options)
+        ).learning_rate
+
+    halved = schedule(updates=5, lr_final_fraction=0.5)
+    assert [halved(u) for u in range(1, 6)] == pytest.approx([0.4, 0.35, 0.3, 0.25, 0.2])
+    assert [schedule(updates=u, lr_final_fraction=0.0)(u) for u in (1, 2, 9)] == [0.4, 0.0, 0.0]
+    assert [schedule(updates=9)(u) for u in (1, 5, 9)] == [0.4] * 3
     rates = []
     original = Learner.update
 
@@ -169,15 +178,26 @@ def test_the_learning_rate_falls_in_equal_steps_to_its_share_at_the_last_update(
         return done
 
     monkeypatch.setattr(Learner, "update", update)
-    start(tmp_path / "run", updates=3, lr=0.01, lr_end=0.5, warm_start=0, eval_every=0)
+    start(
+        tmp_path / "run",
+        **{
+            "run.updates": 3,
+            "optimizer.lr": 0.01,
+            "optimizer.lr_final_fraction": 0.5,
+            "sft.episodes": 0,
+            "eval.every": 0,
+        },
+    )
     assert [rate for (rate,) in rates] == pytest.approx([0.01, 0.0075, 0.005])
 
 
 def test_groups_without_spread_are_replaced(tmp_path):
     """DAPO: what is learned from has spread; later attempts play other tasks under other names."""
-    training = start(tmp_path / "run", recipe="dapo", parameters={"rollouts": 3}, updates=3, group_size=2)
+    training = start(
+        tmp_path / "run", algorithm="dapo", parameters={"rollouts": 3}, **{"run.updates": 3, "rollout.group_size": 2}
+    )
     episodes = list(training.folder.episodes())
-    credited = {line["episode"] for line in training.folder.credits.read()}
+    credited = {line["episode"] for line in training.folder.advantages.read()}
     groups = {}
     for e in episodes:
         groups.setdefault(e.group, []).append(e)
@@ -193,17 +213,17 @@ def test_groups_without_spread_are_replaced(tmp_path):
 
 def test_actions_drawn_among_the_admissible_ones_are_learned_from_as_they_were_drawn(tmp_path):
     """At the first step the weights are those that sampled: probabilities agree, at another temperature too."""
-    start(tmp_path, admissible=True, temperature=0.7, updates=2)
+    start(tmp_path, **{"rollout.admissible": True, "rollout.temperature": 0.7, "run.updates": 2})
     folder = RunFolder(tmp_path)
     turns = [t for e in folder.episodes() for t in e.turns]
     assert {t.action for t in turns} <= {"red", "blue", "green"}
     assert all(len(t.sample.choices) == len(t.sample.action) for t in turns)
     updates = [m for m in folder.metrics.read() if "event" not in m]
-    assert all(abs(m["kl_old"]) < 1e-6 for m in updates)
+    assert all(abs(m["approx_kl"]) < 1e-6 for m in updates)
 
 
 def test_stop_at(tmp_path):
-    training = start(tmp_path / "run", stop_at=0.0, updates=50)
+    training = start(tmp_path / "run", **{"run.stop_at": 0.0, "run.updates": 50})
     assert training.update == 3
     assert list(training.folder.checkpoints())[-1] == 3
     Training.resume(tmp_path / "run").run()
@@ -212,7 +232,9 @@ def test_stop_at(tmp_path):
 
 def episode(group, member, rewards, stop=StopReason.TERMINATED, success=None, failure=None):
     turns = tuple(Turn("o", "a", r, error="what?" if r < 0 else None) for r in rewards)
-    return Episode(f"{group}/{member}", "e", Task(0), turns, stop, success, group, member, failure=failure)
+    return Episode(
+        f"{group}/{member}", "e", Task(0), turns, stop, success=success, group=group, member=member, failure=failure
+    )
 
 
 def test_summary_leaves_failed_episodes_out():
@@ -222,7 +244,8 @@ def test_summary_leaves_failed_episodes_out():
         episode("1.0", 2, [5.0], StopReason.WORLD_FAULT, failure="boom"),
     ])  # fmt: skip
     assert found == {
-        "episodes": 3, "reward": 0.0, "success": 0.5, "episode_turns": 1.5, "tool_calls": 0.0, "errors": 1 / 3,
+        "episodes": 3, "reward": 0.0, "success": 0.5, "episode_turns": 1.5, "tool_calls": 0.0,
+        "invalid_action_rate": 1 / 3,
         "truncated": 0.5, "refused_calls": 0.0, "malformed_calls": 0.0,
         "failed": 1, "failure": "boom", "action_errors": 0, "action_error": None,
     }  # fmt: skip
@@ -242,14 +265,17 @@ def test_in_order():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"updtes": 3}, "unknown option 'updtes'; did you mean 'updates'"),
-        ({"updates": -1}, r"updates: input should be greater than or equal to 0 \(got -1\)"),
-        ({"lr": "fast"}, r"lr: input should be a valid number.* \(got 'fast'\)"),
-        ({"groups": 0}, r"groups: input should be greater than 0 \(got 0\)"),
-        ({"optimizer": "sgd"}, r"optimizer: input should be 'adamw' or 'muon' \(got 'sgd'\)"),
-        ({"tiny": {"layer": 3}}, "unknown option 'tiny.layer'; did you mean 'layers'"),
-        ({"tiny": {"hidden": 30, "heads": 4}}, r"tiny: .*hidden must be a multiple of 2·heads"),
-        ({"tiny": {"vocabulary": 10}}, r"tiny\.vocabulary: input should be greater than or equal to 261 \(got 10\)"),
+        ({"updtes": 3}, "unknown option 'updtes'; did you mean 'run.updates'"),
+        ({"run.updates": -1}, r"run.updates: input should be greater than or equal to 0 \(got -1\)"),
+        ({"optimizer.lr": "fast"}, r"optimizer.lr: input should be a valid number.* \(got 'fast'\)"),
+        ({"rollout.groups": 0}, r"rollout.groups: input should be greater than 0 \(got 0\)"),
+        ({"optimizer.name": "sgd"}, r"optimizer.name: input should be 'adamw' or 'muon' \(got 'sgd'\)"),
+        ({"model.tiny": {"layer": 3}}, "unknown option 'model.tiny.layer'; did you mean 'model.tiny.layers'"),
+        ({"model.tiny": {"hidden": 30, "heads": 4}}, r"model.tiny: .*hidden must be a multiple of 2·heads"),
+        (
+            {"model.tiny": {"vocabulary": 10}},
+            r"model\.tiny\.vocabulary: input should be greater than or equal to 261 \(got 10\)",
+        ),
     ],
 )
 def test_wrong_options_are_one_line(options, message):
@@ -261,18 +287,24 @@ def test_wrong_options_are_one_line(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"warm_start_exchange": True}, "warm_start_exchange: letters:tests/Letters-v0 names no interchangeable words"),
-        ({"env": "agentgym/Search-v0", "admissible": True}, r"admissible=true: agentgym/Search-v0 gives no info"),
+        (
+            {"sft.permute_names": True},
+            "sft.permute_names: letters:tests/Letters-v0 has no permutable_names; leave it out",
+        ),
+        (
+            {"env": "agentgym/Search-v0", "rollout.admissible": True},
+            r"rollout.admissible: agentgym/Search-v0 gives no info",
+        ),
         ({"env": "letters:tests/Leters-v0"}, "unknown environment .*did you mean 'tests/Letters-v0'"),
-        ({"recipe": "gipgo"}, "unknown recipe 'gipgo'; did you mean 'gigpo'"),
-        ({"parameters": {"discont": 1}}, "recipe gigpo has no parameter 'discont'; did you mean 'discount'"),
-        ({"replaced": {"agregate": "token_mean"}}, "unknown slot 'agregate'; did you mean 'aggregate'"),
-        ({"replaced": {"credit": "gae()"}}, "nothing trains a critic"),
+        ({"algorithm": "gipgo"}, "unknown algorithm 'gipgo'; did you mean 'gigpo'"),
+        ({"parameters": {"discont": 1}}, "algorithm gigpo has no parameter 'discont'; did you mean 'discount'"),
+        ({"overrides": {"agregate": "token_mean"}}, "unknown stage 'agregate'; did you mean 'aggregate'"),
+        ({"overrides": {"advantage": "gae()"}}, "nothing trains a critic"),
         ({"env_options": {"turn": 3}}, r"cannot be made with .*turn"),
-        ({"eval_split": "tset"}, "unknown split 'tset'; did you mean 'test'"),
-        ({"model": "./nowhere"}, r"no model folder '\./nowhere'"),
-        ({"device": "gpu0"}, "device='gpu0' cannot be used"),
-        ({"recipe": "grpo", "replaced": {"reward": "information_gain()"}}, r"no info\['answers'\]"),
+        ({"eval.split": "tset"}, "unknown split 'tset'; did you mean 'test'"),
+        ({"model.name": "./nowhere"}, r"no model folder '\./nowhere'"),
+        ({"model.device": "gpu0"}, "device='gpu0' cannot be used"),
+        ({"algorithm": "grpo", "overrides": {"reward": "information_gain()"}}, r"no info\['answers'\]"),
     ],
 )
 def test_what_cannot_work_is_refused_before_the_folder_exists(options, message, tmp_path):
@@ -284,7 +316,7 @@ def test_what_cannot_work_is_refused_before_the_folder_exists(options, message, 
 
 def test_unknown_names_offer_the_nearest(tmp_path):
     with pytest.raises(UnknownName):
-        start(tmp_path / "run", recipe="gipgo")
+        start(tmp_path / "run", algorithm="gipgo")
     assert registry.takes_split("tests/Letters-v0")
 
 

@@ -15,20 +15,20 @@ TINY = {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "vocabulary": 400,
 SEARCH = {
     "env": "agentgym/Search-v0",
     "env_options": {"documents": 400, "hops": 1},
-    "recipe": "otc",
-    "tiny": TINY,
-    "updates": 2,
-    "groups": 4,
-    "group_size": 3,
-    "max_new_tokens": 24,
-    "warm_start": 24,
-    "warm_start_epochs": 12,
-    "warm_start_lr": 5e-3,
-    "eval_every": 0,
-    "eval_episodes": 4,
-    "threads": 1,
+    "algorithm": "otc",
+    "model.tiny": TINY,
+    "run.updates": 2,
+    "rollout.groups": 4,
+    "rollout.group_size": 3,
+    "rollout.max_new_tokens": 24,
+    "sft.episodes": 24,
+    "sft.epochs": 12,
+    "sft.lr": 5e-3,
+    "eval.every": 0,
+    "eval.episodes": 4,
+    "run.threads": 1,
 }
-LETTERS = {"env": "letters:tests/Letters-v0", "tiny": TINY | {"max_context": 128}}
+LETTERS = {"env": "letters:tests/Letters-v0", "model.tiny": TINY | {"max_context": 128}}
 
 
 def budgets(**options):
@@ -38,7 +38,7 @@ def budgets(**options):
 
 def test_search_is_trained_under_drawn_budgets(tmp_path):
     pytest.importorskip("tantivy", reason="needs the extra 'search'")
-    Training.start(TrainConfig.checked(SEARCH | {"budget": "0,1,inf"}), tmp_path / "run").run()
+    Training.start(TrainConfig.checked(SEARCH | {"budget.limits": "0,1,inf"}), tmp_path / "run").run()
     folder = RunFolder(tmp_path / "run")
     assert [m["update"] for m in folder.metrics.read() if "event" not in m] == [1, 2]
     episodes = list(folder.episodes())
@@ -58,8 +58,20 @@ def test_search_is_trained_under_drawn_budgets(tmp_path):
 
 
 def test_a_resumed_run_draws_the_same(tmp_path):
-    options = LETTERS | {"updates": 3, "groups": 3, "group_size": 2, "max_new_tokens": 4, "budget": "1,2,inf"}
-    options |= {"eval_every": 0, "eval_episodes": 2, "checkpoint_every": 1, "keep_checkpoints": 4, "threads": 1}
+    options = LETTERS | {
+        "run.updates": 3,
+        "rollout.groups": 3,
+        "rollout.group_size": 2,
+        "rollout.max_new_tokens": 4,
+        "budget.limits": "1,2,inf",
+    }
+    options |= {
+        "eval.every": 0,
+        "eval.episodes": 2,
+        "run.checkpoint_every": 1,
+        "run.keep_checkpoints": 4,
+        "run.threads": 1,
+    }
     drawn = []
     for path in (tmp_path / "whole", tmp_path / "cut"):
         Training.start(TrainConfig.checked(options), path).run()
@@ -83,28 +95,33 @@ def test_without_one_nothing_is_changed():
 
 
 def test_budgets_are_drawn_by_key_and_kept_in_the_options():
-    some = budgets(budget="1,2,3,inf")
+    some = budgets(**{"budget.limits": "1,2,3,inf"})
     tasks = [Task(n, {"task": n}) for n in range(40)]
     drawn = some.drawn(tasks, 1)
     assert drawn == some.drawn(tasks, 1)
     assert drawn != some.drawn(tasks, 2)
     assert {t.options["budget"] for t in drawn} == {"turns=1", "turns=2", "turns=3", "inf"}
     assert [(t.seed, t.options["task"]) for t in drawn] == [(n, n) for n in range(40)]
-    assert [str(b) for b in budgets(budget=2).choices] == ["turns=2"]  # a number, as the command line gives it
+    assert [str(b) for b in budgets(**{"budget.limits": 2}).choices] == [
+        "turns=2"
+    ]  # a number, as the command line gives it
 
 
 def test_they_are_announced_unless_told_otherwise():
-    assert budgets(budget="2").environment().reset(seed=1)[0] == "You see blue.\n\n[budget left: 2 turns]"
-    assert budgets(budget="2", budget_announce=False).environment().reset(seed=1)[0] == "You see blue."
+    assert budgets(**{"budget.limits": "2"}).environment().reset(seed=1)[0] == "You see blue.\n\n[budget left: 2 turns]"
+    assert budgets(**{"budget.limits": "2", "budget.announce": False}).environment().reset(seed=1)[0] == "You see blue."
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"budget": "1,x"}, "budget 'turns=x': 'x' is not a number"),
-        ({"budget": "tool_calls=1"}, "tests/Letters-v0 has no tools, so tool calls cannot be limited"),
-        ({"budget": [1]}, "budget: input should be a valid string"),
-        ({"budget": "1", "budget_exhausted": "stop"}, "budget_exhausted: input should be 'refuse' or 'truncate'"),
+        ({"budget.limits": "1,x"}, "budget 'turns=x': 'x' is not a number"),
+        ({"budget.limits": "tool_calls=1"}, "tests/Letters-v0 has no tools, so tool calls cannot be limited"),
+        ({"budget.limits": [1]}, "budget.limits: input should be a valid string"),
+        (
+            {"budget.limits": "1", "budget.exhausted": "stop"},
+            "budget.exhausted: input should be 'refuse' or 'truncate'",
+        ),
     ],
 )
 def test_what_cannot_be_enforced_is_refused_before_there_is_a_folder(tmp_path, options, message):
@@ -115,13 +132,15 @@ def test_what_cannot_be_enforced_is_refused_before_there_is_a_folder(tmp_path, o
 
 
 def test_what_goes_beyond_its_budget_is_not_imitated(tmp_path):
-    with pytest.raises(UsageError, match="no expert episode stays within budget=0, so there is nothing to imitate"):
-        Training.start(TrainConfig.checked(LETTERS | {"budget": "0", "warm_start": 3}), tmp_path / "run").run()
+    with pytest.raises(
+        UsageError, match=r"no expert episode stays within budget\.limits=0, so there is nothing to imitate"
+    ):
+        Training.start(TrainConfig.checked(LETTERS | {"budget.limits": "0", "sft.episodes": 3}), tmp_path / "run").run()
     seen = {}
     training = Training.start(
-        TrainConfig.checked(LETTERS | {"budget": "0,1", "warm_start": 30, "warm_start_epochs": 1, "updates": 0}),
+        TrainConfig.checked(LETTERS | {"budget.limits": "0,1", "sft.episodes": 30, "sft.epochs": 1, "run.updates": 0}),
         tmp_path / "some",
-        lambda stage, figures: seen.setdefault(stage, figures),
+        lambda stage, metrics: seen.setdefault(stage, metrics),
     )
     training.run()
-    assert 5 < seen["warm start"]["episodes"] < 25
+    assert 5 < seen["sft"]["episodes"] < 25

@@ -1,0 +1,94 @@
+"""What an environment says about turns and episodes: into the record, to rewards and advantages, into the metrics."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agentgym.env import TextEnv
+from agentgym.errors import UsageError
+from agentgym.policy import ScriptedPolicy
+from agentgym.records import Episode, StopReason, Task
+from agentgym.rollout import Group, Rollout
+from agentgym.store import decode, encode
+from agentgym.trainers.advantage import TurnTable, standardize
+from agentgym.trainers.run.summary import summary
+
+
+class Rooms(TextEnv):
+    """Two turns; the first one has a room, the last one a score."""
+
+    first: Any = {"room": "kitchen", "steps": np.int64(3), "safe": True}
+    metrics: Any = {"score": 0.5}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.turn = 0
+        return "Go.", {}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        self.turn += 1
+        if self.turn == 1:
+            return "On.", 1.0, False, False, {"columns": self.first}
+        return "Done.", 2.0, True, False, {"columns": {"steps": 1.5}, "metrics": self.metrics, "success": True}
+
+
+def played(**values: Any) -> list[Episode]:
+    kind = type("Rooms", (Rooms,), values)
+    with Rollout(kind, ScriptedPolicy(lambda request: "go")) as rollout:
+        return list(rollout.play([Group("g", Task(0), 2)]))
+
+
+def test_columns_and_metrics_are_recorded_and_stored() -> None:
+    episode, _ = played()
+    assert [turn.columns for turn in episode.turns] == [{"room": "kitchen", "steps": 3, "safe": True}, {"steps": 1.5}]
+    assert type(episode.turns[0].columns["steps"]) is int
+    assert episode.metrics == {"score": 0.5}
+    assert decode(encode(episode)) == episode
+
+
+def test_columns_are_read_by_name_and_a_missing_value_is_not_dropped() -> None:
+    turns = TurnTable.from_episodes(played())
+    assert turns.steps.tolist() == [3.0, 1.5, 3.0, 1.5]
+    assert turns.room.tolist() == ["kitchen", None, "kitchen", None]
+    assert [value == 1.0 or math.isnan(value) for value in turns.safe] == [True] * 4
+    found = standardize(by="room", scale=False)(turns, [1.0, 5.0, 3.0, 7.0])
+    assert found.tolist() == [-1.0, 0.0, 1.0, 0.0]  # a turn without a room is compared with no other
+
+
+def test_metrics_are_means_over_the_episodes_that_have_them() -> None:
+    with_score = played()
+    without = played(metrics={})
+    assert summary([*with_score, *without])["env_score"] == 0.5
+    assert "env_score" not in summary(without)
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        ([("room", 1)], "info['columns'] must be a dict with texts as keys"),
+        ({1: 2}, "info['columns'] must be a dict with texts as keys"),
+        ({"room": ["a"]}, "info['columns']['room'] must be a number or a short text, got ['a']"),
+        ({"room": math.inf}, "info['columns']['room'] must be a number or a short text, got inf"),
+        ({"room": "x" * 10_001}, "info['columns']['room'] is a text of 10,001 characters; at most 10,000"),
+    ],
+)
+def test_odd_columns_fail_the_episode(first: Any, said: str) -> None:
+    for episode in played(first=first):
+        assert episode.stop is StopReason.ACTION_ERROR
+        assert said in str(episode.failure)
+
+
+def test_metrics_are_numbers() -> None:
+    assert all(
+        "info['metrics']['score'] must be a number, got 'good'" in str(e.failure)
+        for e in played(metrics={"score": "good"})
+    )
+
+
+def test_a_column_must_not_hide_one_of_the_table() -> None:
+    with pytest.raises(UsageError, match=r"info\['columns'\] has 'reward', which is a column of the turn table"):
+        TurnTable.from_episodes(played(first={"reward": 1.0}))
