@@ -10,6 +10,7 @@ met within 1.5 times its value, a bystander's session is unharmed, and no proces
 # ruff: noqa: E501, PT018, PTH208
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import sys
@@ -418,7 +419,12 @@ def table(columns: dict[str, dict[str, str]]) -> str:
 
 def main() -> int:
     """Run the attacks; 1 where one was not contained."""
-    wanted = sys.argv[1:] or ["bubblewrap", "docker"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "sandboxes", nargs="*", metavar="SANDBOX", help="bubblewrap or docker; default: both, and rewrite the table"
+    )
+    given = parser.parse_args()
+    wanted = given.sandboxes or ["bubblewrap", "docker"]
     columns: dict[str, dict[str, str]] = {}
     failed = 0
     for kind in wanted:
@@ -434,7 +440,7 @@ def main() -> int:
                     print(f"{kind:12} {attack.name:50} {columns[kind][attack.name]}", flush=True)
         except SandboxUnavailable as error:
             print(f"{kind}: skipped, {error}")
-    if not sys.argv[1:] and len(columns) == len(wanted):
+    if not given.sandboxes and len(columns) == len(wanted):
         text = DOCUMENT.read_text()
         head, _, rest = text.partition(BEGIN)
         tail = rest.partition(END)[2]

@@ -115,7 +115,7 @@ def main() -> None:
     ready = TurnTable.from_columns(**rows)
     sides = {
         "agentgym: table and advantage": lambda: ours(rows),
-        "agentgym: advantage of a table that was read once": lambda: GIGPO(ready, ready.reward),
+        "agentgym: of a table that was read once": lambda: GIGPO(ready, ready.reward),
         "loops over turns": lambda: loops(rows),
     }
     seconds = compare(sides, given.rounds)

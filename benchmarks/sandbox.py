@@ -9,6 +9,7 @@ Docker the container, the engine and its shims.
 # ruff: noqa: E501
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -114,6 +115,7 @@ def crowd(sandbox: ProcessSandbox, meter: CpuMeter) -> tuple[int, float, float, 
 
 def main() -> int:
     """Measure, print, and write the table."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     meter = CpuMeter()
     sandboxes: dict[str, ProcessSandbox] = {}
     for kind in ("bubblewrap", "docker"):
