@@ -30,11 +30,12 @@ test-slow: $(READY)  ## the slow tests
 mutants: $(READY)  ## put a hundred small faults into a copy, one at a time: some test has to fail; OPTIONS="gigpo" chooses
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py $(OPTIONS)
 
-lint: $(READY)  ## style, types, and who may import whom
+lint: $(READY)  ## style, types, who may import whom, sizes and words
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python .ci/house.py
 
 bench: $(READY)  ## every benchmark, one after the other; results in benchmarks/out
 	mkdir -p benchmarks/out

@@ -20,15 +20,14 @@ from dataclasses import dataclass, field, replace
 from functools import cache, wraps
 from importlib import import_module
 from importlib.metadata import entry_points
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, get_type_hints, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from agentgym.errors import UnknownName, UsageError, nearest
 from agentgym.registry import import_named
+from agentgym.trainers.arguments import adapters, check_factory, checked, validated
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,11 +153,11 @@ class Stage(Generic[A, R]):
         return self._registered(factory, frozenset())
 
     def _registered(self, factory: Callable[F, Any], needs: frozenset[str]) -> Callable[F, Part[A, R]]:
-        _check_factory(factory, self.what)
+        check_factory(factory, self.what)
 
         @wraps(factory)
         def make(*args: F.args, **kwargs: F.kwargs) -> Part[A, R]:
-            call = _validated(factory, args, kwargs)
+            call = validated(factory, args, kwargs)
             found = factory(*call.args, **call.kwargs)
             told = found if isinstance(found, Declared) else declare(found)
             name = _call(factory.__name__, args, kwargs)
@@ -267,12 +266,12 @@ class RegisteredAlgorithm:
 
     def resolve(self, **values: Any) -> dict[str, Any]:
         """All parameters with their final values."""
-        types = _adapters(self.build)
+        types = adapters(self.build)
         for name in values:
             if name not in self.parameters:
                 raise UsageError(f"algorithm {self.name} has no parameter {name!r}{nearest(name, self.parameters)}")
         return {
-            name: _checked(f"{self.name}: {name}", types[name], values.get(name, parameter.default), strict=False)
+            name: checked(f"{self.name}: {name}", types[name], values.get(name, parameter.default), strict=False)
             for name, parameter in self.parameters.items()
         }
 
@@ -289,7 +288,7 @@ def algorithm(function: B) -> B:
         UsageError: no docstring, a parameter without a type or a default, or a name that is taken.
     """
     name = function.__name__
-    _check_factory(function, "an algorithm")
+    check_factory(function, "an algorithm")
     for parameter in inspect.signature(function).parameters.values():
         if parameter.default is parameter.empty:
             raise UsageError(f"algorithm {name!r}: parameter {parameter.name!r} needs a default")
@@ -336,58 +335,16 @@ def load_parts() -> None:
 # Checks ---------------------------------------------------------------------------------------------------------------
 
 
-def _check_factory(factory: Callable[..., Any], what: str) -> None:
-    name = factory.__name__
-    if not factory.__doc__:
-        raise UsageError(f"{name!r} needs a docstring: what it computes, and where that was published")
-    for parameter in inspect.signature(factory).parameters.values():
-        if parameter.annotation is parameter.empty:
-            raise UsageError(f"{name!r} makes {what}: its parameter {parameter.name!r} needs a type")
-
-
-@cache
-def _adapters(factory: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
-    """What checks each of its parameters; what it says that it returns may not be importable here."""
-    annotations = {k: v for k, v in inspect.get_annotations(factory).items() if k != "return"}
-    parameters = SimpleNamespace(__annotations__=annotations)
-    types = get_type_hints(parameters, getattr(factory, "__globals__", {}), include_extras=True)
-    return {k: TypeAdapter(v, config=ConfigDict(arbitrary_types_allowed=True)) for k, v in types.items()}
-
-
-def _validated(factory: Callable[..., Any], args: Any, kwargs: Any) -> inspect.BoundArguments:
-    """The arguments, each as its parameter's type says."""
-    try:
-        call = inspect.signature(factory).bind(*args, **kwargs)
-    except TypeError as error:
-        raise UsageError(f"{factory.__name__}: {error}") from error
-    adapters = _adapters(factory)
-    for name, value in call.arguments.items():
-        where, adapter = f"{factory.__name__}: {name}", adapters[name]
-        if call.signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
-            call.arguments[name] = tuple(_checked(where, adapter, item) for item in value)
-        else:
-            call.arguments[name] = _checked(where, adapter, value)
-    return call
-
-
-def _checked(where: str, adapter: TypeAdapter[Any], value: Any, *, strict: bool = True) -> Any:
-    try:
-        return adapter.validate_python(value, strict=strict)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"{where}: {first['msg'].lower()} (got {value!r})") from error
-
-
 def _checking(function: Callable[..., Any], name: str, needs: frozenset[str]) -> Callable[..., Any]:
     """The function of a turn-level part with its columns looked up first and both ends checked."""
 
-    def checked(turns: TurnTable, values: ArrayLike) -> Floats:
+    def checked_function(turns: TurnTable, values: ArrayLike) -> Floats:
         for column in needs:
             turns.column(column)
         before = _finite(values, len(turns), f"given to {name}")
         return _finite(function(turns, before), len(turns), f"returned by {name}")
 
-    return checked
+    return checked_function
 
 
 def _finite(values: ArrayLike, turns: int, where: str) -> Floats:

@@ -119,7 +119,7 @@ def steps(world, kept, written, count=2):
 # --- losses of a turn's tokens ----------------------------------------------------------------------------------------
 
 
-def clipped(low=0.2, high=0.2, dual=None, kl=0.0, kl_old=0.0):
+def clipped(low=0.2, high=0.2, dual=None, kl=0.0, kl_to_old=0.0):
     """max(−Aρ, −A·clip ρ), where A < 0 at most −A·dual; plus KL to the first weights, or to those that sampled."""
 
     def loss(h, a):
@@ -129,9 +129,9 @@ def clipped(low=0.2, high=0.2, dual=None, kl=0.0, kl_old=0.0):
         if kl:
             d = h.first - h.now
             out = out + kl * (d.exp() - d - 1)
-        if kl_old:  # of samples of the old policy: KL(π_old‖π)
+        if kl_to_old:  # of samples of the old policy: KL(π_old‖π)
             d = h.now - h.old
-            out = out + kl_old * (d.exp() - d - 1)
+            out = out + kl_to_old * (d.exp() - d - 1)
         return out
 
     return loss

@@ -265,10 +265,11 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
         *sections, option = path.split(".")
         place = out
         for section in sections:
-            inner = place.get(section, {})
-            if not isinstance(inner, dict):
-                raise UsageError(f"{path} cannot be set: {section} is {inner!r}")
-            place = place.setdefault(section, inner)
+            if place.get(section) is None:
+                place[section] = {}
+            if not isinstance(place[section], dict):
+                raise UsageError(f"{path} cannot be set: {section} is {place[section]!r}")
+            place = place[section]
         before = place.get(option)
         if isinstance(value, Mapping):
             value = {**before, **value} if isinstance(before, Mapping) else dict(value)
@@ -279,7 +280,7 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
 def _single(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """Every option by its path, and its value; a section that is null has none."""
     for name, value in values.items():
-        path = above + name
+        path = f"{above}{name}"
         content = value.model_dump(exclude_unset=True) if isinstance(value, Section) else value
         if path in _sections() and (content is None or isinstance(content, Mapping)):
             yield from _single(content or {}, f"{path}.")

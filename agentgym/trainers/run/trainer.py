@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -29,6 +29,7 @@ from agentgym.trainers.run.checkpoint import restore, save
 from agentgym.trainers.run.config import TrainConfig
 from agentgym.trainers.run.defaults import WORDS
 from agentgym.trainers.run.outlook import Outlook
+from agentgym.trainers.run.progress import Progress, silent
 from agentgym.trainers.run.requirements import check_run, environment
 from agentgym.trainers.run.run_file import (
     as_text,
@@ -47,20 +48,6 @@ from agentgym.trainers.sft.imitation import ImitationConfig, imitate
 from agentgym.trainers.update.learner import Learner
 
 _NARRATED = 20  # turns of an episode that is played for its text alone
-
-
-class Progress(Protocol):
-    """Is told what happens; the command line draws it."""
-
-    def __call__(self, stage: str, metrics: Mapping[str, Any]) -> None:
-        """``stage``: ``sft``, ``update`` or ``evaluation``; any other text is a message.
-
-        An object that also has a method ``playing(pace)`` is told after every turn how far a rollout is.
-        """
-
-
-def silent(stage: str, metrics: Mapping[str, Any]) -> None:
-    """Show nothing."""
 
 
 class Training:

@@ -152,7 +152,7 @@ def test_two_updates_move_the_weights(name, small, played):
     found = get_algorithm(name)
     algorithm = found()
     if algorithm.needs & set(KEYS):
-        pytest.skip("reads what this world does not give; tested in test_igpo.py")
+        pytest.skip("reads what this world does not give; tested in test_answer_probe.py and test_published.py")
     if name == "tapo":
         pytest.skip("without training every episode here is malformed, so all are equal")
     entropies = bool(algorithm.needs & {"entropy", "sampled_entropy"})

@@ -161,7 +161,7 @@ def spo_tree(leaves=False):
 def polychromic(world, kept):
     given = credit.diverse_sets(kept, credit.paid(kept))
     own = where(kept, lambda e, t, n: float(t >= (e.fork_turn or 0)))
-    return Written(given, clipped(kl_old=0.01), "tokens", own)
+    return Written(given, clipped(kl_to_old=0.01), "tokens", own)
 
 
 ENTROPY = "entropy_branching(None, 0.5, 0.2, 20, 1, None, True, None, False)"
