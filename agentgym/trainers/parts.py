@@ -178,16 +178,17 @@ class Stage(Generic[A, R]):
         self.factories[name] = factory
 
     def constant(self, name: str, part: Part[A, R]) -> Part[A, R]:
-        """Register a part that has no parameters under a name, to be used as it is: ``by=next_anchor``."""
-        del self.factories[f"_{name}"]
-        part = replace(part, name=name)
+        """Register what the factory ``_name`` makes without arguments as a part of its own: ``by=next_anchor``."""
+        factory = self.factories.pop(f"_{name}")
+        named = replace(part, name=name)
 
+        @wraps(factory)
         def make() -> Part[A, R]:
-            return part
+            return named
 
-        make.__name__, make.__module__, make.__doc__ = name, part.function.__module__, inspect.getdoc(part.function)
+        make.__name__ = name
         self.add(make)
-        return part
+        return named
 
     def require(self, part: object, where: str) -> None:
         """Refuse what does not fit; a bare callable says nothing about itself, and may.
