@@ -23,6 +23,7 @@ from agentgym.policy import Policy, Reply
 from agentgym.records import Episode, StopReason, Task
 from agentgym.rollout import returned
 from agentgym.rollout.branching import Branching, Independent
+from agentgym.rollout.garbage import looked_for_less_often
 from agentgym.rollout.pace import Pace
 from agentgym.rollout.returned import Stepped
 from agentgym.rollout.roots import Roots
@@ -77,8 +78,7 @@ class Rollout:
             raise UsageError(f"step_seconds must be positive seconds, or None for no limit; got {step_seconds}")
         self.policy, self.slots, self.max_turns, self.run_key = policy, slots, max_turns, run_key
         self.branching, self.step_seconds = branching or Independent(), step_seconds
-        self.policy_calls = 0
-        self.pace = Pace("", 0)
+        self.policy_calls, self.pace = 0, Pace("", 0)
         self._make_env = make_env
         first = make_env()
         if not isinstance(first, gym.Env):
@@ -89,8 +89,7 @@ class Rollout:
         self._fingerprint = str(getattr(base, "fingerprint", ""))
         self.num_tasks: int | None = getattr(base, "num_tasks", None)
         self.instructions = str(getattr(base, "instructions", ""))
-        if threads is None:
-            threads = slots if getattr(base, "waits", False) else 0
+        threads = threads if threads is not None else slots if getattr(base, "waits", False) else 0
         if lockstep is None:
             lockstep = bool(getattr(base, "lockstep", False)) and not getattr(policy, "remote", False)
         self._events: SimpleQueue[Call | _Answer] = SimpleQueue()
@@ -122,16 +121,17 @@ class Rollout:
         """
         self._roots.begin(groups)
         self.branching.begin(self.policy)
-        while True:
-            while not self._done and len(self._running) < self.slots and (state := self._roots.next()) is not None:
-                self._start(state)
-                self._drive()
-            if self._done:
-                yield self._done.popleft()
-            elif self._running:
-                self._work()
-            else:
-                return
+        with looked_for_less_often():
+            while True:
+                while not self._done and len(self._running) < self.slots and (state := self._roots.next()) is not None:
+                    self._start(state)
+                    self._drive()
+                if self._done:
+                    yield self._done.popleft()
+                elif self._running:
+                    self._work()
+                else:
+                    return
 
     # Starting ---------------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from agentgym.tools.browser import AllowList, BrowserSession, Chromium, browser_
 from agentgym.tools.browser.proxy import OriginProxy
 from agentgym.tools.loop import background
 from agentgym.tools.syntax.base import Call
-from agentgym.tools.tool import Toolbox
+from agentgym.tools.toolbox import Toolbox
 
 try:
     find_chromium()
