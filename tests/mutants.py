@@ -63,7 +63,19 @@ def part(file: str, before: str, after: str, tests: str) -> Mutant:
     return Mutant(f"trainers/{file}", before, after, f"trainers/{tests}")
 
 
+def stopped(file: str, before: str, after: str, algorithm: str = "gigpo") -> Mutant:
+    """A fault that shows only where a run is stopped and goes on."""
+    return part(file, before, after, f"test_resume.py -k stages and {algorithm}")
+
+
+def stored(file: str, before: str, after: str, tests: str = "test_store_damage.py") -> Mutant:
+    """A fault in what lies on disk."""
+    return Mutant(f"store/{file}", before, after, f"core/{tests}")
+
+
 PUBLISHED = "test_published.py -k gradient"
+REFUSED = "test_resume_refused.py -k"
+HERE = "len(self._outlook._updates) + 1"  # updates of this process alone: what a counter knows that nobody keeps
 MUTANTS = [
     # wrong defaults and swapped parts
     recipe("grpo", "= 0.2", "= 0.3"),
@@ -168,6 +180,64 @@ MUTANTS = [
     part("sampling", '"solved" if', '"success" if', "test_sampling.py"),
     Mutant("records", "else self.terminated and self.reward > 0", "else self.reward > 0", "trainers/test_turns.py"),
     Mutant("rollout/engine", "reply.stop, final=episode.observation", "reply.stop", "core/test_rollout.py -k stop"),
+    # what a run that is stopped needs to go on as if it had not been
+    stopped("train", 'list(state["recent"])', "[]"),
+    stopped("train", 'self.branching.load_state_dict(state["branching"])', "pass", "arpo"),
+    stopped("train", 'learner.load_state_dict(state["learner"])', "pass"),
+    stopped("train", "policy.version = update", "pass"),
+    stopped("train", "if self.update == 0:", "if not begun:"),
+    stopped("train", "if self.update == 0:", "if self.update == 0 or begun:"),
+    stopped("train", "at=written", "at=None"),
+    stopped("train", "lines.cut(sizes.get(lines.path.name, 0))", "pass"),
+    stopped("train", "self.timings, self.forks\n", "self.timings\n", "arpo"),
+    stopped("train", "writer.flush(),", "writer.position,"),
+    stopped("train", "learning_rate(self.update)", f"learning_rate({HERE})"),
+    stopped("train", "sampling(key, self.update,", f"sampling(key, {HERE},"),
+    stopped("train", '"eval", self.update)', f'"eval", {HERE})'),
+    stopped("train", "engine.temperature = trained\n", "\n"),
+    stopped("train", "last = self.update", "self._save(learner, policy, writer); last = self.update"),
+    part("train", "if last or (self.config", "if (self.config", "test_train.py -k promises"),
+    stopped("model", "context, request.key,", "context, request.key + self.engine.generated,"),
+    stopped("learner", 'self.optimizer.load_state_dict(state["optimizer"])', "pass"),
+    stopped("learner", 'self.updates = state["updates"]', "pass"),
+    stopped("learner", 'self.values.load_state_dict(state["values"])', "pass", "ppo"),
+    stopped("learner", 'self.reference.model.load_state_dict(state["reference"], strict=False)', "pass"),
+    stopped("learner", 'self.algorithm.load_state_dict(state["parts"])', "pass", "otc"),
+    stopped("optim", "zip(self._all, states, strict=True)", "zip(self._all[:1], states)", "ppo"),
+    stopped("optim", "zip(self._all, states, strict=True)", "zip(self._all[1:], states[1:])", "ppo"),
+    stopped("algorithm", "part.state.update(saved)", "pass", "otc"),
+    stopped("rewards", "Part(apply, needs, state=remembered)", "Part(apply, needs)", "otc"),
+    stopped("branching_rules", 'OrderedDict(state["seen"])', "OrderedDict()", "arpo"),
+    stopped("branching_rules", 'OrderedDict(state["seen"])', 'OrderedDict(sorted(state["seen"].items()))', "arpo"),
+    stopped("branching_rules", 'dict(state["late"])', "{}", "arpo"),
+    stopped("branching_rules", 'state["usual"], state["asked"]', '0.0, state["asked"]', "arpo"),
+    stopped("branching_rules", 'state["usual"], state["asked"]', 'state["usual"], 0', "arpo"),
+    part("checkpoint", "compute_in(model, precision)", "pass", "test_precision.py -k continues and full"),
+    part("lora", "state_dict=learned_state(model)", "state_dict=None", "test_precision.py -k continues and full"),
+    part("memory", "return tree.clone()", "return tree", "test_memory.py -k state"),
+    part("memory", "tensor.data = tensor.data.clone()", "pass", "test_resume.py -k loaded and ppo"),
+    part("lora", "sorted(config.target_modules)", "list(config.target_modules)", "test_lora_checkpoints.py -k equal"),
+    part("lora", "is_trainable=True", "is_trainable=False", "test_resume.py -k lora_trains"),
+    part("train", "if not begun:\n", "if False:\n", f"{REFUSED} through"),
+    part("train", "if kept:", "if False:", f"{REFUSED} history"),
+    part("train", "torch.set_num_threads(config.threads)", "pass", f"{REFUSED} threads"),
+    part("train", "config.threads or torch.get_num_threads()", "config.threads", f"{REFUSED} threads"),
+    part("train", "draws.key(key, self.update))", f"draws.key(key, {HERE}))", "test_training_budgets.py -k resumed"),
+    part("recorded", '{"updates", ', '{"updates", "seed", ', f"{REFUSED} run_file"),
+    part("recorded", "if before != fingerprint:", "if False:", f"{REFUSED} world"),
+    part("recorded", "if before == now:", "if True:", f"{REFUSED} versions"),
+    stored("checkpoints", "list(found.items())[-1]", "list(found.items())[0]"),
+    stored("checkpoints", "shutil.rmtree(temporary, ignore_errors=True)\n        try:", "try:"),
+    stored("checkpoints", "            _remove(final)\n", ""),
+    stored("checkpoints", "temporary.rename(final)\n", "shutil.copytree(temporary, final)\n"),
+    stored("checkpoints", "_digest(file) != match[1]", "not file.stat().st_size"),
+    stored("checkpoints", "path.rename(hidden)", "hidden = path"),
+    stored("checkpoints", "[:-keep]", "[:-keep - 1]"),
+    stored("files", "if there < size:", "if False:", "test_store.py -k json_lines"),
+    stored("files", "                self._end_with_a_line()", "                pass", "test_store.py -k json_lines"),
+    stored("episodes", "return ends[-1] if at is None else at", "return ends[-1]", "test_store.py -k resumed"),
+    stored("episodes", "            self._put_aside(damage)", "            pass"),
+    stored("episodes", "self.position += len(frame)", "self.position = len(frame)", "test_store.py"),
 ]  # fmt: skip
 
 

@@ -34,6 +34,7 @@ STATES = {  # what has to be kept from update to update
 def test_crashes_between_any_two_stages_change_nothing(recipe, tmp_path):
     """An exception at every report in turn: in the warm start, after an update, after an evaluation."""
     options = TOOLS | {"recipe": recipe, "parameters": STATES[recipe], "updates": 4, "checkpoint_every": 1}
+    options |= {"lr_end": 0.3, "eval_temperature": 0.5}
     options["replaced"] = {"branching": "spread_branching"} if recipe == "arpo" else {}
     options["admissible"] = recipe == "otc"  # so that some are solved
     start(tmp_path / "whole", **options)
