@@ -25,6 +25,31 @@ def compare(sides: Mapping[str, Side], rounds: int) -> dict[str, list[float]]:
     return seconds
 
 
+def bare(env: Any, act: Callable[[Any, dict[str, Any], int], str], episodes: int, asked: Any = None) -> int:
+    """Turns of a loop that keeps nothing; ``asked`` are the options of each reset."""
+    turns = 0
+    for seed in range(episodes):
+        _, info = env.reset(seed=seed, options=asked)
+        over = False
+        while not over:
+            _, _, terminated, truncated, info = env.step(act(env, info, turns))
+            over = terminated or truncated
+            turns += 1
+    return turns
+
+
+def expert_action(env: Any, info: dict[str, Any], turn: int) -> str:
+    """What the expert does."""
+    return str(env.expert())
+
+
+def random_action(env: Any, info: dict[str, Any], turn: int) -> str:
+    """Uniform, by a counter-based draw."""
+    from agentgym import draws
+
+    return str(draws.choice(info["admissible"], turn))
+
+
 def spread(values: list[float]) -> dict[str, float]:
     """Median, least and most."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
