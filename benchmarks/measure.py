@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from agentgym import draws
+
 Side = Callable[[], object]
 
 
@@ -45,8 +47,6 @@ def expert_action(env: Any, info: dict[str, Any], turn: int) -> str:
 
 def random_action(env: Any, info: dict[str, Any], turn: int) -> str:
     """Uniform, by a counter-based draw."""
-    from agentgym import draws
-
     return str(draws.choice(info["admissible"], turn))
 
 
