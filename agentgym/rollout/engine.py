@@ -257,9 +257,8 @@ class Rollout:
     def _after_step(self, episode: Running, came: Stepped, began: float, ended: float) -> None:
         episode.played(came.reward, came.info, began, ended)
         self.pace.turn(episode.reply.usage.completion_tokens)
-        stop = came.stop
-        if stop is None and self.max_turns is not None and len(episode.turns) >= self.max_turns:
-            stop = StopReason.TURN_LIMIT
+        cut = self.max_turns is not None and len(episode.turns) >= self.max_turns
+        stop = came.stop or (StopReason.TURN_LIMIT if cut else None)
         if stop is not None:
             self._finish(episode, stop, came.success, came.observation)
         else:
@@ -385,6 +384,7 @@ class Rollout:
                 raise PolicyError("the policy has running episodes but neither answers nor works on them")
         while not self._events.empty():
             self._handle(self._events.get())
+            self._drive()  # now, so that this one waits while the next ones are handled
         for call in self._steps.overdue():
             self._returned(call)
         if not self._replies and not self._steps.running:
