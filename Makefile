@@ -27,7 +27,7 @@ test: $(READY)  ## all tests but the slow ones; OPTIONS="tests/core -k fork" cho
 test-slow: $(READY)  ## the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow $(OPTIONS)
 
-mutants: $(READY)  ## put a hundred small faults into a copy, one at a time: some test has to fail; OPTIONS="gigpo" chooses
+mutants: $(READY)  ## put 150 small faults into a copy, one at a time: some test has to fail; OPTIONS="gigpo" chooses
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py $(OPTIONS)
 
 lint: $(READY)  ## style, types, who may import whom, sizes and words

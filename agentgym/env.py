@@ -9,17 +9,21 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, TypedDict
 
 import gymnasium as gym
+from gymnasium.wrappers import OrderEnforcing
 
 from agentgym.errors import ForkError, UnknownName
 from agentgym.records import ToolCall
 from agentgym.space import Text
+from agentgym.waiting import Waiting
 
 __all__ = ["SPLITS", "Info", "ReplayWrapper", "Text", "TextEnv", "digest", "fork"]
 
 SPLITS = ("train", "test", "unseen")
+StepResult = tuple[str, Any, bool, bool, dict[str, Any]]
 MAX_OBSERVATION = 1_000_000  #: characters of an observation; more than any model reads
 
 
@@ -44,6 +48,9 @@ class TextEnv(gym.Env[str, str]):
 
     Subclasses write ``reset`` and ``step`` as in Gymnasium, and optionally
 
+    * ``step_in_parts(action)``: the step as a generator that yields what it waits for (:mod:`agentgym.waiting`), so
+      that many of them wait at little cost; ``step`` is then ``finish(self.step_in_parts(action))``. What it does
+      between two waits must be quick: it keeps every other episode waiting, and no time limit ends it;
     * ``expert() -> str | None``: a good next action, None where it knows none;
     * ``fork() -> Self``: an independent copy of the running episode;
     * ``num_tasks``: how many tasks the split has; ``reset(options={"task": i})`` then starts the i-th. None (the
@@ -122,8 +129,13 @@ class ReplayWrapper(gym.Wrapper[str, str, str, str]):
         self._anchor = info.get("anchor")
         return observation, info
 
-    def step(self, action: str) -> tuple[str, Any, bool, bool, dict[str, Any]]:
-        result = self.env.step(action)
+    def step(self, action: str) -> StepResult:
+        return self._noted(action, self.env.step(action))
+
+    def step_in_parts(self, action: str) -> Waiting[StepResult]:
+        return self._noted(action, (yield from step_in_parts(self.env, action)))
+
+    def _noted(self, action: str, result: StepResult) -> StepResult:
         self._actions.append(action)
         self._anchor = result[4].get("anchor")
         return result
@@ -176,6 +188,36 @@ def can_fork(env: gym.Env[str, str]) -> bool:
     while isinstance(env, gym.Wrapper) and not isinstance(env, ReplayWrapper):
         env = env.env
     return isinstance(env, ReplayWrapper)
+
+
+def can_step_in_parts(env: gym.Env[str, str]) -> bool:
+    """Whether :func:`step_in_parts` does what ``env.step`` does: it is written so, in all wrappers too."""
+    while True:
+        if type(env) is not OrderEnforcing and not _is_in_parts(env):
+            return False
+        if not isinstance(env, gym.Wrapper):
+            return True
+        env = env.env
+
+
+def step_in_parts(env: gym.Env[str, str], action: str) -> Waiting[StepResult]:
+    """``env.step(action)`` as a generator of what it waits for; of nothing, where it is not written in parts."""
+    if not can_step_in_parts(env):
+        return env.step(action)
+    while isinstance(env, OrderEnforcing):  # it only asks whether there was a reset
+        env = env.env
+    result: StepResult = yield from env.step_in_parts(action)  # type: ignore[attr-defined]
+    return result
+
+
+def _is_in_parts(env: gym.Env[str, str]) -> bool:
+    """Whether nothing that is more special than its ``step_in_parts`` is a ``step``."""
+    for place in chain((env,), type(env).__mro__):
+        if "step_in_parts" in vars(place):
+            return True
+        if "step" in vars(place):
+            return False
+    return False
 
 
 def _copied(env: gym.Env[str, str]) -> gym.Env[str, str]:

@@ -13,37 +13,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from measure import compare, options, spread, table, write
+from measure import bare, compare, expert_action, options, random_action, spread, table, write
 
-from agentgym import keyed_random
 from agentgym.env import TextEnv
 from agentgym.envs.gui import GUIEnv, tasks
 from agentgym.envs.household import HouseholdEnv
 
 EPISODES = 200
-
-
-def expert(env: Any, info: dict[str, Any], turn: int) -> str:
-    """What the expert does."""
-    return str(env.expert())
-
-
-def random(env: Any, info: dict[str, Any], turn: int) -> str:
-    """Uniform, by a counter-based draw."""
-    return str(keyed_random.choice(info["admissible"], turn))
-
-
-def play(env: TextEnv, act: Callable[..., str], episodes: int, family: str | None = None) -> int:
-    """Turns of a loop that keeps nothing."""
-    turns = 0
-    for seed in range(episodes):
-        _, info = env.reset(seed=seed, options={"family": family} if family is not None else None)
-        over = False
-        while not over:
-            _, _, terminated, truncated, info = env.step(act(env, info, turns))
-            over = terminated or truncated
-            turns += 1
-    return turns
 
 
 def forks(env: GUIEnv, count: int = 300) -> dict[str, float]:
@@ -67,19 +43,20 @@ def main() -> None:
     given = options(__doc__, rounds=5).parse_args()
     env, household = GUIEnv(), HouseholdEnv()
     cases: dict[str, tuple[TextEnv, Callable[..., str], str | None]] = {
-        "household, planner": (household, expert, None),
-        "household, random actions": (household, random, None),
-        "gui, expert": (env, expert, None),
-        "gui, random actions": (env, random, None),
+        "household, planner": (household, expert_action, None),
+        "household, random actions": (household, random_action, None),
+        "gui, expert": (env, expert_action, None),
+        "gui, random actions": (env, random_action, None),
     }
     for family in tasks.templates("train"):
-        cases[f"gui, expert, {family}"] = (env, expert, family)
-        cases[f"gui, random actions, {family}"] = (env, random, family)
+        cases[f"gui, expert, {family}"] = (env, expert_action, family)
+        cases[f"gui, random actions, {family}"] = (env, random_action, family)
     figures: dict[str, Any] = {}
     for name, (world, act, family) in cases.items():
         episodes = EPISODES if family is None else EPISODES // 4
-        turns = play(world, act, episodes, family)
-        seconds = compare({name: lambda w=world, a=act, n=episodes, f=family: play(w, a, n, f)}, given.rounds)
+        asked = {"family": family} if family is not None else None
+        turns = bare(world, act, episodes, asked)
+        seconds = compare({name: lambda w=world, a=act, n=episodes, o=asked: bare(w, a, n, o)}, given.rounds)
         figures |= table(f"{name}: {turns:,} turns in {episodes} episodes", seconds, work=turns, unit="turns")
     figures["fork"] = forks(env)
     write(given.json, figures)

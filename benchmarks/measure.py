@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from agentgym import keyed_random
+
 Side = Callable[[], object]
 
 
@@ -23,6 +25,29 @@ def compare(sides: Mapping[str, Side], rounds: int) -> dict[str, list[float]]:
             if number:
                 seconds[name].append(time.process_time() - began)
     return seconds
+
+
+def bare(env: Any, act: Callable[[Any, dict[str, Any], int], str], episodes: int, asked: Any = None) -> int:
+    """Turns of a loop that keeps nothing; ``asked`` are the options of each reset."""
+    turns = 0
+    for seed in range(episodes):
+        _, info = env.reset(seed=seed, options=asked)
+        over = False
+        while not over:
+            _, _, terminated, truncated, info = env.step(act(env, info, turns))
+            over = terminated or truncated
+            turns += 1
+    return turns
+
+
+def expert_action(env: Any, info: dict[str, Any], turn: int) -> str:
+    """What the expert does."""
+    return str(env.expert())
+
+
+def random_action(env: Any, info: dict[str, Any], turn: int) -> str:
+    """Uniform, by a counter-based draw."""
+    return str(keyed_random.choice(info["admissible"], turn))
 
 
 def spread(values: list[float]) -> dict[str, float]:

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from measure import compare, options, spread, table, write
+from measure import bare, compare, expert_action, options, random_action, spread, table, write
 
 import agentgym
-from agentgym import keyed_random, registry
+from agentgym import registry
 from agentgym.env import TextEnv
 from agentgym.envs.household import HouseholdEnv
 from agentgym.policy import ExpertPolicy, Policy, RandomPolicy, ScriptedPolicy
@@ -46,38 +46,19 @@ class Idle(TextEnv):
         return "go on", 0.0, self._turn >= IDLE_TURNS, False, {"task_id": "idle", "anchor": "0"}
 
 
-def bare(env: TextEnv, act: Callable[[TextEnv, dict[str, Any], int], str], episodes: int) -> int:
-    """Turns of a loop that keeps nothing."""
-    turns = 0
-    for seed in range(episodes):
-        _, info = env.reset(seed=seed)
-        over = False
-        while not over:
-            _, _, terminated, truncated, info = env.step(act(env, info, turns))
-            over = terminated or truncated
-            turns += 1
-    return turns
-
-
 def rollout(make: Callable[[], TextEnv], policy: Policy, episodes: int) -> int:
     """Turns of recorded episodes, 64 at a time."""
     with Rollout(make, policy) as played:
         return sum(len(e.turns) for e in played.play(Group(f"g{n}", Task(n)) for n in range(episodes)))
 
 
-def random_action(env: TextEnv, info: dict[str, Any], turn: int) -> str:
-    """Uniform, by a counter-based draw."""
-    return str(keyed_random.choice(info["admissible"], turn))
-
-
 def speeds(rounds: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Bare loop and rollout engine take turns."""
     household = HouseholdEnv()
-    expert: Callable[..., str] = lambda env, info, turn: env.expert()  # noqa: E731
     cases: list[tuple[str, Callable[[], int], Callable[[], int]]] = [
         (
             "household, planner",
-            lambda: bare(household, expert, EPISODES),
+            lambda: bare(household, expert_action, EPISODES),
             lambda: rollout(HouseholdEnv, ExpertPolicy(), EPISODES),
         ),
         (

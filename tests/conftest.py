@@ -1,4 +1,4 @@
-"""A tiny model and a small text world, for tests of learning."""
+"""Shared by all tests: helper modules are found by name, what a machine lacks is skipped, a tiny model and world."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from agentgym.errors import MissingExtra, SandboxUnavailable
 from agentgym.models.local_policy import ModelPolicy
 from agentgym.models.tiny import tiny
 from agentgym.records import Task
 from agentgym.rollout import Group, Rollout
+from agentgym.tools.browser import find_chromium
 from agentgym.trainers import parts
 
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
@@ -68,3 +70,11 @@ def registry(monkeypatch):
     for stage in parts.STAGES.values():
         monkeypatch.setattr(stage, "factories", dict(stage.factories))
     monkeypatch.setattr(parts, "_algorithms", dict(parts._algorithms))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("chromium") is not None:
+        try:
+            find_chromium()
+        except (MissingExtra, SandboxUnavailable) as missing:
+            pytest.skip(str(missing))

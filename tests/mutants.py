@@ -66,6 +66,18 @@ def part(file: str, before: str, after: str, tests: str) -> Mutant:
     return Mutant(f"trainers/{file}", before, after, f"trainers/{tests}")
 
 
+def stopped(file: str, before: str, after: str, algorithm: str = "gigpo") -> Mutant:
+    """A fault that shows only where a run is stopped and goes on."""
+    return part(file, before, after, f"run/test_resume.py -k stages and {algorithm}")
+
+
+def stored(file: str, before: str, after: str, tests: str = "test_store_damage.py") -> Mutant:
+    """A fault in what lies on disk."""
+    return Mutant(f"store/{file}", before, after, f"core/{tests}")
+
+
+REFUSED = "run/test_resume_refused.py -k"
+HERE = "len(self._outlook._updates) + 1"  # updates of this process alone: what a counter knows that nobody keeps
 MUTANTS = [
     # wrong defaults and swapped parts
     method("grpo", "= 0.2", "= 0.3"),
@@ -123,7 +135,7 @@ MUTANTS = [
     method("aepo_agentic", "entropy_weight: Annotated[float, Field(ge=0)] = 0.2", "entropy_weight: float = 0.1"),
     method("aepo_agentic", "allocation: float | None = 0.5", "allocation: float | None = None"),
     method("spo_chain", "= 0.9", "= 1.0"),
-    method("spo_chain", "drop_zero(), ", ""),
+    method("spo_chain", "drop_zero(),", ""),
     method("spo_tree", "inverse_copy_weight(), ", ""),
     method("spo_tree", '"leaves"] = "children"', '"leaves"] = "leaves"'),
     method("polychromic", ', to="old"', ""),
@@ -161,7 +173,7 @@ MUTANTS = [
     part("rewards/shaping", "np.clip(over, 0.0, cap)", "np.clip(over, -9.0, cap)", f"{PUBLISHED} and dapo"),
     part("rewards/shaping", "| ~turns.terminated[turns.first]", "", f"{PUBLISHED} and tapo"),
     part("advantage/turn_table", "if c.error is None", "if c.name", "algorithms/test_tool_use.py -k no_use"),
-    part("update/learner", "coefficient * len(parts)", "coefficient", PUBLISHED),
+    part("update/learner", "coefficient * len(minibatches)", "coefficient", PUBLISHED),
     part("update/learner", "{\"weight\": weight[index]}", "{\"weight\": weight[index] * 0 + 1}", f"{PUBLISHED} and gspo"),
     part("update/answer_probe", "if last and episode.terminated", "if last", f"{PUBLISHED} and igpo"),
     part("advantage/information_gain", "credit[turns.last] +=", "credit[turns.last] =", f"{PUBLISHED} and igpo"),
@@ -174,7 +186,7 @@ MUTANTS = [
     part("parts", "yield from part.walk()", "yield part", "test_parts.py -k state"),
     part("parts", "self.own_needs.union(*(", "self.own_needs.union(*(0 and ", "test_parts.py -k needs"),
     part("parts", "        point.load()", "        pass", "test_parts.py -k entry_points"),
-    part("parts", "strict: bool = True)", "strict: bool = False)", "test_parts.py -k arguments"),
+    part("arguments", "strict: bool = True)", "strict: bool = False)", "test_parts.py -k arguments"),
     part("parts", "if known is not None and known.__module__ != factory.__module__:", "if False:", "test_parts.py -k two_modules"),
     part("advantage/combine", 'if stages == {"reward"}', 'if "reward" in stages', "test_parts.py -k joins_reward"),
     part("advantage/turn_weights", 'turn_weight.require(part, "product()")', "pass", "test_parts.py -k inside_another"),
@@ -182,6 +194,69 @@ MUTANTS = [
     part("expressions", "self.stage.several and isinstance(tree, ast.Tuple)", "isinstance(tree, ast.Tuple)", "test_parts.py -k several_parts"),
     Mutant("records", "else self.terminated and self.reward > 0", "else self.reward > 0", "trainers/advantage/test_turn_table.py"),
     Mutant("rollout/engine", "reply.stop, final=episode.observation", "reply.stop", "core/test_rollout.py -k stop"),
+    # what a run that is stopped needs to go on as if it had not been
+    stopped("run/trainer", 'list(state["recent"])', "[]"),
+    stopped("run/trainer", 'self.branching.load_state_dict(state["branching"])', "pass", "arpo"),
+    stopped("run/trainer", 'learner.load_state_dict(state["learner"])', "pass"),
+    stopped("run/trainer", "policy.version = update", "pass"),
+    stopped("run/trainer", "if self.update == 0:", "if not resumed:"),
+    stopped("run/trainer", "if self.update == 0:", "if self.update == 0 or resumed:"),
+    stopped("run/trainer", "at=written", "at=None"),
+    stopped("run/trainer", "lines.cut(sizes.get(lines.path.name, 0))", "pass"),
+    stopped("run/trainer", "self.timings, self.branches\n", "self.timings\n", "arpo"),
+    stopped("run/trainer", "writer.flush(),", "writer.position,"),
+    stopped("run/trainer", "learning_rate(self.update)", f"learning_rate({HERE})"),
+    stopped("run/trainer", "sampler(key, self.update,", f"sampler(key, {HERE},"),
+    stopped("run/trainer", '"eval", self.update)', f'"eval", {HERE})'),
+    stopped("run/trainer", "Sampling(temperature=options.temperature)", "Sampling()"),
+    stopped("run/trainer", "last = self.update", "self._save(learner, policy, writer); last = self.update"),
+    part("run/trainer", "if last or (self.config.eval", "if (self.config.eval", "run/test_trainer.py -k promises"),
+    Mutant(
+        "models/local_policy",
+        "context, request.key,",
+        "context, request.key + self.engine.generated,",
+        "trainers/run/test_resume.py -k stages and gigpo",
+    ),
+    stopped("update/learner", 'self.optimizer.load_state_dict(state["optimizer"])', "pass"),
+    stopped("update/learner", 'self.updates = state["updates"]', "pass"),
+    stopped("update/learner", 'self.values.load_state_dict(state["values"])', "pass", "ppo"),
+    stopped("update/learner", 'self.reference.load_state_dict(state["reference"])', "pass"),
+    stopped("update/learner", 'self.algorithm.load_state_dict(state["parts"])', "pass", "otc"),
+    stopped("update/optimizer", "zip(self._all, states, strict=True)", "zip(self._all[:1], states)", "ppo"),
+    stopped("update/optimizer", "zip(self._all, states, strict=True)", "zip(self._all[1:], states[1:])", "ppo"),
+    stopped("algorithm", "part.state.update(saved)", "pass", "otc"),
+    stopped("rewards/tool_calls", "declare(apply, needs=needs, state=remembered)", "declare(apply, needs=needs)", "otc"),
+    stopped("sampling/branching_rules", 'OrderedDict(state["seen"])', "OrderedDict()", "arpo"),
+    stopped("sampling/branching_rules", 'OrderedDict(state["seen"])', 'OrderedDict(sorted(state["seen"].items()))', "arpo"),
+    stopped("sampling/branching_rules", 'dict(state["late"])', "{}", "arpo"),
+    stopped("sampling/branching_rules", 'state["usual"], state["asked"]', '0.0, state["asked"]', "arpo"),
+    stopped("sampling/branching_rules", 'state["usual"], state["asked"]', 'state["usual"], 0', "arpo"),
+    Mutant("trainers/run/checkpoint", "compute_in(model, precision)", "pass", "models/test_precision.py -k continues and full"),
+    Mutant("models/lora", "state_dict=learned_state(model)", "state_dict=None", "models/test_precision.py -k continues and full"),
+    Mutant("models/memory", "return tree.clone()", "return tree", "models/test_memory.py -k state"),
+    Mutant("models/memory", "tensor.data = tensor.data.clone()", "pass", "trainers/run/test_resume.py -k loaded and ppo"),
+    Mutant("models/lora", "sorted(config.target_modules)", "list(config.target_modules)", "models/test_lora_checkpoints.py -k equal"),
+    Mutant("models/lora", "is_trainable=True", "is_trainable=False", "trainers/run/test_resume.py -k lora_trains"),
+    part("run/trainer", "if not resumed:\n", "if False:\n", f"{REFUSED} through"),
+    part("run/run_file", "if kept:", "if False:", f"{REFUSED} history"),
+    part("run/trainer", "torch.set_num_threads(config.run.threads)", "pass", f"{REFUSED} threads"),
+    part("run/trainer", "config.run.threads or torch.get_num_threads()", "config.run.threads", f"{REFUSED} threads"),
+    part("run/trainer", "keyed_random.key(key, self.update))", f"keyed_random.key(key, {HERE}))", "run/test_training_budgets.py -k resumed"),
+    part("run/run_file", '{"run.updates", ', '{"run.updates", "run.seed", ', f"{REFUSED} run_file"),
+    part("run/run_file", "if before != fingerprint:", "if False:", f"{REFUSED} world"),
+    part("run/run_file", "if before == now:", "if True:", f"{REFUSED} versions"),
+    stored("checkpoints", "list(found.items())[-1]", "list(found.items())[0]"),
+    stored("checkpoints", "shutil.rmtree(temporary, ignore_errors=True)\n        try:", "try:"),
+    stored("checkpoints", "            _remove(final)\n", ""),
+    stored("checkpoints", "temporary.rename(final)\n", "shutil.copytree(temporary, final)\n"),
+    stored("checkpoints", "_digest(file) != match[1]", "not file.stat().st_size"),
+    stored("checkpoints", "path.rename(hidden)", "hidden = path"),
+    stored("checkpoints", "[:-keep]", "[:-keep - 1]"),
+    stored("files", "if there < size:", "if False:", "test_store.py -k json_lines"),
+    stored("files", "                self._end_with_a_line()", "                pass", "test_store.py -k json_lines"),
+    stored("episodes", "return ends[-1] if at is None else at", "return ends[-1]", "test_store.py -k resumed"),
+    stored("episodes", "            self._put_aside(damage)", "            pass"),
+    stored("episodes", "self.position += len(frame)", "self.position = len(frame)", "test_store.py"),
 ]  # fmt: skip
 
 

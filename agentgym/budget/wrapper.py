@@ -12,8 +12,10 @@ import gymnasium as gym
 from agentgym import keyed_random
 from agentgym.budget.limits import PER_TOOL, ROUNDING, UNLIMITED, Budget, Spent, amount
 from agentgym.budget.prices import Prices
+from agentgym.env import StepResult, step_in_parts
 from agentgym.errors import UnknownName, UsageError
 from agentgym.records import CallCounts, StopReason, ToolCall, Usage
+from agentgym.waiting import Waiting, finish
 
 _SPENT_BY_POLICY = ("tokens", "seconds", "cost")
 
@@ -112,12 +114,15 @@ class BudgetedEnv(gym.Wrapper[str, str, str, str]):
         self.spent.seconds += usage.model_seconds
         self.spent.cost += usage.cost
 
-    def step(self, action: str) -> tuple[str, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: str) -> StepResult:
+        return finish(self.step_in_parts(action))
+
+    def step_in_parts(self, action: str) -> Waiting[StepResult]:
         if self._truncates and (limit := self._over(_SPENT_BY_POLICY)):
             return self._cut(limit, dict(self._state))
         if self.budget.turns == 0:
             return self._cut("turns", dict(self._state))
-        observation, reward, terminated, truncated, info = self._play(action)
+        observation, reward, terminated, truncated, info = yield from self._play(action)
         self._state = _state_of(info)
         if not self._gated and (limit := self._over(self._spent_by_calls)):
             return self._cut(limit, info)
@@ -134,7 +139,7 @@ class BudgetedEnv(gym.Wrapper[str, str, str, str]):
         left = {name: limit - self.spent.of(name) for name, limit in self.budget.limits.items()}
         return {name: number if number > ROUNDING else 0 for name, number in left.items()}
 
-    def _play(self, action: str) -> tuple[str, Any, bool, bool, dict[str, Any]]:
+    def _play(self, action: str) -> Waiting[StepResult]:
         """Play the action behind the gate, and count it."""
         base: Any = self.env.unwrapped
         self._running, self._refused = Spent(cost=self.spent.cost), False
@@ -142,7 +147,7 @@ class BudgetedEnv(gym.Wrapper[str, str, str, str]):
         if self._gated:
             base.gate = _Gate(self, started)
         try:
-            observation, reward, terminated, truncated, info = self.env.step(action)
+            observation, reward, terminated, truncated, info = yield from step_in_parts(self.env, action)
         finally:
             if self._gated:
                 base.gate = None

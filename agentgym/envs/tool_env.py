@@ -31,23 +31,28 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import gymnasium as gym
 import numpy as np
 
-from agentgym.env import Text, TextEnv, digest
+from agentgym.env import StepResult, Text, TextEnv, digest
 from agentgym.errors import UsageError
 from agentgym.records import ToolCall
+from agentgym.tools.execution import Execution
 from agentgym.tools.sampling import WORDS, sample_call
 from agentgym.tools.session import MakeSession
 from agentgym.tools.syntax import make_syntax
 from agentgym.tools.syntax.base import Call, Parsed
-from agentgym.tools.tool import Gate, Tool, Toolbox
+from agentgym.tools.tool import Tool
+from agentgym.tools.toolbox import Gate, Toolbox
+from agentgym.waiting import Waiting, finish
 
 NOTHING = "neither a tool call nor an answer"
 OVER = "The answer was received; the episode is over."
 ANSWERS = 0.1  #: share of answers among random actions
+_ENCODE = json.JSONEncoder(sort_keys=True).encode
 _WORD = re.compile(r"\w[\w-]*")
 _WORDS, _SEEN = 200, 4000  # words that random actions are made of, and characters in which they are looked for
 _SAMPLES = 8  # tasks per split that stand for a generator in the fingerprint
@@ -102,7 +107,7 @@ class ToolEnv(TextEnv):
     calls. Set it before each ``step``: a fork starts without one.
 
     Args:
-        tools: the tools, or a :class:`~agentgym.tools.tool.Toolbox` to take them from; nothing else of it is shared.
+        tools: the tools, or a :class:`~agentgym.tools.toolbox.Toolbox` to take them from; nothing else of it is shared.
         tasks: questions by split; or one list, of which a fifth (by a hash of the text, so that equal texts stay
             together) is the test split; or ``generate(rng, split)``, which must keep its splits apart.
         scorer: ``scorer(answer, question)`` or ``scorer(answer, question, session)`` -> the reward (success from 1 up),
@@ -195,21 +200,30 @@ class ToolEnv(TextEnv):
             raise UsageError(f"task must be a number from 0 to {len(self._questions) - 1}, got {index!r}")
         return self._questions[index]
 
-    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+    def step(self, action: str) -> StepResult:
+        return finish(self.step_in_parts(action))
+
+    def step_in_parts(self, action: str) -> Waiting[StepResult]:
         if not self._running:
             raise gym.error.ResetNeeded("no episode is running; call reset() before step()")
         self.turn += 1
         parsed = self.syntax.parse(action)
         if parsed.answer is not None:
             self._running = False
-            score = self.score(parsed.answer)
+            score = yield from self._scored(parsed.answer)
             return OVER, score.reward, True, False, self._info(success=score.success)
-        observation, told = self._play(parsed)
+        observation, told = yield from self._play(parsed)
         if self.turn < self.max_turns:
             return observation, 0.0, False, False, self._info(**told)
         self._running = False
-        score = self.score(None)
+        score = yield from self._scored(None)
         return observation, score.reward, False, True, self._info(**told, success=score.success)
+
+    def _scored(self, answer: str | None) -> Waiting[Score]:
+        scoring = Execution(partial(self.score, answer))
+        yield (scoring,)
+        score: Score = scoring.result()
+        return score
 
     def score(self, answer: str | None) -> Score:
         """What the episode earns with this answer, or without one when its turns are used up."""
@@ -297,14 +311,14 @@ class ToolEnv(TextEnv):
         """Digest of the task and of what is known; see the class."""
         return digest(self._task, sorted(self._known), self._trail)
 
-    def _play(self, parsed: Parsed) -> tuple[str, dict[str, Any]]:
+    def _play(self, parsed: Parsed) -> Waiting[tuple[str, dict[str, Any]]]:
         """Run the calls; the observation, and what ``info`` says about the turn."""
         error = parsed.error or (None if parsed.calls else NOTHING)
         if len(parsed.calls) > self.max_calls:
             error = f"{len(parsed.calls)} calls in one action; at most {self.max_calls} are allowed"
         if error is not None:
             return f"Not understood: {error}. {self.syntax.hint}", {"error": error}
-        made = self.tools.call_all(parsed.calls, gate=self.gate)
+        made = yield from self.tools.calling(parsed.calls, gate=self.gate)
         told: dict[str, Any] = {"tool_calls": made}
         for call in made:
             if call.status == "malformed":
@@ -315,7 +329,7 @@ class ToolEnv(TextEnv):
         return "\n".join(map(self.syntax.render_result, made)), told
 
     def _remember(self, call: ToolCall) -> None:
-        key = digest(call.name, json.dumps(call.arguments, sort_keys=True), call.result, call.error)
+        key = digest(call.name, _ENCODE(call.arguments), call.result, call.error)
         if self.syntax.tools[call.name].session is not None:
             self._trail = digest(self._trail, key)
         elif call.error is None:

@@ -23,6 +23,7 @@ from agentgym.policy import Policy, Reply, Sampling
 from agentgym.records import Episode, StopReason, Task
 from agentgym.rollout import returned
 from agentgym.rollout.branching import Branching, Independent
+from agentgym.rollout.garbage import looked_for_less_often
 from agentgym.rollout.live_episode import Group, GroupState, LiveEpisode
 from agentgym.rollout.pace import Pace
 from agentgym.rollout.returned import Stepped
@@ -81,8 +82,7 @@ class Rollout:
         self.max_concurrent_episodes = max_concurrent_episodes
         self.sampling = sampling
         self.branching, self.step_seconds = branching or Independent(), step_seconds
-        self.policy_calls = 0
-        self.pace = Pace("", 0)
+        self.policy_calls, self.pace = 0, Pace("", 0)
         self._make_env = make_env
         first = make_env()
         if not isinstance(first, gym.Env):
@@ -93,8 +93,7 @@ class Rollout:
         self._fingerprint = str(getattr(base, "fingerprint", ""))
         self.num_tasks: int | None = getattr(base, "num_tasks", None)
         self.instructions = str(getattr(base, "instructions", ""))
-        if threads is None:
-            threads = max_concurrent_episodes if getattr(base, "waits", False) else 0
+        threads = threads if threads is not None else max_concurrent_episodes if getattr(base, "waits", False) else 0
         if lockstep is None:
             lockstep = bool(getattr(base, "lockstep", False)) and not getattr(policy, "remote", False)
         self._events: SimpleQueue[Call | _Answer] = SimpleQueue()
@@ -127,16 +126,17 @@ class Rollout:
         self._roots.begin(groups)
         self.branching.begin(self.policy)
         limit = self.max_concurrent_episodes
-        while True:
-            while not self._done and len(self._running) < limit and (state := self._roots.next()) is not None:
-                self._start(state)
-                self._drive()
-            if self._done:
-                yield self._done.popleft()
-            elif self._running:
-                self._work()
-            else:
-                return
+        with looked_for_less_often():
+            while True:
+                while not self._done and len(self._running) < limit and (state := self._roots.next()) is not None:
+                    self._start(state)
+                    self._drive()
+                if self._done:
+                    yield self._done.popleft()
+                elif self._running:
+                    self._work()
+                else:
+                    return
 
     # Starting ---------------------------------------------------------------------------------------------------------
 
@@ -263,9 +263,8 @@ class Rollout:
     def _after_step(self, episode: LiveEpisode, came: Stepped, began: float, ended: float) -> None:
         episode.played(came.reward, came.info, began, ended)
         self.pace.turn(episode.reply.usage.completion_tokens)
-        stop = came.stop
-        if stop is None and self.max_turns is not None and len(episode.turns) >= self.max_turns:
-            stop = StopReason.TURN_LIMIT
+        cut = self.max_turns is not None and len(episode.turns) >= self.max_turns
+        stop = came.stop or (StopReason.TURN_LIMIT if cut else None)
         if stop is not None:
             self._finish(episode, stop, came.success, came.observation)
         else:
@@ -393,6 +392,7 @@ class Rollout:
                 raise PolicyError("the policy has running episodes but neither answers nor works on them")
         while not self._events.empty():
             self._handle(self._events.get())
+            self._drive()  # now, so that this one waits while the next ones are handled
         for call in self._steps.overdue():
             self._returned(call)
         if not self._replies and not self._steps.running:

@@ -1,9 +1,8 @@
-"""A call of a tool's function in flight: started here, on the background loop or in a thread, and waited for."""
+"""A call of a tool's function, as a job: run here and now, or started on the background loop or in a thread."""
 
 from __future__ import annotations
 
 import inspect
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,66 +16,81 @@ _threads = Threads("agentgym-tool")
 
 
 class Execution:
-    """Starts a call; :meth:`result` waits for it, once.
+    """A :class:`~agentgym.waiting.Job`.
 
     Args:
         function: without parameters; sync, or returning a coroutine.
-        timeout: seconds from now on, None for no limit.
-        aside: run it beside the caller even where nothing limits its time. Without that it runs here and now.
+        limit: seconds that it may take, None for no limit.
     """
 
-    def __init__(self, function: Callable[[], Any], *, timeout: float | None, aside: bool) -> None:
-        self._timeout, self._begin = timeout, time.perf_counter()
-        self._end: float | None = None
-        self._value: Any = None
-        self._error: BaseException | None = None
+    __slots__ = ("_coroutine", "_function", "_value", "began", "ended", "error", "late", "limit")
+
+    def __init__(self, function: Callable[[], Any], limit: float | None = None) -> None:
+        self.limit, self.began, self.ended, self.late = limit, 0.0, 0.0, False
+        self.error: BaseException | None = None
+        self._function, self._value = function, None
         self._coroutine: Future[Any] | None = None
-        self._over: threading.Lock | None = None
-        coroutine = inspect.iscoroutinefunction(getattr(function, "func", function))
-        if timeout is None and not aside and not coroutine:
-            self._run(function)
-            if isinstance(self._error, KeyboardInterrupt):
-                raise self._error
+
+    @property
+    def aside(self) -> bool:
+        return self.limit is not None or self._is_coroutine
+
+    @property
+    def _is_coroutine(self) -> bool:
+        return inspect.iscoroutinefunction(getattr(self._function, "func", self._function))
+
+    def run(self) -> None:
+        self.began = time.perf_counter()
+        self._call(self._function)
+
+    def start(self, done: Callable[[], object]) -> None:
+        if not self._is_coroutine:
+
+            def here() -> None:
+                self.run()
+                done()
+
+            _threads.start(here)
             return
-        self._over = threading.Lock()  # one lock wakes the one that waits; a Future would take three
-        self._over.acquire()
-        if coroutine:
-            self._coroutine = background().submit(function())
-            self._coroutine.add_done_callback(lambda done: self._run(partial(done.result, 0)))
-        else:
-            _threads.start(partial(self._run, function))
+        self.began = time.perf_counter()
+        self._coroutine = coroutine = background().submit(self._function())
+
+        def over(_: object) -> None:
+            self._call(partial(coroutine.result, 0))
+            done()
+
+        coroutine.add_done_callback(over)
+
+    def give_up(self) -> None:
+        self.late = True
+        if self._coroutine is not None:
+            self._coroutine.cancel()
 
     def result(self) -> Any:
-        """What the function returns or raises.
+        """What the function returned or raised.
 
         Raises:
             OutOfTime: it took too long. A coroutine was cancelled; a thread goes on for as long as it wants.
         """
-        if self._over is not None:
-            left = -1.0 if self._timeout is None else max(0.0, self._begin + self._timeout - time.perf_counter())
-            if not self._over.acquire(timeout=left):
-                if self._coroutine is not None:
-                    self._coroutine.cancel()
-                raise OutOfTime
-        if self._error is not None:
-            raise self._error
+        if self.late:
+            raise OutOfTime
+        if self.error is not None:
+            raise self.error
         return self._value
 
     @property
     def running(self) -> bool:
         """Whether it still runs; a coroutine that was cancelled does not."""
-        return self._end is None and (self._coroutine is None or not self._coroutine.done())
+        return not self.ended and (self._coroutine is None or not self._coroutine.done())
 
     @property
     def seconds(self) -> float:
         """How long it took, or how long it has been running."""
-        return (self._end or time.perf_counter()) - self._begin
+        return (self.ended or time.perf_counter()) - self.began
 
-    def _run(self, function: Callable[[], Any]) -> None:
+    def _call(self, function: Callable[[], Any]) -> None:
         try:
             self._value = function()
         except BaseException as error:  # for whoever waits
-            self._error = error
-        self._end = time.perf_counter()
-        if self._over is not None:
-            self._over.release()
+            self.error = error
+        self.ended = time.perf_counter()

@@ -53,6 +53,10 @@ class Sessions:
         """How many are open."""
         return len(self._made)
 
+    def __contains__(self, make: MakeSession) -> bool:
+        """Whether this one is open."""
+        return make in self._made
+
     def of(self, make: MakeSession) -> Any:
         """The one session that ``make`` makes in this episode."""
         if make not in self._made:

@@ -82,6 +82,16 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path) -> None:
     assert sorted(p.name for p in run.saved.path.iterdir()) == ["update-000002", "update-000010"]
 
 
+def test_what_a_kill_left_unfinished_is_not_in_the_next_checkpoint(run: RunFolder) -> None:
+    left = run.saved.path / ".update-000008.tmp"
+    left.mkdir()
+    (left / "older").write_text("half")
+    assert 8 not in run.checkpoints()
+    with run.checkpoint(8) as folder:
+        (folder / "state").write_text("whole")
+    assert sorted(path.name for path in run.saved.folder(8).iterdir()) == ["SHA256SUMS", "state"]
+
+
 def test_checksums_are_those_of_sha256sum(run: RunFolder) -> None:
     _, path = run.latest_checkpoint()
     told = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=path, capture_output=True, text=True, check=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import signal
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from processes import browsers, left_of, renderers
 
 from agentgym.check import check_env
 from agentgym.envs.gui import GUIEnv, tasks
@@ -22,21 +22,13 @@ from agentgym.envs.gui.browser import ChromiumBackend
 from agentgym.envs.gui.browser.site import act, described, shared_site
 from agentgym.envs.gui.page import PageBackend
 from agentgym.envs.gui.world import World
-from agentgym.errors import MissingExtra, SandboxUnavailable, UsageError, WorldFault
+from agentgym.errors import SandboxUnavailable, UsageError, WorldFault
 from agentgym.policy import ExpertPolicy
 from agentgym.records import StopReason, Task
 from agentgym.report.episodes import view
 from agentgym.rollout import Group, Rollout
 from agentgym.store.episodes import decode, encode
-from agentgym.tools.browser import Chromium, find_chromium, shared_chromium
-
-try:
-    find_chromium()
-except (MissingExtra, SandboxUnavailable) as reason:
-    missing = str(reason)
-else:
-    missing = ""
-needs_chromium = pytest.mark.skipif(bool(missing), reason=missing)
+from agentgym.tools.browser import Chromium, shared_chromium
 
 HANDFUL = ("calendar", "files", "flow", "forms", "mail")
 
@@ -65,19 +57,19 @@ def compare(split: str, number: int, family: str | None, *, expert: bool, observ
     raise AssertionError("the episode does not end")
 
 
-@needs_chromium
+@pytest.mark.chromium
 @pytest.mark.parametrize("family", HANDFUL)
 def test_an_expert_sees_the_same_in_both(family: str) -> None:
     assert compare("train", 1, family, expert=True) > 1
 
 
-@needs_chromium
+@pytest.mark.chromium
 @pytest.mark.parametrize("family", ["settings", "shop", "wiki"])
 def test_random_play_sees_the_same_in_both(family: str) -> None:
     assert compare("unseen", 2, family, expert=False) == 30
 
 
-@needs_chromium
+@pytest.mark.chromium
 @pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "test", "unseen"])
 @pytest.mark.parametrize("expert", [True, False])
@@ -88,14 +80,14 @@ def test_many_episodes_see_the_same_in_both(split: str, expert: bool) -> None:
             compare(split, number, family, expert=expert, observe="full" if number % 3 == 0 else "diff")
 
 
-@needs_chromium
+@pytest.mark.chromium
 @pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "test", "unseen"])
 def test_it_keeps_the_contract(split: str) -> None:
     check_env("agentgym/GUI-v0", backend="chromium", split=split).raise_on_violation()
 
 
-@needs_chromium
+@pytest.mark.chromium
 @pytest.mark.parametrize("text", ['a "quoted" <b>&amp;</b> text', "", "äöü 漢字 🙂", "x" * 200])
 def test_any_text_is_typed_as_it_is(text: str) -> None:
     page, browser = GUIEnv(backend="page"), GUIEnv(backend="chromium")
@@ -112,7 +104,7 @@ def test_any_text_is_typed_as_it_is(text: str) -> None:
         browser.close()
 
 
-@needs_chromium
+@pytest.mark.chromium
 def test_roles_and_names_are_those_of_the_browsers_own_accessibility_tree() -> None:
     """What the driver reads from the document is what Chromium tells a screen reader."""
     with Chromium() as chromium:
@@ -130,7 +122,7 @@ def test_roles_and_names_are_those_of_the_browsers_own_accessibility_tree() -> N
             backend.close()
 
 
-@needs_chromium
+@pytest.mark.chromium
 def test_a_fork_goes_its_own_way() -> None:
     env = GUIEnv(backend="chromium")
     env.reset(seed=1, options={"family": "settings"})
@@ -147,7 +139,7 @@ def test_a_fork_goes_its_own_way() -> None:
         env.close()
 
 
-@needs_chromium
+@pytest.mark.chromium
 @pytest.mark.parametrize("wanted", [False, True])
 def test_screenshots_are_kept_and_shown_where_they_are_asked_for(wanted: bool, tmp_path: Path) -> None:
     groups = [Group("0", Task(seed=1, options={"family": "settings"}))]
@@ -167,7 +159,7 @@ def test_screenshots_are_kept_and_shown_where_they_are_asked_for(wanted: bool, t
     env.close()
 
 
-@needs_chromium
+@pytest.mark.chromium
 def test_chromium_killed_in_a_run_loses_nothing_and_the_run_goes_on() -> None:
     """The world is at fault, so the episode is played once more; its record does not differ."""
     starts = shared_chromium().starts
@@ -190,19 +182,29 @@ def test_chromium_killed_in_a_run_loses_nothing_and_the_run_goes_on() -> None:
     assert all(e.success for e in episodes)
 
 
-@needs_chromium
+@pytest.mark.chromium
 def test_a_page_that_hangs_is_the_worlds_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentgym.envs.gui.browser.backend._SECONDS", 3.0)
-    backend = ChromiumBackend(World(tasks.build("train", 0, ("settings",))), shared_chromium())
+    world = World(tasks.build("train", 0, ("settings",)))
+    with Chromium() as chromium:
+        others = renderers()
+        backend = ChromiumBackend(world, chromium)
+        hanging = renderers() - others
+        other = ChromiumBackend(world.copy(), chromium)
 
-    async def hang(_: Any) -> None:
-        await backend._page.evaluate("() => { setTimeout(() => { while (true); }, 0); }")
+        async def hang(_: Any) -> None:
+            await backend._page.evaluate("() => { setTimeout(() => { while (true); }, 0); }")
 
-    shared_chromium().run(hang, 20)
-    time.sleep(0.2)
-    with pytest.raises(WorldFault, match="Chromium: not done in 3 s"):
-        backend.snapshot()
-    backend.close()
+        chromium.run(hang, 20)
+        time.sleep(0.2)
+        with pytest.raises(WorldFault, match="Chromium: not done in 3 s"):
+            backend.snapshot()
+        assert hanging
+        assert not left_of(hanging)  # its script goes on for nobody
+        assert other.snapshot()
+        backend.close()
+        other.close()
+        assert chromium.starts == 1
 
 
 def test_the_server_does_what_a_screen_allows_and_nothing_else() -> None:
@@ -261,24 +263,7 @@ def test_the_page_model_and_the_server_show_the_same_widgets() -> None:
     assert [w["id"] for w in shown if w["id"]] == list(PageBackend(world).snapshot().elements)
 
 
-def browsers() -> list[int]:
-    """Main processes of browsers that this process started, whichever test started them."""
-    parents, arguments = {}, {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                arguments[int(entry.name)] = (entry / "cmdline").read_bytes()
-
-    def ours(pid: int) -> bool:
-        return pid == os.getpid() or (pid in parents and ours(parents[pid]))
-
-    return [
-        pid for pid, line in arguments.items() if b"--remote-debugging" in line and b"--type=" not in line and ours(pid)
-    ]
-
-
-@needs_chromium
+@pytest.mark.chromium
 def test_pictures_of_a_report_are_seen_in_a_browser(tmp_path: Path) -> None:
     """The page forbids itself everything from outside; its own pictures are drawn, and nothing is complained of."""
     runner = [sys.executable, "-m", "agentgym"]

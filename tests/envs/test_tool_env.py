@@ -20,7 +20,8 @@ from agentgym.errors import ToolError, UnknownName, UsageError
 from agentgym.records import ToolCall
 from agentgym.tools.syntax import syntaxes
 from agentgym.tools.syntax.base import Call
-from agentgym.tools.tool import Tool, Toolbox, tool
+from agentgym.tools.tool import Tool, tool
+from agentgym.tools.toolbox import Toolbox
 
 # --- ten lines make an environment --------------------------------------------------------------------------------
 

@@ -39,18 +39,19 @@ def products(path):
     _, checkpoint = folder.latest_checkpoint()
     weights = {str(f.relative_to(checkpoint)): f.read_bytes() for f in sorted(checkpoint.rglob("*.safetensors"))}
     assert weights
-    lines = {n: (path / n).read_bytes() for n in ("metrics.jsonl", "advantages.jsonl")}
+    lines = {f.name: f.read_bytes() for f in path.glob("*.jsonl") if f.name != "timings.jsonl"}
+    assert lines.keys() >= {"metrics.jsonl", "advantages.jsonl"}
     state = torch.load(checkpoint / "trainer.pt", weights_only=True)
     state = {name: plain(state[name]) for name in ("learner", "branching", "recent")}
     return weights | lines, state, list(folder.episodes())
 
 
 def plain(tree):
-    """Nested state with lists in place of tensors."""
+    """Nested state with lists in place of tensors, and of dicts, whose order counts."""
     if isinstance(tree, torch.Tensor):
         return tree.tolist()
     if isinstance(tree, dict):
-        return {key: plain(value) for key, value in tree.items()}
+        return [(key, plain(value)) for key, value in tree.items()]
     return [plain(value) for value in tree] if isinstance(tree, list | tuple) else tree
 
 

@@ -18,7 +18,8 @@ from agentgym.check import check_env
 from agentgym.envs.tool_env import Question, ToolEnv
 from agentgym.errors import ForkError, UnknownName, UsageError, WorldFault
 from agentgym.tools.mcp import McpTools, _checker, mcp_tools
-from agentgym.tools.tool import Tool, Toolbox
+from agentgym.tools.tool import Tool
+from agentgym.tools.toolbox import Toolbox
 
 pytest.importorskip("mcp", reason="needs the extra mcp")
 SERVER = str(Path(__file__).with_name("mcp_server.py"))

@@ -12,7 +12,8 @@ from agentgym.budget import Budget, BudgetedEnv
 from agentgym.envs.tool_env import Question, ToolEnv
 from agentgym.errors import ToolError, WorldFault
 from agentgym.records import ToolCall
-from agentgym.tools.tool import Tool, Toolbox, tool
+from agentgym.tools.tool import Tool, tool
+from agentgym.tools.toolbox import Toolbox
 
 LONG = 30  # seconds; nobody waits so long unless the test fails
 

@@ -22,7 +22,7 @@ from agentgym.tools.python.tool import (
     shown,
     unfenced,
 )
-from agentgym.tools.tool import Toolbox
+from agentgym.tools.toolbox import Toolbox
 
 LIMITS = Limits(  # ten times the processor's seconds, so that a busy machine does not make one limit the other
     wall=6.0, cpu=0.6, memory=96 << 20, processes=8, file_size=1 << 20, disk=2 << 20, output=2000, open_files=32

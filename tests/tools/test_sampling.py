@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field
 from agentgym.errors import ToolError, UsageError
 from agentgym.tools.patterns import matching
 from agentgym.tools.sampling import WORDS, sample_arguments, sample_call
-from agentgym.tools.tool import Tool, Toolbox, tool
+from agentgym.tools.tool import Tool, tool
+from agentgym.tools.toolbox import Toolbox
 
 
 class Colour(StrEnum):

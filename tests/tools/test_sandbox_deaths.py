@@ -18,7 +18,7 @@ from agentgym.rollout import Group, Rollout
 from agentgym.tools.python import Failure, Limit, Limits, PythonError, Result, open_sandbox
 from agentgym.tools.python.sandbox import ProcessSandbox
 from agentgym.tools.python.tool import python_tool
-from agentgym.tools.tool import Toolbox
+from agentgym.tools.toolbox import Toolbox
 
 LIMITS = Limits(wall=5, cpu=5, memory=96 << 20, processes=12, file_size=1 << 20, disk=2 << 20, output=1000)
 

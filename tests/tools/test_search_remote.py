@@ -18,7 +18,7 @@ import pytest
 
 from agentgym.errors import ToolError, UsageError, WorldFault
 from agentgym.tools.search import ElasticClient, Passage, SearchR1Client, build_index, search_tool
-from agentgym.tools.tool import Toolbox
+from agentgym.tools.toolbox import Toolbox
 
 CORPUS = [
     Passage("a/1", "Fox", "The quick brown fox jumps over the lazy dog."),

@@ -9,7 +9,8 @@ import pytest
 
 from agentgym.errors import ForkError, UsageError
 from agentgym.tools.session import Sessions, takes_task
-from agentgym.tools.tool import Tool, Toolbox, tool
+from agentgym.tools.tool import Tool, tool
+from agentgym.tools.toolbox import Toolbox
 
 
 class Cart:

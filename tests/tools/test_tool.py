@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 
 from agentgym.errors import UsageError
 from agentgym.tools.schema import read_docstring
-from agentgym.tools.tool import Tool, Toolbox, tool
+from agentgym.tools.tool import Tool, tool
+from agentgym.tools.toolbox import Toolbox
 
 
 @tool(price=0.5)

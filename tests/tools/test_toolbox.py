@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from agentgym.errors import ToolError, UsageError
 from agentgym.records import ToolCall
-from agentgym.tools import tool as tool_module
+from agentgym.tools import toolbox as toolbox_module
 from agentgym.tools.plain import mend, shorten, without_paths
-from agentgym.tools.tool import MAX_STUCK, Tally, Tool, Toolbox, tool
+from agentgym.tools.tool import Tool, tool
+from agentgym.tools.toolbox import MAX_STUCK, Tally, Toolbox
 
 
 @tool(price=0.25)
@@ -166,7 +167,7 @@ def test_a_slow_call_is_given_up() -> None:
 
 
 def test_stuck_calls_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tool_module, "MAX_STUCK", 2)
+    monkeypatch.setattr(toolbox_module, "MAX_STUCK", 2)
     assert MAX_STUCK > 2
     release = threading.Event()
     ended: list[int] = []

@@ -13,7 +13,8 @@ from agentgym.tools.python.protocol import Failure, Limits, Sandbox
 from agentgym.tools.python.tool import FAILURES, SHOWN, TOOL_LIMITS, Runner, failure_of, python_tool, shared_sandbox
 from agentgym.tools.session import MakeSession
 from agentgym.tools.syntax.base import Call
-from agentgym.tools.tool import Tool, Toolbox
+from agentgym.tools.tool import Tool
+from agentgym.tools.toolbox import Toolbox
 
 
 class PythonOptions(TypedDict, total=False):

@@ -23,7 +23,7 @@ from agentgym.errors import UnknownName, UsageError
 from agentgym.tools.browser import find_chromium, shared_chromium
 from agentgym.tools.syntax import make_syntax, syntaxes
 from agentgym.tools.syntax.base import Parsed
-from agentgym.tools.tool import Gate, Toolbox
+from agentgym.tools.toolbox import Gate, Toolbox
 
 OVER = "The episode is over."
 NO_CALL = "neither a tool call nor an answer"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from agentgym import keyed_random
-from agentgym.env import digest
+from agentgym.env import StepResult, digest
 from agentgym.envs.search.datasets import changed, context_passages, read_questions
 from agentgym.envs.search.expert import next_move
 from agentgym.envs.search.questions import Catalogue
@@ -22,6 +22,7 @@ from agentgym.tools.search import Bm25Index, Retriever, SearchR1Client, fetch_to
 from agentgym.tools.search.corpus import read_corpus
 from agentgym.tools.search.tools import shown
 from agentgym.tools.syntax.base import Call
+from agentgym.waiting import Waiting
 
 INSTRUCTIONS = "Answer the question with the help of searches. Give the answer alone, in as few words as possible."
 REWARDS = {"em": exact_match, "f1": f1}
@@ -144,8 +145,8 @@ class SearchEnv(ToolEnv):
             raise UsageError(f"task must be a number from 0 to {len(self.tasks) - 1}, got {task!r}")
         return self.tasks[int(task)]
 
-    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = super().step(action)
+    def step_in_parts(self, action: str) -> Waiting[StepResult]:
+        observation, reward, terminated, truncated, info = yield from super().step_in_parts(action)
         self._misread += "error" in info
         if terminated or truncated:
             info["evidence_recall"] = self.evidence_recall

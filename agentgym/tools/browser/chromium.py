@@ -88,7 +88,7 @@ class Chromium:
         except TimeoutError as late:
             raise Slow(f"not done in {seconds:g} s") from late
         except error as problem:
-            if _is_gone(problem):
+            if is_gone(problem):
                 raise BrowserGone(_first_line(problem)) from problem
             raise
 
@@ -198,7 +198,8 @@ def _playwright() -> Any:
     return async_api
 
 
-def _is_gone(error: Exception) -> bool:
+def is_gone(error: Exception) -> bool:
+    """Whether this error of Playwright's says that the page or the browser died."""
     text = str(error)
     return type(error).__name__ == "TargetClosedError" or "crash" in text.lower() or "Connection closed" in text
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NoReturn, TypeVar
 
 from agentgym.errors import ForkError, SandboxUnavailable, ToolError, WorldFault
-from agentgym.tools.browser.chromium import BrowserGone, Chromium, Slow
+from agentgym.tools.browser.chromium import BrowserGone, Chromium, Slow, is_gone
 from agentgym.tools.browser.origins import AllowList
 from agentgym.tools.browser.proxy import OriginProxy
 
@@ -172,17 +172,32 @@ class BrowserSession:
         try:
             await work(page)
         except Error as error:
-            if "Target" in type(error).__name__ or "crash" in str(error).lower():
-                raise
-            if _DOWNLOAD in str(error):
-                self._note(_NO_DOWNLOAD)
-            raise ToolError(" ".join(self._told()) or _reason(error)) from None
+            raise await self._problem(error) from None
         await asyncio.sleep(_SETTLE)
         with contextlib.suppress(Error):
             await page.wait_for_load_state(timeout=self._milliseconds / 2)
-        tree = await page.aria_snapshot(mode="ai", timeout=self._milliseconds)
+        try:
+            tree = await page.aria_snapshot(mode="ai", timeout=self._milliseconds)
+        except Error as error:
+            raise await self._problem(error) from None
         head = [_line(await page.title()) or "(no title)", _line(page.url), *self._told()]
         return "\n".join([*head, "", tree])
+
+    async def _problem(self, error: Exception) -> Exception:
+        """What to raise for an error of Playwright's, once the page gave a sign of life.
+
+        One whose script never ends gives none; the action then runs out of time, which closes the page.
+        """
+        from playwright.async_api import Error
+
+        if is_gone(error):
+            return error
+        if _DOWNLOAD in str(error):
+            self._note(_NO_DOWNLOAD)
+        if self._page is not None:
+            with contextlib.suppress(Error):
+                await self._page.evaluate("0")
+        return ToolError(" ".join(self._told()) or _reason(error))
 
     async def _begin(self, browser: Any) -> None:
         """A context without permissions, whose only way out is the proxy, and its page."""

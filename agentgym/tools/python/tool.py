@@ -1,6 +1,6 @@
 """The ``python`` tool: an interpreter per episode, in a sandbox that the whole process shares.
 
->>> from agentgym.tools.tool import Toolbox
+>>> from agentgym.tools.toolbox import Toolbox
 >>> box = Toolbox([python_tool()]).open()                                    # doctest: +SKIP
 >>> box.call("python", {"code": "x = 6\\nx * 7"}).result                      # doctest: +SKIP
 '42'

@@ -38,6 +38,8 @@ def test_crashes_between_any_two_stages_change_nothing(algorithm, tmp_path):
         "parameters": STATES[algorithm],
         "run.updates": 4,
         "run.checkpoint_every": 1,
+        "optimizer.lr_final_fraction": 0.3,
+        "eval.temperature": 0.5,
     }
     options["overrides"] = {"branching": "spread_branching"} if algorithm == "arpo" else {}
     options["rollout.admissible"] = algorithm == "otc"  # so that some are solved

@@ -93,13 +93,12 @@ class ChromiumBackend(WorldBackend):
         while free:
             page = free.pop()
             if not page.is_closed() and page.context.browser is browser:
+                self._page = page
                 await page.evaluate("(address) => attach(address)", self._address)
-                break
-        else:
-            context = await browser.new_context(viewport=_VIEW, reduced_motion="reduce", accept_downloads=False)
-            page = await context.new_page()
-            await page.goto(self._address)
-        self._page = page
+                return
+        context = await browser.new_context(viewport=_VIEW, reduced_motion="reduce", accept_downloads=False)
+        self._page = await context.new_page()
+        await self._page.goto(self._address)
 
     async def _performed(self, command: Command) -> None:
         name, element, text = command
@@ -135,7 +134,9 @@ class ChromiumBackend(WorldBackend):
         try:
             return self._browser.run(work, _SECONDS)
         except (BrowserGone, Slow) as error:
-            self._page = None  # nobody else shall have it
+            page, self._page = self._page, None
+            if page is not None:  # nobody else shall have it, and a script in it may never end
+                self._browser.spawn(page.context.close())
             raise WorldFault(f"Chromium: {error}") from error
 
 
