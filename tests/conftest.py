@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -18,6 +19,9 @@ from agentgym.trainers import parts
 
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 import letters
+
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 TEXTS = [f"You see {w}. Still {w}, turn {n}. {w}" for w in letters.WORDS for n in range(4)] * 3
 

@@ -25,7 +25,7 @@ from agentgym.endpoint.wire import (
 from agentgym.errors import PolicyError, UnknownName, UsageError
 from agentgym.policy import Reply, Request
 from agentgym.records import Sample, StopReason, Usage, sampled_ids
-from agentgym.threads import Threads
+from agentgym.rollout.threads import Threads
 
 Api = Literal["chat", "completion", "generate"]
 

@@ -72,19 +72,16 @@ class Rollout:
         run_key: int = 0,
         sampling: Sampling = Sampling(),
     ) -> None:
-        if max_concurrent_episodes < 1:
-            raise UsageError(f"max_concurrent_episodes must be at least 1, got {max_concurrent_episodes}")
-        if max_turns is not None and max_turns < 1:
-            raise UsageError(f"max_turns must be at least 1, got {max_turns}")
+        for name, limit in (("max_concurrent_episodes", max_concurrent_episodes), ("max_turns", max_turns)):
+            if limit is not None and limit < 1:
+                raise UsageError(f"{name} must be at least 1, got {limit}")
         if step_seconds is not None and not step_seconds > 0:
             raise UsageError(f"step_seconds must be positive seconds, or None for no limit; got {step_seconds}")
-        self.policy, self.max_turns, self.run_key = policy, max_turns, run_key
+        self.policy, self.sampling, self.max_turns, self.run_key = policy, sampling, max_turns, run_key
         self.max_concurrent_episodes = max_concurrent_episodes
-        self.sampling = sampling
         self.branching, self.step_seconds = branching or Independent(), step_seconds
         self.policy_calls, self.pace = 0, Pace("", 0)
-        self._make_env = make_env
-        first = make_env()
+        self._make_env, first = make_env, make_env()
         if not isinstance(first, gym.Env):
             raise ContractError(f"make_env must give a gymnasium.Env, got {returned.shown(first)}")
         self._idle = [first]
@@ -94,15 +91,12 @@ class Rollout:
         self.num_tasks: int | None = getattr(base, "num_tasks", None)
         self.instructions = str(getattr(base, "instructions", ""))
         threads = threads if threads is not None else max_concurrent_episodes if getattr(base, "waits", False) else 0
-        if lockstep is None:
-            lockstep = bool(getattr(base, "lockstep", False)) and not getattr(policy, "remote", False)
+        in_rounds = bool(getattr(base, "lockstep", False)) and not getattr(policy, "remote", False)
         self._events: SimpleQueue[Call | _Answer] = SimpleQueue()
-        self._steps = Stepping(self._events.put, threads, lockstep=lockstep)
-        self._order = count()  # places in the rounds of lockstep
-        self._replies = 0  # requests whose answer has not been handled yet
+        self._steps = Stepping(self._events.put, threads, lockstep=in_rounds if lockstep is None else lockstep)
+        self._order, self._replies = count(), 0  # places in rounds; requests whose answer has not been handled yet
         self._roots = Roots(self.branching)
-        self._ready: deque[LiveEpisode] = deque()  # have an observation, must ask the policy
-        self._done: deque[Episode] = deque()
+        self._ready, self._done = deque[LiveEpisode](), deque[Episode]()  # have to ask the policy; are over
         self._running: dict[int, LiveEpisode] = {}  # by id()
 
     def __enter__(self) -> Self:

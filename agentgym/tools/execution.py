@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from agentgym.threads import OutOfTime, Threads
+from agentgym.rollout.threads import OutOfTime, Threads
 from agentgym.tools.loop import background
 
 _threads = Threads("agentgym-tool")

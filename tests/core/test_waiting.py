@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from agentgym.threads import OutOfTime
+from agentgym.rollout.threads import OutOfTime
 from agentgym.tools.execution import Execution
 from agentgym.waiting import Waiting, finish
 
