@@ -35,22 +35,34 @@ class Outlook:
         """Until the last update is made; None before one was made here. ``stop_at`` may end the run before."""
         if not self._updates:
             return None
+        rest = self._config.updates - update
+        return sum(self._updates) / len(self._updates) * rest + self._evaluation * self._evaluations_after(update)
+
+    def _evaluations_after(self, update: int) -> int:
         config = self._config
-        rest = config.updates - update
-        evaluations = config.updates // config.eval_every - update // config.eval_every if config.eval_every else 0
-        last = bool(rest) and (not config.eval_every or config.updates % config.eval_every != 0)
-        return sum(self._updates) / len(self._updates) * rest + self._evaluation * (evaluations + last)
+        if not config.eval_every:
+            return int(update < config.updates)
+        last = update < config.updates and config.updates % config.eval_every != 0
+        return config.updates // config.eval_every - update // config.eval_every + last
 
     def evaluated(self, update: int, seconds: float, episodes: int) -> list[str]:
-        """An evaluation was made; before the first update it says how long the rollouts will take."""
+        """An evaluation was made; before the first update it says how long rollouts and evaluations will take.
+
+        Between two bounds where a rollout has another number of episodes: episodes that are played together cost at
+        least as much as one, and at most as much as one after the other.
+        """
         self._evaluation = seconds
         config = self._config
         size = config.groups * config.group_size
         if update or not config.updates or not episodes:
             return []
-        whole = seconds / episodes * size * config.updates
-        about = f"{config.updates} rollouts of {size} episodes take about {clock(whole)}"
-        return [f"{about}, judging by this evaluation; the updates come on top"]
+        together = -(-size // config.slots) / -(-episodes // config.slots)
+        evaluations = self._evaluations_after(0)
+        bounds = sorted((together, size / episodes))
+        low, high = (clock(seconds * (factor * config.updates + evaluations)) for factor in bounds)
+        what = f"{config.updates} rollouts of {size} episodes and {evaluations} evaluation{'s' * (evaluations != 1)}"
+        about = f"take about {low}" if low == high else f"take {low} to {high}"
+        return [f"{what} {about}, judging by this one of {episodes}; the updates come on top"]
 
     def updated(self, update: int, seconds: float, played: Sequence[Episode], metrics: Mapping[str, Any]) -> list[str]:
         """An update was made from these episodes; ``metrics`` are the learner's."""

@@ -32,6 +32,7 @@ from agentgym.trainers.checkpoint import restore, save
 from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.contexts import Context, full_history
 from agentgym.trainers.defaults import WORDS, kind_of
+from agentgym.trainers.demonstrations import cut_short
 from agentgym.trainers.imitation import imitate
 from agentgym.trainers.learner import Learner, Optimisation
 from agentgym.trainers.lora import check_lora, with_lora
@@ -341,6 +342,8 @@ class Training:
         model, tokenizer = self._model(demonstrations)
         policy = self._policy(model, tokenizer)
         if self.config.warm_start:
+            if line := cut_short(demonstrations, policy.chat, policy.max_new_tokens):
+                self.progress(line, {})
             exchange = _interchangeable(self.config) if self.config.warm_start_exchange else ()
             for metrics in imitate(
                 model,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import pytest
+from small_runs import start
 
 from agentgym.policy import ExpertPolicy
 from agentgym.records import Task, Turn
@@ -12,7 +14,7 @@ from agentgym.rollout import Group, Rollout
 from agentgym.trainers.chat import Chat
 from agentgym.trainers.config import TrainConfig
 from agentgym.trainers.contexts import full_history, window
-from agentgym.trainers.demonstrations import exchanged, tokenised
+from agentgym.trainers.demonstrations import cut_short, exchanged, tokenised
 from agentgym.trainers.imitation import imitate, likelihood
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.model import ModelPolicy
@@ -131,3 +133,19 @@ def test_every_pass_exchanges_anew(small, experts, monkeypatch):
     list(imitate(model, policy, experts[:1], config=TrainConfig(env="x", warm_start_epochs=30), exchange=words))
     assert set(shown) == set(words[0])
     assert len(shown) == 30
+
+
+def test_what_is_imitated_and_too_long_to_be_written_is_told(experts, small, tmp_path):
+    chat = Chat(small()[1])
+    lengths = [len(chat.plain(turn.action)) for e in experts for turn in e.turns]
+    longest = max(lengths)
+    assert cut_short(experts, chat, longest) is None
+    assert cut_short(experts, chat, longest - 1) == (
+        f"{lengths.count(longest)} of {len(lengths)} imitated actions are longer than max_new_tokens={longest - 1} and "
+        f"will be cut when the policy writes them; set max_new_tokens={longest + 1}"
+    )
+    for limit, told in ((1, True), (32, False)):
+        said = []
+        show = functools.partial(lambda said, stage, _: said.append(stage), said)
+        start(tmp_path / str(limit), show, updates=0, max_new_tokens=limit)
+        assert any("imitated actions are longer than max_new_tokens=1 " in line for line in said) == told
