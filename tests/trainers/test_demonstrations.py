@@ -6,7 +6,7 @@ import functools
 from dataclasses import replace
 
 import pytest
-from small_runs import start
+from small_runs import SMALL, start
 
 from agentgym.policy import ExpertPolicy
 from agentgym.records import Task, Turn
@@ -147,5 +147,6 @@ def test_what_is_imitated_and_too_long_to_be_written_is_told(experts, small, tmp
     for limit, told in ((1, True), (32, False)):
         said = []
         show = functools.partial(lambda said, stage, _: said.append(stage), said)
-        start(tmp_path / str(limit), show, updates=0, max_new_tokens=limit)
+        bytes_alone = SMALL | {"vocabulary": 261}
+        start(tmp_path / str(limit), show, updates=0, max_new_tokens=limit, tiny=bytes_alone)
         assert any("imitated actions are longer than max_new_tokens=1 " in line for line in said) == told
