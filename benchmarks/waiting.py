@@ -120,6 +120,8 @@ def main() -> None:
     figures: dict[str, Any] = {f"waiting_{n}": waiting(n, given.rounds) for n in (1, 64, 256)}
     seconds = compare({"into a file": lambda: shown(False), "on a terminal": lambda: shown(True)}, given.rounds)
     figures["shown"] = table(f"an evaluation of {EPISODES:,} episodes", seconds)
+    figures["paired"] = paired = spread([b / a for a, b in zip(*seconds.values(), strict=True)])
+    print(f"  round by round {paired['median']:.3f} x ({paired['min']:.3f} to {paired['max']:.3f})")
     write(given.json, figures)
 
 

@@ -18,8 +18,9 @@ from agentgym.errors import UsageError
 from agentgym.models.attention import evaluating, longest_context, unwrapped
 from agentgym.models.engines.local import Engine, Generation, TokenSampling
 
-#: Largest mean difference in nats a token. In bfloat16, kernels for one row and for many alone differ by 0.05.
-LIMITS = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 0.03, torch.bfloat16: 0.15}
+#: Largest mean difference in nats a token. In bfloat16 a 135M chat model differs from itself by 0.02 to 0.06, because
+#: kernels for one row and for many round otherwise; attention that is wrong by 5 % makes it 0.16 (docs/results.md).
+LIMITS = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 0.03, torch.bfloat16: 0.1}
 
 _LIKELY = TokenSampling(temperature=1.0, top_p=0.7)
 

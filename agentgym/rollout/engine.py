@@ -94,7 +94,7 @@ class Rollout:
         in_rounds = bool(getattr(base, "lockstep", False)) and not getattr(policy, "remote", False)
         self._events: SimpleQueue[Call | _Answer] = SimpleQueue()
         self._steps = Stepping(self._events.put, threads, lockstep=in_rounds if lockstep is None else lockstep)
-        self._order, self._replies = count(), 0  # places in rounds; requests whose answer has not been handled yet
+        self._order, self._replies = count(), 0  # places in rounds; requests whose answer was not handled yet
         self._roots = Roots(self.branching)
         self._ready, self._done = deque[LiveEpisode](), deque[Episode]()  # have to ask the policy; are over
         self._running: dict[int, LiveEpisode] = {}  # by id()

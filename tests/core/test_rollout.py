@@ -17,6 +17,7 @@ from agentgym.errors import ContractError, PolicyError, UsageError, WorldFault
 from agentgym.policy import Reply, Request, ScriptedPolicy, SyncPolicy
 from agentgym.records import Episode, StopReason, Task, Usage
 from agentgym.rollout import Group, Independent, LiveEpisode, Rollout
+from agentgym.rollout.pace import Pace
 
 
 class Walk(TextEnv):
@@ -790,3 +791,33 @@ def test_9_branches_are_generated_beside_the_reply_that_a_policy_shows_early() -
     assert early.batches == [1, 1, 3, 3]  # the branches are in the same batch as the turn they were forked at
     assert late.batches == [1, 1, 1, 3, 2]
     assert shown == whole
+
+
+def test_an_episode_whose_step_is_done_goes_on_before_the_next_one_is_handled() -> None:
+    """It then waits while the others are handled, instead of all waiting together afterwards."""
+
+    class Waiting(TextEnv):
+        waits = True
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[str, dict[str, Any]]:
+            self.turn = 0
+            return "begin", {"task_id": "x", "anchor": "0"}
+
+        def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+            self.turn += 1
+            return "on", 0.0, self.turn == 2, False, {"task_id": "x", "anchor": str(self.turn)}
+
+    log: list[str] = []
+
+    def act(request: Request) -> str:
+        log.append(f"ask {request.episode}")
+        while len(log) == 3 and rollout._events.qsize() < 2:  # the steps of the first two are done, unhandled
+            time.sleep(0.001)
+        return "go"
+
+    with Rollout(Waiting, ScriptedPolicy(act), slots=3) as rollout:
+        rollout.pace = Pace("", 3, watch=lambda pace: log.append("turn"))
+        list(rollout.play(Group(str(n), Task(n)) for n in range(3)))
+    first = log.index("turn")
+    assert log[first + 1].startswith("ask")
+    assert log[first + 2] == "turn"

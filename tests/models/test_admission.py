@@ -115,7 +115,7 @@ def test_numbers_are_judged_by_what_they_can_tell_apart(small):
 def test_a_wrong_model_in_bfloat16_is_refused_all_the_same(monkeypatch, small):
     coarse = sharp(small, "bfloat16")
     wrong_by(monkeypatch, TreePlan, 2.0)
-    with pytest.raises(UsageError, match=r"\(at most 0\.15 in torch\.bfloat16\)"):
+    with pytest.raises(UsageError, match=r"\(at most 0\.1 in torch\.bfloat16\)"):
         Scorer(coarse)
 
 

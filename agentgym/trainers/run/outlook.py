@@ -35,22 +35,38 @@ class Outlook:
         """Until the last update is made; None before one was made here. ``stop_at`` may end the run before."""
         if not self._updates:
             return None
+        rest = self._config.run.updates - update
+        return sum(self._updates) / len(self._updates) * rest + self._evaluation * self._evaluations_after(update)
+
+    def _evaluations_after(self, update: int) -> int:
         config = self._config
-        rest = config.run.updates - update
-        evaluations = config.run.updates // config.eval.every - update // config.eval.every if config.eval.every else 0
-        last = bool(rest) and (not config.eval.every or config.run.updates % config.eval.every != 0)
-        return sum(self._updates) / len(self._updates) * rest + self._evaluation * (evaluations + last)
+        if not config.eval.every:
+            return int(update < config.run.updates)
+        last = update < config.run.updates and config.run.updates % config.eval.every != 0
+        return config.run.updates // config.eval.every - update // config.eval.every + last
 
     def evaluated(self, update: int, seconds: float, episodes: int) -> list[str]:
-        """An evaluation was made; before the first update it says how long the rollouts will take."""
+        """An evaluation was made; before the first update it says how long rollouts and evaluations will take.
+
+        Between two bounds where a rollout has another number of episodes: episodes that are played together cost at
+        least as much as one, and at most as much as one after the other.
+        """
         self._evaluation = seconds
         config = self._config
         size = config.rollout.groups * config.rollout.group_size
         if update or not config.run.updates or not episodes:
             return []
-        whole = seconds / episodes * size * config.run.updates
-        about = f"{config.run.updates} rollouts of {size} episodes take about {clock(whole)}"
-        return [f"{about}, judging by this evaluation; the updates come on top"]
+        together = -(-size // config.rollout.max_concurrent_episodes) / -(
+            -episodes // config.rollout.max_concurrent_episodes
+        )
+        evaluations = self._evaluations_after(0)
+        bounds = sorted((together, size / episodes))
+        low, high = (clock(seconds * (factor * config.run.updates + evaluations)) for factor in bounds)
+        what = (
+            f"{config.run.updates} rollouts of {size} episodes and {evaluations} evaluation{'s' * (evaluations != 1)}"
+        )
+        about = f"take about {low}" if low == high else f"take {low} to {high}"
+        return [f"{what} {about}, judging by this one of {episodes}; the updates come on top"]
 
     def updated(self, update: int, seconds: float, played: Sequence[Episode], metrics: Mapping[str, Any]) -> list[str]:
         """An update was made from these episodes; ``metrics`` are the learner's."""

@@ -43,6 +43,7 @@ from agentgym.trainers.run.run_file import (
 )
 from agentgym.trainers.run.summary import branching_metrics, decisions, in_order, share_solved, summary
 from agentgym.trainers.run.tensorboard import TensorBoardLogger
+from agentgym.trainers.sft.demonstrations import cut_short
 from agentgym.trainers.sft.experts import narrator, playable
 from agentgym.trainers.sft.imitation import ImitationConfig, imitate
 from agentgym.trainers.update.learner import Learner
@@ -304,6 +305,8 @@ class Training:
         model, tokenizer = build_model(config, demonstrations)
         policy = build_policy(config, self.algorithm, model, tokenizer)
         if config.sft.episodes:
+            if line := cut_short(demonstrations, policy.chat, policy.max_new_tokens):
+                self.progress(line, {})
             own = config.sft.model_dump(include={"optimizer", "lr", "weight_decay", "epochs", "batch_size"})
             microbatch = config.optimizer.max_tokens_per_microbatch
             for metrics in imitate(

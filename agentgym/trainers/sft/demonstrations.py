@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from agentgym import keyed_random
@@ -29,6 +29,18 @@ def tokenised(
         noise: (episode, turn) of actions that are not to be imitated. The reward of every turn becomes 1, theirs 0.
     """
     return replace(episode, turns=tuple(_turns(episode, chat, context, instructions, noise)))
+
+
+def cut_short(episodes: Iterable[Episode], chat: ChatTemplate, max_new_tokens: int) -> str | None:
+    """What is wrong where a policy cannot write what it imitates, because that is longer than its actions may be."""
+    lengths = [len(chat.plain(turn.action)) for e in episodes for turn in e.turns]
+    longer = sum(length > max_new_tokens for length in lengths)
+    if not longer:
+        return None
+    return (
+        f"{longer} of {len(lengths)} imitated actions are longer than rollout.max_new_tokens={max_new_tokens} and will be "
+        f"cut when the policy writes them; set rollout.max_new_tokens={max(lengths) + 1}"
+    )
 
 
 def with_permuted_names(episode: Episode, names: Sequence[Sequence[str]], key: int) -> Episode:

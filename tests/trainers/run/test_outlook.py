@@ -29,13 +29,26 @@ def episode(reward: float, group: str = "1.0", error: str | None = None, tokens:
 LEARNED, NOTHING = {"grad_norm": 0.5}, {"grad_norm": 0.0}
 
 
-def test_the_time_before_the_first_update() -> None:
-    # 16 episodes in 10 s: 32 in 20 s, a hundred times
-    assert outlook().evaluated(0, 10.0, 16) == [
-        "100 rollouts of 32 episodes take about 33:20, judging by this evaluation; the updates come on top"
-    ]
-    assert outlook().evaluated(10, 10.0, 16) == []
-    assert outlook(**{"run.updates": 0}).evaluated(0, 10.0, 16) == []
+@pytest.mark.parametrize(
+    ("options", "episodes", "said"),
+    [
+        # as many episodes: a hundred rollouts of 10 s, ten evaluations of 10 s
+        ({}, 32, "100 rollouts of 32 episodes and 10 evaluations take about 18:20"),
+        # twice as many, together: 10 s to 20 s each; evaluations stay at 10 s
+        ({}, 16, "100 rollouts of 32 episodes and 10 evaluations take 18:20 to 35:00"),
+        # half as many
+        ({}, 64, "100 rollouts of 32 episodes and 10 evaluations take 10:00 to 18:20"),
+        # not together: in four rounds after two
+        ({"rollout.max_concurrent_episodes": 8}, 16, "100 rollouts of 32 episodes and 10 evaluations take about 35:00"),
+        ({"eval.every": 0}, 32, "100 rollouts of 32 episodes and 1 evaluation take about 16:50"),
+        ({"eval.every": 30}, 32, "100 rollouts of 32 episodes and 4 evaluations take about 17:20"),
+    ],
+)
+def test_the_time_before_the_first_update(options: dict[str, Any], episodes: int, said: str) -> None:
+    line = f"{said}, judging by this one of {episodes}; the updates come on top"
+    assert outlook(**options).evaluated(0, 10.0, episodes) == [line]
+    assert outlook(**options).evaluated(10, 10.0, episodes) == []
+    assert outlook(**options | {"run.updates": 0}).evaluated(0, 10.0, episodes) == []
 
 
 def test_the_time_after_the_first_update() -> None:
@@ -168,7 +181,9 @@ def test_a_run_tells_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     }  # fmt: skip
     Training.start(TrainConfig.checked(options), tmp_path / "run", show).run()
     messages = [s for s in show.said if s not in ("update", "evaluation", "sft")]
-    assert re.fullmatch(r"3 rollouts of 6 episodes take about \d+:\d\d, judging by .*", messages[-3])
+    assert re.fullmatch(
+        r"3 rollouts of 6 episodes and 1 evaluation take (about )?[\d:to ]+, judging by .*", messages[-3]
+    )
     assert re.fullmatch(r"update 1 took [\d.e-]+ s; about \d+:\d\d to go", messages[-2])
     assert messages[-1].startswith(
         "no group differed: nothing was learned in 2 updates, because all 6 episodes earned 0"

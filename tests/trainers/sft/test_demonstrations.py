@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import pytest
+from small_runs import SMALL, start
 
 from agentgym.models.chat_template import ChatTemplate
 from agentgym.models.contexts import full_history, window
@@ -13,7 +15,7 @@ from agentgym.policy import ExpertPolicy
 from agentgym.records import Task, Turn
 from agentgym.rollout import Group, Rollout
 from agentgym.trainers.prefix_tree.rows import rows_of
-from agentgym.trainers.sft.demonstrations import tokenised, with_permuted_names
+from agentgym.trainers.sft.demonstrations import cut_short, tokenised, with_permuted_names
 from agentgym.trainers.sft.imitation import ImitationConfig, imitate, likelihood
 from agentgym.trainers.update.learner import Learner
 
@@ -129,3 +131,21 @@ def test_every_pass_permutes_anew(small, experts, monkeypatch):
     list(imitate(model, policy, experts[:1], ImitationConfig(epochs=30), permutable_names=words))
     assert set(shown) == set(words[0])
     assert len(shown) == 30
+
+
+def test_what_is_imitated_and_too_long_to_be_written_is_told(experts, small, tmp_path):
+    chat = ChatTemplate(small()[1])
+    lengths = [len(chat.plain(turn.action)) for e in experts for turn in e.turns]
+    longest = max(lengths)
+    assert cut_short(experts, chat, longest) is None
+    assert cut_short(experts, chat, longest - 1) == (
+        f"{lengths.count(longest)} of {len(lengths)} imitated actions are longer than "
+        f"rollout.max_new_tokens={longest - 1} and will be cut when the policy writes them; set rollout.max_new_tokens={longest + 1}"
+    )
+    for limit, told in ((1, True), (32, False)):
+        said = []
+        show = functools.partial(lambda said, stage, _: said.append(stage), said)
+        bytes_alone = SMALL | {"vocabulary": 261}
+        options = {"run.updates": 0, "rollout.max_new_tokens": limit, "model.tiny": bytes_alone}
+        start(tmp_path / str(limit), show, **options)
+        assert any("imitated actions are longer than rollout.max_new_tokens=1 " in line for line in said) == told
