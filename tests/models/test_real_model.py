@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from agentgym.models.admission import LIMITS
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "real_model.py"

@@ -56,9 +56,8 @@ class Outlook:
         size = config.rollout.groups * config.rollout.group_size
         if update or not config.run.updates or not episodes:
             return []
-        together = -(-size // config.rollout.max_concurrent_episodes) / -(
-            -episodes // config.rollout.max_concurrent_episodes
-        )
+        places = config.rollout.max_concurrent_episodes
+        together = -(-size // places) / -(-episodes // places)
         evaluations = self._evaluations_after(0)
         bounds = sorted((together, size / episodes))
         low, high = (clock(seconds * (factor * config.run.updates + evaluations)) for factor in bounds)

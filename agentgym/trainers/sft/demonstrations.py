@@ -38,8 +38,8 @@ def cut_short(episodes: Iterable[Episode], chat: ChatTemplate, max_new_tokens: i
     if not longer:
         return None
     return (
-        f"{longer} of {len(lengths)} imitated actions are longer than rollout.max_new_tokens={max_new_tokens} and will be "
-        f"cut when the policy writes them; set rollout.max_new_tokens={max(lengths) + 1}"
+        f"{longer} of {len(lengths)} imitated actions are longer than rollout.max_new_tokens={max_new_tokens} and "
+        f"will be cut when the policy writes them; set rollout.max_new_tokens={max(lengths) + 1}"
     )
 
 

@@ -140,7 +140,8 @@ def test_what_is_imitated_and_too_long_to_be_written_is_told(experts, small, tmp
     assert cut_short(experts, chat, longest) is None
     assert cut_short(experts, chat, longest - 1) == (
         f"{lengths.count(longest)} of {len(lengths)} imitated actions are longer than "
-        f"rollout.max_new_tokens={longest - 1} and will be cut when the policy writes them; set rollout.max_new_tokens={longest + 1}"
+        f"rollout.max_new_tokens={longest - 1} and will be cut when the policy writes them; set "
+        f"rollout.max_new_tokens={longest + 1}"
     )
     for limit, told in ((1, True), (32, False)):
         said = []
