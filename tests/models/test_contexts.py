@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-
 from agentgym.models.chat_template import ChatTemplate
 from agentgym.models.contexts import full_history, window
 from agentgym.models.tiny import train_tokenizer

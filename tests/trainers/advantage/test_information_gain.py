@@ -161,9 +161,7 @@ def test_wrong_words():
         ("std", "'population' or 'unbiased'"),
         ("accumulate", "'sum', 'mean' or 'rescaled'"),
     ):
-        with pytest.raises(
-            UsageError, match=rf"information_credit: {name}: input should be {known} \(got 'batch'\)"
-        ):
+        with pytest.raises(UsageError, match=rf"information_credit: {name}: input should be {known} \(got 'batch'\)"):
             information_credit(**{name: "batch"})
 
 

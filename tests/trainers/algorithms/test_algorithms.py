@@ -478,7 +478,9 @@ def test_gigpo_is_one_of_the_two_published_variants():
     both = add(chain(episode_return(), standardize()), chain(discounted_return(0.95), standardize(by="anchor")))
     assert_allclose(get_algorithm("gigpo")(scale=True).advantage(TABLE, TABLE.reward), both(TABLE, TABLE.reward))
     mixed = add(chain(episode_return(), standardize()), scale(1.0, chain(discounted_return(0.95), by_state)))
-    assert_allclose(get_algorithm("gigpo")(scale_episode=True).advantage(TABLE, TABLE.reward), mixed(TABLE, TABLE.reward))
+    assert_allclose(
+        get_algorithm("gigpo")(scale_episode=True).advantage(TABLE, TABLE.reward), mixed(TABLE, TABLE.reward)
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"scale": True}, {"step_weight": 3.0}])

@@ -40,8 +40,8 @@ GRPO = {
     "penalty": "()",
     "aggregate": "seq_mean_token_mean()",
     "sequence": "'episode'",
-    "answer_probe": "AnswerProbe(lead='', opening=None, closing=None, aliases='best', max_aliases=8, removed='nothing', "
-    "by='policy')",
+    "answer_probe": "AnswerProbe(lead='', opening=None, closing=None, aliases='best', max_aliases=8, "
+    "removed='nothing', by='policy')",
 }
 TOKEN_MEAN = {"aggregate": "token_mean()"}
 DAPO = {

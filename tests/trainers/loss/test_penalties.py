@@ -144,9 +144,7 @@ def test_a_penalty_is_its_term_times_the_coefficient(make):
 def test_what_was_not_computed_is_named():
     with pytest.raises(UsageError, match=r"Tokens\.reference is needed here and was not computed"):
         kl(0.1)(tokens([-1.0]))
-    with pytest.raises(
-        UsageError, match=r"kl: estimator: input should be 'k1', 'k2', 'k3' or 'forward' \(got 'k4'\)"
-    ):
+    with pytest.raises(UsageError, match=r"kl: estimator: input should be 'k1', 'k2', 'k3' or 'forward' \(got 'k4'\)"):
         kl(0.1, "k4")
     with pytest.raises(UsageError, match=r"kl: to: input should be 'reference' or 'old' \(got 'new'\)"):
         kl(0.1, to="new")

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from agentgym.errors import UsageError
-from agentgym.records import Episode, StopReason, Task, Turn
 from agentgym.models import contexts
+from agentgym.records import Episode, StopReason, Task, Turn
 from agentgym.trainers.sampling.contexts import full_history, window, workspace
 from agentgym.trainers.sampling.selection import keep_all, nonzero_variance
 from agentgym.trainers.sampling.tasks import uniform
