@@ -2,7 +2,7 @@
 
 Python blocks that begin with a file's name are written to that file first. What is replaced is said here, and no more:
 
-* placeholders stand for something: ``ENV`` is the household world, ``NAME`` the recipe grpo, ``DIR`` the tiny model;
+* placeholders stand for something: ``ENV`` is the household world, ``NAME`` the algorithm grpo, ``DIR`` the tiny model;
 * a training makes one update of one group with a model of one layer, an evaluation plays two tasks;
 * a person who plays answers once and leaves; ``examples/`` is that of the repository.
 
@@ -26,8 +26,9 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = os.environ.get("AGENTGYM_SCRIPT") or str(Path(sys.executable).with_name("agentgym"))
 HOUSE = "agentgym/Household-v0"
 STANDS_FOR = {"ENV": HOUSE, "NAME": "grpo", "DIR": "tiny", "[KEY=VALUE]...": ""}
-SMALL = ["groups=1", "group_size=2", "eval_episodes=2", "max_new_tokens=4", "warm_start_epochs=1", "threads=1"]
-SMALL += ["tiny.layers=1", "tiny.hidden=16", "tiny.heads=2", "tiny.kv_heads=1", "tiny.vocabulary=300"]
+SMALL = ["rollout.groups=1", "rollout.group_size=2", "rollout.max_new_tokens=4", "eval.episodes=2", "sft.epochs=1"]
+SMALL += [f"model.tiny.{size}" for size in ("layers=1", "hidden=16", "heads=2", "kv_heads=1", "vocabulary=300")]
+SMALL += ["run.threads=1"]
 
 
 def files(page: str) -> dict[str, str]:
@@ -51,14 +52,14 @@ def arguments(command: str) -> list[str]:
     """Of a command line; placeholders and sizes replaced, see above."""
     words = [STANDS_FOR.get(word, word) for word in shlex.split(command, comments=True)[1:]]
     words = [word for word in words if word]
-    updates = next((i for i, word in enumerate(words) if word.startswith("updates=")), None)
+    updates = next((i for i, word in enumerate(words) if word.startswith("run.updates=")), None)
     if words[0] == "train" and "--resume" in words:
         if updates is not None:
-            words[updates] = "updates=2"
+            words[updates] = "run.updates=2"
     elif words[0] == "train":
         if updates is not None:
             del words[updates]
-        words += ["updates=1", "warm_start=2" if "--config" in words else "warm_start=0", *SMALL]
+        words += ["run.updates=1", "sft.episodes=2" if "--config" in words else "sft.episodes=0", *SMALL]
     elif words[0] == "eval":
         words += ["--episodes", "2"]
     return words
@@ -133,6 +134,7 @@ def test_pages_have_the_commands_that_they_are_tested_by() -> None:
     assert "agentgym new-env my-world" in commands("README.md")
     assert len(commands("docs/training.md")) >= 9
     assert set(files("docs/environments.md")) >= {"shop.py", "notes.py"}
-    told = arguments("agentgym train ENV [KEY=VALUE]... --recipe NAME --model DIR updates=50  # a word")
-    assert told[:8] == ["train", HOUSE, "--recipe", "grpo", "--model", "tiny", "updates=1", "warm_start=0"]
-    assert arguments("agentgym train --resume RUN updates=400") == ["train", "--resume", "RUN", "updates=2"]
+    assert set(files("docs/training.md")) == {"mine.py", "careful.py"}
+    words = arguments("agentgym train ENV [KEY=VALUE]... --algorithm NAME --model DIR run.updates=50  # a word")
+    assert words[:8] == ["train", HOUSE, "--algorithm", "grpo", "--model", "tiny", "run.updates=1", "sft.episodes=0"]
+    assert arguments("agentgym train --resume RUN run.updates=400") == ["train", "--resume", "RUN", "run.updates=2"]

@@ -36,7 +36,7 @@ def command(
     split: Annotated[str | None, typer.Option(help="The split to play in; default: test, where there is one.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first task, and of all random draws.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for episodes and results; an unfinished one goes on.")
+        Path | None, typer.Option(help="Folder for episodes and results; an unfinished evaluation is resumed.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
     announce: Annotated[bool, typer.Option(help="Tell the policy what is left, after each observation.")] = False,
@@ -63,7 +63,7 @@ def command(
     """Evaluate policies on the same tasks under every budget. Exits with 1 if every episode of a row ended in an error.
 
     With --out, the folder gets the episodes as they finish, result.json (the same for the same episodes), timing.json
-    and success.svg. An evaluation that was killed goes on where it was when the same command is given again.
+    and success.svg. The same command, given again, resumes an evaluation that was killed.
     """
     from agentgym import evaluate
     from agentgym.budget import parse_budgets
@@ -137,10 +137,10 @@ def command(
 
 def _how_to_go_on(folder: Any) -> str:
     if folder is None:
-        return "nothing was kept: with --out FOLDER an evaluation goes on where it was"
+        return "nothing was kept: with --out FOLDER an evaluation can be resumed"
     if not (folder.path / "run.yaml").exists():
         return "nothing was played yet; give the same command again"
-    return f"what was played is kept in {folder.path}; give the same command again to go on"
+    return f"what was played is kept in {folder.path}; give the same command again to resume"
 
 
 def _split(env: str, split: str | None, settings: Sequence[str]) -> str | None:

@@ -13,7 +13,7 @@ import typer
 
 from agentgym.errors import DISTRIBUTION, UsageError
 
-_FOLDER = Path(__file__).parent / "_new_env"
+_FOLDER = Path(__file__).parent / "console" / "new_env"
 _FILES = {
     "pyproject.toml.txt": "pyproject.toml",
     "README.md.txt": "README.md",

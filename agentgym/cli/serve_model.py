@@ -8,7 +8,7 @@ import typer
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="The folder of a run (its newest checkpoint), or of a model.")],
+    model: Annotated[str, typer.Argument(help="The folder of a run (its latest checkpoint), or of a model.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     name: Annotated[str | None, typer.Option(help="What clients call the model; default: the folder.")] = None,

@@ -88,9 +88,9 @@ def command(
         if "env" not in values:
             raise UsageError("which environment? e.g. agentgym train agentgym/Household-v0 --algorithm gigpo")
         import_of(str(values["env"]))  # it may define the algorithm
-        values = nested({**values, **read_settings(pairs, str(values.get("algorithm", "grpo")))})
-        values["overrides"] = values.get("overrides", {}) | dict(read_pair(text) for text in overrides)
-        checked = TrainConfig.checked(values)
+        given = read_settings(pairs, str(values.get("algorithm", "grpo")))
+        given |= {f"overrides.{stage}": part for stage, part in map(read_pair, overrides)}
+        checked = TrainConfig.checked({**values, **given})
         training = Training.start(checked, out or _free_folder(checked.env, checked.algorithm), show)
     path = training.folder.path
     print(f"run folder: {path}")

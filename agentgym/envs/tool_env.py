@@ -29,8 +29,7 @@ import copy
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -38,6 +37,7 @@ import gymnasium as gym
 import numpy as np
 
 from agentgym.env import StepResult, Text, TextEnv, digest
+from agentgym.envs.tasks import Question, Tasks, TaskSource
 from agentgym.errors import UsageError
 from agentgym.records import ToolCall
 from agentgym.tools.execution import Execution
@@ -49,32 +49,14 @@ from agentgym.tools.tool import Tool
 from agentgym.tools.toolbox import Gate, Toolbox
 from agentgym.waiting import Waiting, finish
 
+__all__ = ["NOTHING", "OVER", "Question", "Score", "Scorer", "Tasks", "ToolEnv"]
+
 NOTHING = "neither a tool call nor an answer"
 OVER = "The answer was received; the episode is over."
 ANSWERS = 0.1  #: share of answers among random actions
 _ENCODE = json.JSONEncoder(sort_keys=True).encode
 _WORD = re.compile(r"\w[\w-]*")
 _WORDS, _SEEN = 200, 4000  # words that random actions are made of, and characters in which they are looked for
-_SAMPLES = 8  # tasks per split that stand for a generator in the fingerprint
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One task of a :class:`ToolEnv`.
-
-    Attributes:
-        text: the first observation.
-        answers: accepted answers; for scoring and credit only, never shown.
-        evidence: ids of the documents that support the answer; never shown.
-        id: ``info["task_id"]``; a digest of the rest where it is left out.
-        data: whatever else a scorer or an expert needs; JSON values; never shown.
-    """
-
-    text: str
-    answers: Sequence[str] = ()
-    evidence: Sequence[str] = ()
-    id: str = ""
-    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Score(NamedTuple):
@@ -86,7 +68,6 @@ class Score(NamedTuple):
 
 Scorer = Callable[..., "float | Score"]
 """``scorer(answer, question)`` or ``scorer(answer, question, session)``."""
-Tasks = Sequence[Question] | Mapping[str, Sequence[Question]] | Callable[[np.random.Generator, str], Question]
 
 
 class ToolEnv(TextEnv):
@@ -109,7 +90,9 @@ class ToolEnv(TextEnv):
     Args:
         tools: the tools, or a :class:`~agentgym.tools.toolbox.Toolbox` to take them from; nothing else of it is shared.
         tasks: questions by split; or one list, of which a fifth (by a hash of the text, so that equal texts stay
-            together) is the test split; or ``generate(rng, split)``, which must keep its splits apart.
+            together) is the test split; or a lazy sequence of the split's questions: any other object with ``__len__``
+            and ``__getitem__``, which makes a question when it is asked for; or ``generate(rng, split)``, for tasks
+            without end. Lazy sequences and generators must keep their splits apart.
         scorer: ``scorer(answer, question)`` or ``scorer(answer, question, session)`` -> the reward (success from 1 up),
             or a :class:`Score`.
         syntax: how calls are written; see :func:`agentgym.tools.syntax.syntaxes`.
@@ -124,6 +107,7 @@ class ToolEnv(TextEnv):
 
     Attributes:
         question: the running task.
+        tasks: the split's tasks by number; None where they are generated without end.
         calls: what was called in this episode so far.
         tools: the episode's toolbox, with its counters.
         gate: refuses calls; see above.
@@ -161,16 +145,15 @@ class ToolEnv(TextEnv):
             raise UsageError(f"no tool has the session {session!r}; write @tool(session=...) with the same one")
         if self._scorer_sees_session:
             self._session_maker()  # refused now and not at the end of an episode
-        self._generate = tasks if callable(tasks) else None
-        self._questions = () if callable(tasks) else questions_of(tasks, split)
-        self.num_tasks = None if callable(tasks) else len(self._questions)
+        self._task_source = TaskSource(tasks, split)
+        self.tasks, self.num_tasks = self._task_source.sequence, self._task_source.count
         self._fingerprint = ""
         self._begin(Question(""))
         self._running = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         gym.Env.reset(self, seed=seed)
-        question = self.pick(options or {})
+        question = self._task_source.pick(options or {}, self.np_random)
         self.tools.close()
         self.tools = self.tools.open(question)
         self._begin(question)
@@ -184,21 +167,6 @@ class ToolEnv(TextEnv):
         self._task = digest(question)
         self._known: set[str] = set()
         self._trail = ""
-
-    def pick(self, options: Mapping[str, Any]) -> Question:
-        """The task to start: ``options["task"]`` of a finite list, a random or generated one otherwise."""
-        if unknown := sorted(set(options) - {"task"}):
-            raise UsageError(f"unknown reset option {unknown[0]!r}; 'task' is the only one")
-        if self._generate is not None:
-            if "task" in options:
-                raise UsageError("these tasks are generated without end; choose one by reset(seed=...)")
-            return self._generate(self.np_random, self.split)
-        index = options.get("task", None)
-        if index is None:
-            index = int(self.np_random.integers(len(self._questions)))
-        if not isinstance(index, int) or not 0 <= index < len(self._questions):
-            raise UsageError(f"task must be a number from 0 to {len(self._questions) - 1}, got {index!r}")
-        return self._questions[index]
 
     def step(self, action: str) -> StepResult:
         return finish(self.step_in_parts(action))
@@ -296,12 +264,11 @@ class ToolEnv(TextEnv):
     def fingerprint(self) -> str:
         """Content hash of the class, the instructions (tools included), the limits, and the tasks of all splits given.
 
-        A generator is known by its first tasks. What the tools look things up in is not part of it; a subclass adds it.
+        A lazy sequence and a generator are known by a few tasks. What the tools look things up in is no part of it; a
+        subclass adds it.
         """
         if not self._fingerprint:
-            tasks: object = self._questions
-            if self._generate is not None:
-                tasks = [self._generate(np.random.default_rng(i), self.split) for i in range(_SAMPLES)]
+            tasks = self._task_source.summary()
             schemas = json.dumps(self.tools.schemas(), sort_keys=True)
             self._fingerprint = digest(super().fingerprint, schemas, self.max_turns, self.max_calls, tasks)
         return self._fingerprint
@@ -353,23 +320,3 @@ def _takes_session(scorer: Scorer) -> bool:
         return False
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(p.kind in positional and p.default is p.empty for p in parameters) >= 3
-
-
-def questions_of(tasks: Sequence[Question] | Mapping[str, Sequence[Question]], split: str) -> tuple[Question, ...]:
-    """The questions of a split.
-
-    Raises:
-        UsageError: there are none, or splits that were given by hand share a text.
-    """
-    if isinstance(tasks, Mapping):
-        others = {q.text for name, questions in tasks.items() if name != split for q in questions}
-        if shared := next((q.text for q in tasks[split] if q.text in others), None):
-            raise UsageError(f"the question {shared[:60]!r} is in {split!r} and in another split; splits must not meet")
-        chosen = tuple(tasks[split])
-    else:
-        texts = sorted({q.text for q in tasks}, key=lambda text: (digest(text), text))
-        held_out = set(texts[: max(1, len(texts) // 5)])
-        chosen = tuple(q for q in tasks if (q.text in held_out) == (split == "test"))
-    if not chosen:
-        raise UsageError(f"no tasks for split {split!r}; give more, or {{'train': [...], {split!r}: [...]}}")
-    return chosen

@@ -1,4 +1,4 @@
-"""``agentgym eval``: the table, the files, going on after kill -9, and what is refused."""
+"""``agentgym eval``: the table, the files, resuming after kill -9, and what is refused."""
 
 from __future__ import annotations
 
@@ -275,12 +275,12 @@ def test_an_evaluation_that_was_not_played_leaves_no_folder(toy: str, tmp_path: 
 @pytest.mark.parametrize(
     ("played", "out", "said"),
     [
-        (2, (), "nothing was kept: with --out FOLDER an evaluation goes on where it was"),
-        (2, ("--out", "kept"), "what was played is kept in kept; give the same command again to go on"),
+        (2, (), "nothing was kept: with --out FOLDER an evaluation can be resumed"),
+        (2, ("--out", "kept"), "what was played is kept in kept; give the same command again to resume"),
         (0, ("--out", "kept"), "nothing was played yet; give the same command again"),
     ],
 )
-def test_an_interrupted_evaluation_says_how_to_go_on(
+def test_an_interrupted_evaluation_says_how_to_resume(
     played: int,
     out: tuple[str, ...],
     said: str,

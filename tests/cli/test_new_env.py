@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -54,6 +55,12 @@ def test_a_new_package_installs_passes_its_test_and_is_usable_by_name(
     assert checked.startswith("little-world/LittleWorld-v0: ")
     assert "broken" not in checked
     assert "LittleWorld-v0" in python(tmp_path, installed, "-m", "agentgym", "envs")
+    if not options:  # the README's last command, in small
+        (command,) = re.findall(r"^agentgym (train .*)$", (target / "README.md").read_text(), re.MULTILINE)
+        sizes = [f"model.tiny.{size}" for size in ("layers=1", "hidden=16", "heads=2", "kv_heads=1")]
+        small = ["run.updates=1", "rollout.groups=1", "rollout.group_size=2", "rollout.max_turns=2", "eval.episodes=1"]
+        trained = python(tmp_path, installed, "-m", "agentgym", *command.split(), *sizes, *small)
+        assert "done: 1 updates" in trained
     played = python(tmp_path, installed, "-m", "agentgym", "play", "little-world/LittleWorld-v0", "--policy", "expert")
     assert "solved after" in played
     assert ("with tools that share a cart" in (target / "README.md").read_text()) == bool(options)

@@ -79,7 +79,7 @@ def test_a_pretrained_model_plays_as_it_would_be_trained(stranger: Path) -> None
     assert len({first_action(policy, greedy, key) for key in range(3)}) == 1
     actions = {first_action(policy, drawn, key) for key in range(3)}
     assert len(actions) == 3
-    assert {len(action) for action in actions} == {7}
+    assert max(len(action) for action in actions) == 7  # another may have ended by itself
 
 
 def test_a_tiny_model_plays_as_it_was_trained(tmp_path: Path) -> None:

@@ -74,6 +74,19 @@ def test_a_file_may_name_everything_and_the_command_line_wins(started):
     assert (third.model.tiny.layers, third.model.tiny.hidden) == (1, 64)
 
 
+def test_a_file_means_what_it_says(started):
+    """A number with an exponent is a number wherever it stands, a quoted one is a text; null is the default."""
+    Path("options.yaml").write_text(
+        f"env: {HOUSE}\nenv_options: {{rate: 3e-5, name: '3e-5', many: 1E3, text: 3e}}\noverrides:\nsft:\n"
+        "optimizer.lr: 3e-5\nrun: {seed: 7}\n"
+    )
+    assert run("--config", "options.yaml", "--with", "aggregate=token_mean", "env.more=1") == 0
+    ((config, _),) = started
+    assert config.env_options == {"rate": 3e-5, "name": "3e-5", "many": 1000.0, "text": "3e", "more": 1}
+    assert (config.optimizer.lr, config.run.seed, config.overrides) == (3e-5, 7, {"aggregate": "token_mean"})
+    assert config.sft == TrainConfig(env=HOUSE).sft
+
+
 def test_environment_and_algorithm_may_be_settings_too(started):
     assert run(f"env={HOUSE}", "algorithm=gigpo", "discount=0.8", "model.name=tiny") == 0
     ((config, folder),) = started
@@ -113,6 +126,9 @@ def test_the_first_free_folder_is_taken(started):
         ([HOUSE, "--config", "none.yaml"], "none.yaml: No such file or directory"),
         ([HOUSE, "--config", "list.yaml"], "list.yaml must hold a mapping of options"),
         ([HOUSE, "--config", "broken.yaml"], "broken.yaml is not YAML"),
+        ([HOUSE, "--config", "odd.yaml"], "unknown option 'True'"),
+        ([HOUSE, "--config", "flat.yaml"], "'updates' is now 'run.updates'; write run.updates=VALUE"),
+        ([HOUSE, "--config", "text.yaml", "--with", "loss=x"], "overrides.loss cannot be set: overrides is 'x'"),
         (
             [HOUSE, "--resume", "runs/1"],
             "--resume takes everything from the run folder",
@@ -144,6 +160,9 @@ def test_the_first_free_folder_is_taken(started):
 def test_wrong_requests_are_one_line(started, capfd, arguments, said):
     Path("list.yaml").write_text("- 1\n")
     Path("broken.yaml").write_text("{a: 1")
+    Path("odd.yaml").write_text("on: 3\n")
+    Path("flat.yaml").write_text("updates: 3\n")
+    Path("text.yaml").write_text("overrides: x\n")
     assert run(*arguments) == 2
     error = capfd.readouterr().err
     assert error.startswith("agentgym: ")

@@ -16,7 +16,7 @@ from agentgym.check import check_env as check_contract
 from agentgym.env import ReplayWrapper, fork
 from agentgym.envs.code import CodeEnv, reasoning
 from agentgym.envs.code.judge import passed
-from agentgym.envs.code.verifier import same_maths
+from agentgym.envs.code.verifier_client import same_maths
 from agentgym.errors import MissingExtra, SandboxUnavailable, UnknownName, UsageError
 from agentgym.policy import ExpertPolicy
 from agentgym.records import StopReason, Task

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import agentgym
-from agentgym.envs.tool_env import NOTHING, OVER, Question, Score, ToolEnv, questions_of
+from agentgym.envs.tasks import questions_of
+from agentgym.envs.tool_env import NOTHING, OVER, Question, Score, ToolEnv
 from agentgym.errors import ToolError, UnknownName, UsageError
 from agentgym.records import ToolCall
 from agentgym.tools.syntax import syntaxes
@@ -404,7 +405,49 @@ def test_generated_tasks() -> None:
         env.reset(options={"tusk": 1})
 
 
-@pytest.mark.parametrize("task", [-1, 4, "0", 1.5])
+class Squares:
+    """Questions without a list of them."""
+
+    def __init__(self, name: str, count: int) -> None:
+        self.name, self.count, self.read = name, count, list[int]()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> Question:
+        self.read.append(number)
+        return Question(f"{self.name}: {number}²?", answers=[str(number * number)])
+
+
+def test_lazy_tasks_are_made_when_they_are_asked_for() -> None:
+    squares = Squares("test", 10**12)
+    env = ToolEnv([almanac], squares, lambda answer, question: answer in question.answers, split="test")
+    assert (env.num_tasks, env.tasks, squares.read) == (10**12, squares, [])
+    assert env.reset(options={"task": 10**11})[0] == f"test: {10**11}²?"
+    assert env.reset(options={"task": np.int64(7)})[1]["answers"] == ("49",)
+    texts = {env.reset(seed=seed)[0] for seed in range(8)}
+    assert len(texts) == 8
+    assert {env.reset(seed=seed, options={"task": None})[0] for seed in range(8)} == texts
+    with pytest.raises(UsageError, match=f"task must be a number from 0 to {10**12 - 1}, got {10**12}"):
+        env.reset(options={"task": 10**12})
+    squares.read.clear()
+    assert env.fingerprint
+    assert len(squares.read) == 8
+    assert env.fingerprint == ToolEnv([almanac], Squares("test", 10**12), lambda *_: 0.0, split="test").fingerprint
+    assert env.fingerprint != ToolEnv([almanac], Squares("test", 10**11), lambda *_: 0.0, split="test").fingerprint
+
+
+def test_lazy_tasks_by_split() -> None:
+    tasks = {"train": Squares("train", 10**12), "hard": Squares("hard", 3), "hand": [Question("a")], "none": []}
+    env = ToolEnv([], tasks, lambda *_: 0.0, split="hard")
+    assert (env.splits, env.num_tasks, env.reset(options={"task": 2})[0]) == (tuple(tasks), 3, "hard: 2²?")
+    assert ToolEnv([], tasks, lambda *_: 0.0, split="hand").reset()[0] == "a"
+    assert not tasks["train"].read
+    with pytest.raises(UsageError, match="no tasks for split 'none'"):
+        ToolEnv([], tasks, lambda *_: 0.0, split="none")
+
+
+@pytest.mark.parametrize("task", [-1, 4, "0", 1.5, True])
 def test_task_out_of_range(task: Any) -> None:
     with pytest.raises(UsageError, match="task must be a number from 0 to 3, got"):
         capitals().reset(options={"task": task})

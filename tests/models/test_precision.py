@@ -114,7 +114,7 @@ def test_gradients_of_micro_batches_add_up_in_float32(small, played, name):
     assert not torch.equal(total, total.to(torch.bfloat16).float())
 
 
-def test_the_warm_start_and_the_updates_share_their_masters(small, played):
+def test_sft_and_the_updates_share_their_masters(small, played):
     model, tokenizer = rounded(small)
     episodes = played(ModelPolicy(model, tokenizer, max_new_tokens=4))
     first = Learner(model, get_algorithm("grpo")(), OptimizerConfig(lr=1e-5))

@@ -20,6 +20,7 @@ from agentgym.trainers.advantage import (
     discounted_return,
     episode_return,
     leave_one_out,
+    next_anchor,
     scale,
     similar_anchors,
     standardize,
@@ -228,28 +229,31 @@ def test_an_argument_is_what_its_type_makes_of_it(registry):
     ("stages", "message"),
     [
         ({"advantage": mask_truncated()}, "advantage takes an advantage part, but mask_truncated() is a turn weight"),
-        ({"advantage": env_reward()}, "the stage advantage takes an advantage part, but env_reward() is a reward part"),
-        ({"critic": drop_zero()}, "the stage critic takes an advantage part, but drop_zero() is a turn weight"),
-        ({"reward": episode_return()}, "stage reward takes a reward part, but episode_return() is an advantage part"),
-        ({"turn_weight": kl(0.1)}, "the stage turn_weight takes a turn weight, but kl(0.1) is a penalty"),
-        ({"turn_weight": (drop_zero(), standardize())}, "takes a turn weight, but standardize() is an advantage part"),
-        ({"token_weight": entropy(0.1)}, "the stage token_weight takes a token weight, but entropy(0.1) is a penalty"),
-        ({"penalty": low_probability()}, "the stage penalty takes a penalty, but low_probability() is a token weight"),
-        ({"loss_term": min_clip()}, "the stage loss_term takes a loss term, but min_clip() is a shape"),
-        ({"aggregate": surrogate()}, "the stage aggregate takes an aggregate, but surrogate() is a loss term"),
-        ({"sampler": keep_all()}, "stage sampler takes a sampler of tasks, but keep_all() is a selection of groups"),
+        ({"advantage": env_reward()}, "advantage takes an advantage part, but env_reward() is a reward part"),
+        ({"critic": drop_zero()}, "critic takes an advantage part, but drop_zero() is a turn weight"),
+        ({"reward": episode_return()}, "reward takes a reward part, but episode_return() is an advantage part"),
+        ({"turn_weight": kl(0.1)}, "turn_weight takes a turn weight, but kl(0.1) is a penalty"),
+        (
+            {"turn_weight": (drop_zero(), standardize())},
+            "turn_weight takes a turn weight, but standardize() is an advantage part",
+        ),
+        ({"token_weight": entropy(0.1)}, "token_weight takes a token weight, but entropy(0.1) is a penalty"),
+        ({"penalty": low_probability()}, "penalty takes a penalty, but low_probability() is a token weight"),
+        ({"loss_term": min_clip()}, "loss_term takes a loss term, but min_clip() is a shape"),
+        ({"aggregate": surrogate()}, "aggregate takes an aggregate, but surrogate() is a loss term"),
+        ({"sampler": keep_all()}, "sampler takes a sampler of tasks, but keep_all() is a selection of groups"),
         ({"selection": uniform()}, "selection takes a selection of groups, but uniform() is a sampler of tasks"),
-        ({"branching": token_mean()}, "the stage branching takes a branching rule, but token_mean() is an aggregate"),
+        ({"branching": token_mean()}, "branching takes a branching rule, but token_mean() is an aggregate"),
         ({"context": similar_anchors(0.9)}, "context takes a context, but similar_anchors(0.9) is a key of turns"),
-        ({"advantage": None}, "the stage advantage takes an advantage part, got None"),
-        ({"penalty": (kl(0.1), 3)}, "the stage penalty takes a penalty, got 3"),
+        ({"advantage": None}, "advantage takes an advantage part, got None"),
+        ({"penalty": (kl(0.1), 3)}, "penalty takes a penalty, got 3"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
-)  # fmt: skip
+)
 def test_an_algorithm_refuses_a_part_of_another_stage(stages, message):
     with pytest.raises(UsageError) as caught:
         Algorithm(**stages)
-    assert message in str(caught.value)
+    assert str(caught.value) == f"the stage {message}"
 
 
 @pytest.mark.parametrize(
@@ -270,11 +274,11 @@ def test_an_algorithm_refuses_a_part_of_another_stage(stages, message):
         (lambda: surrogate(epsilon_clip()), "surrogate(ratio=...) takes a ratio, but epsilon_clip() is a bound"),
         (lambda: surrogate(bound=min_clip()), "surrogate(bound=...) takes a bound, but min_clip() is a shape"),
         (lambda: surrogate(shape=token_ratio()), "surrogate(shape=...) takes a shape, but token_ratio() is a ratio"),
-        (lambda: product(drop_zero(), standardize()), "takes a turn weight, but standardize() is an advantage"),
-        (lambda: standardize(by=episode_return()), "takes a key of turns, but episode_return() is an advantage part"),
+        (lambda: product(drop_zero(), standardize()), "product() takes a turn weight, but standardize() is an"),
+        (lambda: standardize(by=episode_return()), "by takes a key of turns, but episode_return() is an"),
         (lambda: leave_one_out(by=drop_zero()), "by takes a key of turns, but drop_zero() is a turn weight"),
     ],
-)  # fmt: skip
+)
 def test_a_part_inside_another_is_refused_too(make, message):
     with pytest.raises(UsageError) as caught:
         make()
@@ -402,6 +406,15 @@ def test_a_part_is_named_after_the_call_that_made_it():
     assert isinstance(part, Part)
     assert part.name == repr(part) == "chain(episode_return(), standardize('anchor', scale=False))"
     assert with_part(Algorithm(), "advantage", part.name).as_text()["advantage"] == part.name
+
+
+def test_a_part_without_parameters_may_stand_for_itself():
+    rule = with_part(Algorithm(), "advantage", "chain(episode_return(), standardize(by=next_anchor, scale=False))")
+    assert rule.as_text()["advantage"] == "chain(episode_return(), standardize(by=next_anchor, scale=False))"
+    written = chain(episode_return(), standardize(by=next_anchor, scale=False))
+    assert rule.needs == written.needs >= {"anchor"}
+    np.testing.assert_array_equal(rule.advantage(TURNS, TURNS.reward), written(TURNS, TURNS.reward))
+    assert not [name for stage in STAGES.values() for name in stage.factories if name.startswith("_")]
 
 
 def test_every_registered_part_is_documented_and_named_once(registry):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -108,13 +109,24 @@ def read_file(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.load(path.read_text(), _loader())  # noqa: S506 - it is a safe one
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path} must hold a mapping of options")
-    # PyYAML reads 3e-5 as text, as YAML 1.1 has it
-    return {key: parse_value(value) if isinstance(value, str) else value for key, value in values.items()}
+    return values
+
+
+def _loader() -> Any:
+    """YAML's safe loader, which reads ``3e-5`` as a number; PyYAML takes it for text, as YAML 1.1 has it."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    return Loader
 
 
 def _is_setting(key: str, arguments: list[str]) -> bool:

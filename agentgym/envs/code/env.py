@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Unpack
-
-import numpy as np
 
 from agentgym.env import SPLITS, digest
 from agentgym.envs.code import reasoning
@@ -16,8 +14,9 @@ from agentgym.envs.code.judge import passed
 from agentgym.envs.code.own import read_tasks
 from agentgym.envs.code.scoring import equal
 from agentgym.envs.code.tasks import LEVELS, generate
-from agentgym.envs.code.verifier import same_maths
-from agentgym.envs.tool_env import Question, Score, ToolEnv
+from agentgym.envs.code.verifier_client import same_maths
+from agentgym.envs.tasks import SplitQuestions
+from agentgym.envs.tool_env import Question, Score, Tasks, ToolEnv
 from agentgym.errors import UnknownName, UsageError
 from agentgym.tools.syntax.base import Call
 
@@ -61,16 +60,15 @@ class CodeEnv(PythonEnv):
     ) -> None:
         if tasks is not None and (level is not None or families is not None):
             raise UsageError("level and families belong to generated tasks; leave them out with tasks=")
-        self._tasks: tuple[Question, ...] = ()
         self._partial_credit = partial_credit
         source: object = tasks
         if tasks is None:
             made = _families(families), _levels(level)
-            draw: Callable[[np.random.Generator, str], Question] = partial(generate, families=made[0], levels=made[1])
+            questions: Tasks = partial(generate, families=made[0], levels=made[1])
             source = (sorted(made[0]), made[1])
         elif tasks.startswith(reasoning.PREFIX):
             self.splits = SPLITS[:2]
-            draw = partial(reasoning.draw, names=reasoning.names_of(tasks))
+            questions = partial(reasoning.draw, names=reasoning.names_of(tasks))
         else:
             found = read_tasks(tasks)
             self.splits = tuple(found)
@@ -78,13 +76,12 @@ class CodeEnv(PythonEnv):
                 raise UsageError(
                     f"{tasks!r} has no task in split {split!r}; it has {', '.join(found) or 'none at all'}"
                 )
-            self._tasks = found[split]
+            questions = SplitQuestions(found[split])
             source = digest(found)
-            draw = self._drawn
         self._source = source
         super().__init__(
             (),
-            draw,
+            questions,
             self._judged,
             max_turns=max_turns,
             instructions=INSTRUCTIONS,
@@ -92,23 +89,10 @@ class CodeEnv(PythonEnv):
             split=split,
             **options,
         )
-        if self._tasks:
-            self.num_tasks = len(self._tasks)
-
-    def pick(self, options: Mapping[str, Any]) -> Question:
-        task = options.get("task")
-        if not self._tasks or task is None or set(options) != {"task"}:
-            return super().pick({key: value for key, value in options.items() if value is not None})
-        if isinstance(task, bool) or not isinstance(task, (int, np.integer)) or not 0 <= task < len(self._tasks):
-            raise UsageError(f"task must be a number from 0 to {len(self._tasks) - 1}, got {task!r}")
-        return self._tasks[int(task)]
 
     @property
     def fingerprint(self) -> str:
         return digest(super().fingerprint, self._source, self._partial_credit)
-
-    def _drawn(self, rng: np.random.Generator, split: str) -> Question:
-        return self._tasks[int(rng.integers(len(self._tasks)))]
 
     def _judged(self, answer: str, question: Question) -> Score:
         data = question.data

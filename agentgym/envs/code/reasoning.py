@@ -2,7 +2,7 @@
 
 Its generators make the tasks and its verifiers score the answers. Several of these verifiers pass the answer to
 ``eval`` or to SymPy's parser, which evaluates too. Such a verifier is only shown an answer that is a literal or plain
-arithmetic, and only in a process of its own that is given up after a few seconds (:mod:`agentgym.envs.code.verifier`).
+arithmetic, and only in a process of its own that is given up after a few seconds (:mod:`agentgym.envs.code.verifier_client`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from agentgym.envs.code.tasks import side
-from agentgym.envs.code.verifier import ask
+from agentgym.envs.code.verifier_client import ask
 from agentgym.envs.tool_env import Question
 from agentgym.errors import MissingExtra, UnknownName, UsageError
 

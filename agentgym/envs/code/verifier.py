@@ -1,112 +1,19 @@
-"""Verifiers of other people that may take for ever, in a process of their own that is given up when they do.
+"""The process that runs verifiers of other people; see :mod:`agentgym.envs.code.verifier_client`.
 
 ``python -m agentgym.envs.code.verifier`` answers one JSON line on its standard output for each on its standard input.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import os
-import queue
 import resource
-import subprocess
 import sys
-import threading
 from collections.abc import Mapping
 from typing import Any
 
-from agentgym.errors import MissingExtra, WorldFault
-
-SECONDS = 10.0  #: for one answer
-_START_SECONDS = 60.0  #: to load a verifier
 _MEMORY = 4 << 30  #: bytes of address space
-
-_lock = threading.Lock()
-_running: _Child | None = None
-
-
-class _Child:
-    def __init__(self) -> None:
-        self.pid = os.getpid()
-        environment = {key: value for key, value in os.environ.items() if key in ("PATH", "PYTHONPATH", "HOME", "LANG")}
-        self.process = subprocess.Popen(  # noqa: S603  # a fixed list, no shell
-            [sys.executable, "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-        self.replies: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self.loaded: set[str] = set()  # kinds of questions that it can answer
-        threading.Thread(target=self._read, name="agentgym-verifier", daemon=True).start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as lines:
-            for line in lines:
-                self.replies.put(line)
-        self.replies.put("")
-
-    def ask(self, question: Mapping[str, Any], seconds: float) -> dict[str, Any] | None:
-        """The reply; None where there was none in time."""
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(json.dumps(question) + "\n")
-            self.process.stdin.flush()
-            reply = self.replies.get(timeout=seconds)
-        except (OSError, queue.Empty):
-            return None
-        return dict(json.loads(reply)) if reply else None
-
-    def end(self) -> None:
-        assert self.process.stdin is not None
-        self.process.kill()
-        self.process.wait()
-        with contextlib.suppress(BrokenPipeError):  # what it never read is flushed here
-            self.process.stdin.close()
-
-
-def ask(question: Mapping[str, Any]) -> object:
-    """What the verifier says; None where it failed over the answer or took too long.
-
-    It is loaded before it sees an answer, so that no answer can be taken for a process that does not start.
-
-    Raises:
-        MissingExtra: what it needs is not installed.
-        WorldFault: the verifying process does not start.
-    """
-    global _running
-    with _lock:
-        if _running is None or _running.pid != os.getpid():
-            _running = _Child()
-        child = _running
-        if question["kind"] not in child.loaded:
-            loaded = child.ask({"kind": question["kind"], "load": True}, _START_SECONDS)
-            if loaded is None:
-                child.end()
-                _running = None
-                raise WorldFault(f"the verifying process does not start (status {child.process.returncode})")
-            if "missing" in loaded:
-                raise MissingExtra(*loaded["missing"])
-            child.loaded.add(question["kind"])
-        reply = child.ask(question, SECONDS)
-        if reply is None:
-            child.end()
-            _running = None
-            return None
-    return reply["result"]
-
-
-def same_maths(answer: str, expected: str) -> bool:
-    """Whether two mathematical texts (LaTeX or plain) mean the same, by math-verify.
-
-    Raises:
-        MissingExtra: math-verify is not installed.
-    """
-    return ask({"kind": "math", "answer": answer, "expected": expected}) is True
 
 
 def _reply(question: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from agentgym.errors import UnknownName, UsageError
 
 __all__ = ["HouseholdEnv"]
 
-_LISTED = ("nothing", "relevant", "all")
+SHOW_ACTIONS = ("nothing", "relevant", "all")
 
 
 class HouseholdEnv(TextEnv):
@@ -35,38 +35,38 @@ class HouseholdEnv(TextEnv):
     Args:
         split: ``"train"``, ``"test"`` or ``"unseen"``.
         max_turns: an episode that is not solved by then is truncated.
-        listed: which admissible actions every observation ends with: ``"nothing"``, ``"relevant"`` (what can be done to
-            the kind of object asked for, besides examining it) or ``"all"`` (as the prompts of GiGPO's ALFWorld runs
-            do).
+        show_actions: which admissible actions every observation ends with: ``"nothing"``, ``"relevant"`` (what can be
+            done to the kind of object asked for, besides examining it) or ``"all"`` (as the prompts of GiGPO's ALFWorld
+            runs do).
 
     Raises:
         UsageError: ``max_turns`` is not a positive integer.
-        UnknownName: ``listed`` is none of these.
+        UnknownName: ``show_actions`` is none of these.
     """
 
     splits: tuple[str, ...] = ("train", "test", "unseen")
     instructions = grammar.INSTRUCTIONS
     permutable_names = (tuple(o.name for o in catalogue.OBJECTS.values() if not o.fixed), *catalogue.STORES)
 
-    def __init__(self, *, split: str = "train", max_turns: int = 50, listed: str = "nothing") -> None:
+    def __init__(self, *, split: str = "train", max_turns: int = 50, show_actions: str = "nothing") -> None:
         super().__init__(split=split)
         if not isinstance(max_turns, int) or max_turns < 1:
             raise UsageError(f"max_turns={max_turns!r}: give a positive integer, e.g. 50")
-        if listed not in _LISTED:
-            raise UnknownName("listed", listed, _LISTED)
-        self.max_turns, self.listed = max_turns, listed
+        if show_actions not in SHOW_ACTIONS:
+            raise UnknownName("show_actions", show_actions, SHOW_ACTIONS)
+        self.max_turns, self.show_actions = max_turns, show_actions
         self._state: State | None = None
         self._turns = 0
         self._over = False
 
     @property
     def fingerprint(self) -> str:
-        """Content hash of grammar, catalogue and generator, and of what is listed."""
+        """Content hash of grammar, catalogue and generator, and of which actions are shown."""
         objects = [(o.name, o.rooms, sorted(o.abilities), dict(o.prior), o.fixed) for o in catalogue.OBJECTS.values()]
         rooms, places = dict(catalogue.ROOMS), dict(catalogue.PLACES)
         held_out = sorted(catalogue.HELD_OUT)
         return digest(
-            super().fingerprint, catalogue.VERSION, grammar.FORMS, objects, rooms, places, held_out, self.listed
+            super().fingerprint, catalogue.VERSION, grammar.FORMS, objects, rooms, places, held_out, self.show_actions
         )
 
     @property
@@ -132,10 +132,10 @@ class HouseholdEnv(TextEnv):
 
     def _list(self, info: dict[str, Any]) -> str:
         """The line that lists actions; empty where there are none to list."""
-        if self.listed == "nothing":
+        if self.show_actions == "nothing":
             return ""
         actions = info["admissible"]
-        if self.listed == "relevant":
+        if self.show_actions == "relevant":
             goal = self._running().house.goal.object
             actions = [a for a in actions if goal in a.split(" ") and not a.startswith("examine ")]
         return f"\nYou can: {', '.join(actions)}." if actions else ""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from agentgym import keyed_random
 from agentgym.env import StepResult, digest
@@ -16,6 +14,7 @@ from agentgym.envs.search.expert import next_move
 from agentgym.envs.search.questions import Catalogue
 from agentgym.envs.search.scoring import exact_match, f1
 from agentgym.envs.search.world import MAX_FACTS, shared_world
+from agentgym.envs.tasks import SplitQuestions, TaskSequence
 from agentgym.envs.tool_env import Question, Score, ToolEnv
 from agentgym.errors import UnknownName, UsageError
 from agentgym.tools.search import Bm25Index, Retriever, SearchR1Client, fetch_tool, open_index, search_tool
@@ -60,9 +59,9 @@ class SearchEnv(ToolEnv):
         evidence_reward: see above.
         syntax: how calls are written.
         max_turns: actions before the episode is truncated.
-        habit: probability that the expert opens the document that it has found last, though it was shown, and again
-            after that; needs ``fetch`` and the invented world. What imitates it calls more than a task needs, as many a
-            language model does.
+        expert_redundancy: probability that the expert opens the document that it has found last, though a search has
+            shown it, and again after that; needs ``fetch`` and the invented world. A policy that imitates it makes more
+            calls than a task needs, as many language models do.
     """
 
     splits = ("train", "test", "unseen")
@@ -86,64 +85,53 @@ class SearchEnv(ToolEnv):
         evidence_reward: float = 0.0,
         syntax: str = "tags",
         max_turns: int = 6,
-        habit: float = 0.0,
+        expert_redundancy: float = 0.0,
     ) -> None:
         if split not in self.splits:
             raise UnknownName("split", split, self.splits)
         if reward not in REWARDS:
             raise UnknownName("reward", reward, REWARDS)
-        if not 0 <= habit < 1:
-            raise UsageError(f"habit is a probability below 1, got {habit!r}")
-        if habit and not fetch:
-            raise UsageError("habit opens documents, which needs fetch=true")
+        if not 0 <= expert_redundancy < 1:
+            raise UsageError(f"expert_redundancy is a probability below 1, got {expert_redundancy!r}")
+        if expert_redundancy and not fetch:
+            raise UsageError("expert_redundancy opens documents, which needs fetch=true")
         if questions is None:
             size, seed = 1000 if documents is None else documents, 0 if world is None else world
             stated = MAX_FACTS if facts is None else facts
             made, index = shared_world(size, seed, stated)
-            tasks: Catalogue | tuple[Question, ...] = Catalogue(
-                made, split, hops=_several(hops, 2), kinds=_several(kinds, "chain")
-            )
+            tasks: TaskSequence = Catalogue(made, split, hops=_several(hops, 2), kinds=_several(kinds, "chain"))
             source: tuple[object, ...] = ("world", size, seed, stated)
             self.permutable_names = made.words
             retriever: Retriever = index if corpus is None else open_corpus(corpus)
         else:
             given: dict[str, Any] = {"hops": hops, "kinds": kinds, "documents": documents, "world": world}
-            given |= {"facts": facts, "habit": habit or None}
+            given |= {"facts": facts, "expert_redundancy": expert_redundancy or None}
             if said := [name for name, value in given.items() if value is not None]:
                 raise UsageError(f"{', '.join(said)} belong to the invented world; leave them out with questions=")
-            tasks = read_questions(questions, split)
+            tasks = SplitQuestions(read_questions(questions, split))
             source = ("questions", questions)
             retriever = open_corpus(corpus) if corpus is not None else _own_index(questions, changed(questions))
-        self.tasks = tasks
         timeout = None if isinstance(retriever, Bm25Index) else SLOW_TIMEOUT
         tools = [search_tool(retriever, k=k, characters=characters, timeout=timeout)]
         if fetch:
             tools.append(fetch_tool(retriever, timeout=timeout))
         super().__init__(
             tools,
-            lambda rng, _: tasks[int(rng.integers(len(tasks)))],
+            tasks,
             self._score,
             syntax=syntax,
             max_turns=max_turns,
             instructions=INSTRUCTIONS,
             split=split,
         )
-        self.num_tasks = len(tasks)
         self._measure = REWARDS[reward]
-        self._weights, self._habit = (format_reward, evidence_reward), habit
+        self._weights, self._expert_redundancy = (format_reward, evidence_reward), expert_redundancy
         self._data = digest(source, k, characters, reward, format_reward, evidence_reward, *_parts(retriever))
         self._misread = 0
 
-    def pick(self, options: Mapping[str, Any]) -> Question:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         self._misread = 0
-        if unknown := sorted(set(options) - {"task"}):
-            raise UsageError(f"unknown reset option {unknown[0]!r}; 'task' is the only one")
-        task = options.get("task")
-        if task is None:
-            return super().pick({})
-        if isinstance(task, bool) or not isinstance(task, (int, np.integer)) or not 0 <= task < len(self.tasks):
-            raise UsageError(f"task must be a number from 0 to {len(self.tasks) - 1}, got {task!r}")
-        return self.tasks[int(task)]
+        return super().reset(seed=seed, options=options)
 
     def step_in_parts(self, action: str) -> Waiting[StepResult]:
         observation, reward, terminated, truncated, info = yield from super().step_in_parts(action)
@@ -172,17 +160,19 @@ class SearchEnv(ToolEnv):
     def expert(self) -> str | None:
         """The next search, named by what the question and the results so far say, or the answer at their end; see
         :func:`agentgym.envs.search.expert.next_move`."""
-        again = self._by_habit()
+        again = self._redundant_call()
         move = again or next_move(self.question, self.calls, can_fetch="fetch" in self.syntax.tools)
         if move is None:
             return None
         return self.syntax.render(answer=move) if isinstance(move, str) else self.syntax.render([move])
 
-    def _by_habit(self) -> Call | None:
-        """Opening the document found last, as long as two turns are left for each that is still to be found."""
+    def _redundant_call(self) -> Call | None:
+        """Opens the document found last, as long as two turns are left for each that is still to be found."""
         found = shown(self.question.evidence, self.calls)
         left = self.max_turns - self.turn - 2 * (len(self.question.evidence) - len(found))
-        if not found or left <= 1 or keyed_random.uniform("habit", self.question.id, len(self.calls)) >= self._habit:
+        if not found or left <= 1:
+            return None
+        if keyed_random.uniform("habit", self.question.id, len(self.calls)) >= self._expert_redundancy:
             return None
         return Call("fetch", {"document": found[-1]})
 

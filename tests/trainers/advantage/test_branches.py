@@ -115,7 +115,9 @@ def test_node_values_by_hand(value):
 def test_the_value_of_a_node_is_the_mean_of_its_children_unless_leaves_are_asked_for():
     turns = table(TREE)
     assert node_values()(turns, turns.reward).tolist() == node_values(value="children")(turns, turns.reward).tolist()
-    with pytest.raises(UsageError, match=r"value: input should be 'children' or 'leaves' \(got 'median'\)"):
+    with pytest.raises(
+        UsageError, match=r"node_values: value: input should be 'children' or 'leaves' \(got 'median'\)"
+    ):
         node_values(value="median")
 
 

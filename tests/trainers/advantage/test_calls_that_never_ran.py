@@ -17,8 +17,7 @@ from agentgym.tools.tool import tool
 from agentgym.trainers.advantage.tool_calls import early_call
 from agentgym.trainers.advantage.turn_table import TurnTable
 from agentgym.trainers.rewards.tool_calls import tool_cost
-from agentgym.trainers.run.summary import summary
-from agentgym.trainers.sampling.branching import tree_figures
+from agentgym.trainers.run.summary import branching_metrics, summary
 
 
 @tool(price=0.5)
@@ -62,10 +61,10 @@ def test_no_count_takes_refused_calls_for_made_ones(played):
     assert calls_of(episode) == (0, 0, 0, 12, 0, 0.0)
     figures = row(Budget(tool_calls=0), [episode])
     assert (figures.means["calls"].mean, figures.refused, figures.wasted, figures.productivity) == (0, 12, 0, None)
-    told = summary([episode])
-    assert (told["tool_calls"], told["refused_calls"], told["malformed_calls"]) == (0, 12, 0)
-    figures = tree_figures([replace(episode, parent="another", fork_turn=2)], [])
-    assert (figures["made_tool_calls"], figures["inherited_tool_calls"]) == (0, 0)
+    means = summary([episode])
+    assert (means["tool_calls"], means["refused_calls"], means["malformed_calls"]) == (0, 12, 0)
+    metrics = branching_metrics([replace(episode, parent="another", fork_turn=2)], [])
+    assert (metrics["made_tool_calls"], metrics["inherited_tool_calls"]) == (0, 0)
     turns = TurnTable.from_episodes([episode])
     assert turns.tool_calls.tolist() == [0] * 5
     assert turns.refused_calls.tolist() == [3, 3, 3, 3, 0]
@@ -75,8 +74,8 @@ def test_malformed_calls_are_no_calls_either(played):
     episode = played("inf", MALFORMED, ASKS)
     assert episode.call_counts == CallCounts(made=3, refused=0, malformed=2)
     assert calls_of(episode) == (3, 0, 0, 0, 2, 1.5)
-    told = summary([episode])
-    assert (told["tool_calls"], told["refused_calls"], told["malformed_calls"]) == (3, 0, 2)
+    means = summary([episode])
+    assert (means["tool_calls"], means["refused_calls"], means["malformed_calls"]) == (3, 0, 2)
     turns = TurnTable.from_episodes([episode])
     assert turns.tool_calls.tolist() == [0, 3, 0]
     assert turns.malformed_calls.tolist() == [2, 0, 0]

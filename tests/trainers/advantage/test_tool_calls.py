@@ -1,4 +1,4 @@
-"""Credit for early calls, and the token weights that the recipes with branches use."""
+"""Advantages for early calls, and the token weights that the algorithms with branches use."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def test_a_former_name_as_a_flag_is_told_how_to_write_it(name: str, capsys: pyte
         ({"rum.updates": 1}, "unknown option 'rum'; did you mean 'run'?"),
         ({"optimiser.lr": 1}, "unknown option 'optimiser'; did you mean 'optimizer'"),
         ({"run.learning_rate_end": 1}, "unknown option 'run.learning_rate_end'; "),
-        ({"optimizer.lr_end": 0}, "unknown option 'optimizer.lr_end'; did you mean 'optimizer.lr'"),
+        ({"optimizer.lr_end": 0}, "unknown option 'optimizer.lr_end'; did you mean 'optimizer.lr_final_fraction'?"),
         ({"sft.warm_start_noise": 0}, "unknown option 'sft.warm_start_noise'; did you mean 'sft.expert_noise'"),
         ({"model.tiny.hiden": 9}, "unknown option 'model.tiny.hiden'; did you mean 'model.tiny.hidden'?"),
         ({"model": {"tiny": {"hiden": 9}}}, "unknown option 'model.tiny.hiden'; did you mean 'model.tiny.hidden'?"),

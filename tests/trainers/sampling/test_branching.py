@@ -22,16 +22,14 @@ from agentgym.rollout import Group, GroupState, Independent, LiveEpisode, Rollou
 from agentgym.trainers.prefix_tree.rows import rows_of
 from agentgym.trainers.prefix_tree.scoring import Scorer
 from agentgym.trainers.prefix_tree.tree import TokenTree
+from agentgym.trainers.run.summary import branching_metrics, decisions, shared_and_played
 from agentgym.trainers.sampling.branching import (
-    chain,
-    decisions,
     entropy_branching,
     independent,
     random_branching,
-    shared,
+    root_continuations,
     spread_branching,
     tree,
-    tree_figures,
     vines,
 )
 from agentgym.trainers.sampling.branching_rules import root_share
@@ -45,7 +43,7 @@ RULES = {
     "spread": spread_branching(2),
     "two each": random_branching(1, 0.7, each=2),
     "tree": tree((2, 2, 2)),
-    "chain": chain(2),
+    "root continuations": root_continuations(2),
     "vines": vines(1, 3, 3),
     "monitored": entropy_branching(allocation=0.5, penalty=0.05),
 }
@@ -104,10 +102,10 @@ def test_every_tree(name, small, played):
         assert episode.turns[fork].observation == parent.turns[fork].observation
         assert episode.turns[fork].anchor == parent.turns[fork].anchor
     assert policy.engine.generated == sum(len(t.sample.action) for e in episodes for t in e.own_turns)
-    figures = shared(episodes)
-    assert figures["made_action_tokens"] == policy.engine.generated
+    metrics = shared_and_played(episodes)
+    assert metrics["made_action_tokens"] == policy.engine.generated
     whole = sum(len(t.sample.action) for e in episodes for t in e.turns)
-    assert figures["made_action_tokens"] + figures["inherited_action_tokens"] == whole
+    assert metrics["made_action_tokens"] + metrics["inherited_action_tokens"] == whole
     assert not policy._episodes
     assert not policy._working
 
@@ -379,7 +377,7 @@ def test_a_tree_of_fixed_shape(small, played):
 
 
 def test_a_chain_is_continued_at_every_cut(small, played):
-    episodes = played(policy_of(small), groups=1, size=8, branching=chain(2, 1)(), turns=3)
+    episodes = played(policy_of(small), groups=1, size=8, branching=root_continuations(2, 1)(), turns=3)
     root = episodes[0]
     forks = [e.fork_turn for e in episodes if e.parent == root.id]
     assert forks == sorted([t for t in range(len(root.turns)) for _ in range(2)])
@@ -403,7 +401,7 @@ def test_a_policy_without_entropies_is_refused(small, played):
         (lambda: entropy_branching(roots=0), "roots must be at least 1, got 0"),
         (lambda: entropy_branching(penalty=2.0), r"penalty must lie in \[0, 1\], got 2.0"),
         (lambda: tree((2, 0)), "factor 1 must be at least 1, got 0"),
-        (lambda: chain(0), "continuations must be at least 1, got 0"),
+        (lambda: root_continuations(0), "continuations must be at least 1, got 0"),
     ],
 )
 def test_values_outside_their_range(make, message):
@@ -411,7 +409,7 @@ def test_values_outside_their_range(make, message):
         make()
 
 
-# --- figures ----------------------------------------------------------------------------------------------------------
+# --- metrics ----------------------------------------------------------------------------------------------------------
 
 
 def test_calls_and_tokens_are_counted_apart():
@@ -420,15 +418,15 @@ def test_calls_and_tokens_are_counted_apart():
         return Episode(name, "e", Task(0), turns, StopReason.TERMINATED, parent=parent, fork_turn=fork)
 
     one, two = turn([1.0] * 3, tool_calls=(ToolCall("x"),)), turn([1.0] * 5)
-    figures = shared([episode("a", (one, one, two)), episode("b", (one, one, two, two), 2)])
-    assert figures == {
+    metrics = shared_and_played([episode("a", (one, one, two)), episode("b", (one, one, two, two), 2)])
+    assert metrics == {
         "branches": 1,
         "made_tool_calls": 2,
         "inherited_tool_calls": 2,
         "made_action_tokens": 11 + 10,
         "inherited_action_tokens": 6,
     }
-    assert tree_figures([episode("a", (one,))], []) == {}
+    assert branching_metrics([episode("a", (one,))], []) == {}
 
 
 def test_the_scripted_policy_of_the_benchmark():
@@ -441,10 +439,10 @@ def test_the_scripted_policy_of_the_benchmark():
     made, rounds, plain = [], [], []
     for seed in range(3):
         episodes, lasted = benchmark.play(entropy_branching(8)(), 0.75, seed)
-        made.append(shared(episodes)["made_tool_calls"] / 16)
+        made.append(shared_and_played(episodes)["made_tool_calls"] / 16)
         rounds.append(math.floor(lasted))
         assert sum(e.tool_calls for e in episodes) >= sum(len(t.tool_calls) for e in episodes for t in e.own_turns)
-        plain.append(shared(benchmark.play(Independent(), 0.75, seed)[0])["made_tool_calls"] / 16)
+        plain.append(shared_and_played(benchmark.play(Independent(), 0.75, seed)[0])["made_tool_calls"] / 16)
     assert np.mean(made) <= 20.6
     assert max(rounds) == 4
     assert np.mean(plain) == pytest.approx(27.8, abs=0.6)
