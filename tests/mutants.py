@@ -211,7 +211,7 @@ MUTANTS = [
     part("parts", "yield from part.walk()", "yield part", "test_parts.py -k state"),
     part("parts", "self.own_needs.union(*(", "self.own_needs.union(*(0 and ", "test_parts.py -k needs"),
     part("parts", "        point.load()", "        pass", "test_parts.py -k entry_points"),
-    part("parts", "strict: bool = True)", "strict: bool = False)", "test_parts.py -k arguments"),
+    part("arguments", "strict: bool = True)", "strict: bool = False)", "test_parts.py -k arguments"),
     part(
         "parts",
         "if known is not None and known.__module__ != factory.__module__:",
