@@ -815,7 +815,7 @@ def test_an_episode_whose_step_is_done_goes_on_before_the_next_one_is_handled() 
             time.sleep(0.001)
         return "go"
 
-    with Rollout(Waiting, ScriptedPolicy(act), slots=3) as rollout:
+    with Rollout(Waiting, ScriptedPolicy(act), max_concurrent_episodes=3) as rollout:
         rollout.pace = Pace("", 3, watch=lambda pace: log.append("turn"))
         list(rollout.play(Group(str(n), Task(n)) for n in range(3)))
     first = log.index("turn")

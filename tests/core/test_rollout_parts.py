@@ -15,7 +15,7 @@ import pytest
 import agentgym
 from agentgym import keyed_random
 from agentgym.budget import Budget, BudgetedEnv
-from agentgym.env import Journal, StepResult, can_step_in_parts
+from agentgym.env import ReplayWrapper, StepResult, can_step_in_parts
 from agentgym.envs.tool_env import Question, ToolEnv
 from agentgym.policy import Reply, Request, ScriptedPolicy
 from agentgym.records import Episode, StopReason, Task
@@ -119,7 +119,7 @@ def shop(tools: tuple[Tool, ...] = (put, look, ask, plain), scorer: Callable[...
 
 
 def played(make: Callable[[], Any], act: Callable[[Request], str], count: int = 12, **settings: Any) -> list[Episode]:
-    with Rollout(make, ScriptedPolicy(act), slots=6, **settings) as rollout:
+    with Rollout(make, ScriptedPolicy(act), max_concurrent_episodes=6, **settings) as rollout:
         episodes = list(rollout.play(Group(f"{n:02}", Task(n)) for n in range(count)))
     return sorted(episodes, key=lambda e: e.id)
 
@@ -137,7 +137,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "bare": shop,
     "budget": lambda: BudgetedEnv(shop(), BUDGETS),
     "truncate": lambda: BudgetedEnv(shop(), BUDGETS, on_exhausted="truncate", announce=True),
-    "journal": lambda: Journal(gym.wrappers.OrderEnforcing(shop())),
+    "journal": lambda: ReplayWrapper(gym.wrappers.OrderEnforcing(shop())),
 }
 
 
@@ -235,7 +235,7 @@ def test_a_step_that_is_written_as_a_whole_is_taken_so() -> None:
         (lambda: make(Doubled), True, 2.0),
         (lambda: make(Tripled), False, 3.0),
         (lambda: Other(make(ToolEnv)), True, 2.0),
-        (lambda: Journal(Other(make(Doubled))), True, 3.0),
+        (lambda: ReplayWrapper(Other(make(Doubled))), True, 3.0),
     ):
         assert can_step_in_parts(env()) != whole
         assert {e.reward for e in played(env, lambda request: "<answer>x</answer>")} == {reward}
@@ -353,7 +353,7 @@ def test_closing_waits_for_calls_a_little_and_then_no_longer(monkeypatch: pytest
     def make() -> Any:
         return Closing([hang], {"train": [Question("q")]}, lambda answer, question: 1.0, syntax="tags")
 
-    with Rollout(make, ScriptedPolicy(act), slots=2) as rollout:
+    with Rollout(make, ScriptedPolicy(act), max_concurrent_episodes=2) as rollout:
         assert next(rollout.play(Group(str(n), Task(n)) for n in range(2))).id == "0/0"
     deadline = time.monotonic() + LONG
     while len(set(map(id, closed))) < 2 and time.monotonic() < deadline:
