@@ -206,7 +206,7 @@ MUTANTS = [
     stopped("optim", "zip(self._all, states, strict=True)", "zip(self._all[:1], states)", "ppo"),
     stopped("optim", "zip(self._all, states, strict=True)", "zip(self._all[1:], states[1:])", "ppo"),
     stopped("algorithm", "part.state.update(saved)", "pass", "otc"),
-    stopped("rewards", "Part(apply, needs, state=remembered)", "Part(apply, needs)", "otc"),
+    part("rewards", "Part(apply, needs, state=remembered)", "Part(apply, needs)", "test_tool_recipes.py -k remember"),
     stopped("branching_rules", 'OrderedDict(state["seen"])', "OrderedDict()", "arpo"),
     stopped("branching_rules", 'OrderedDict(state["seen"])', 'OrderedDict(sorted(state["seen"].items()))', "arpo"),
     stopped("branching_rules", 'dict(state["late"])', "{}", "arpo"),
