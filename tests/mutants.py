@@ -277,7 +277,7 @@ MUTANTS = [
     stopped("update/optimizer", "zip(self._all, states, strict=True)", "zip(self._all[:1], states)", "ppo"),
     stopped("update/optimizer", "zip(self._all, states, strict=True)", "zip(self._all[1:], states[1:])", "ppo"),
     stopped("algorithm", "part.state.update(saved)", "pass", "otc"),
-    stopped("rewards/tool_calls", "declare(apply, needs=needs, state=remembered)", "declare(apply, needs=needs)", "otc"),
+    part("rewards/tool_calls", "declare(apply, needs=needs, state=remembered)", "declare(apply, needs=needs)", "algorithms/test_tool_use.py -k remember"),
     stopped("sampling/branching_rules", 'OrderedDict(state["seen"])', "OrderedDict()", "arpo"),
     stopped("sampling/branching_rules", 'OrderedDict(state["seen"])', 'OrderedDict(sorted(state["seen"].items()))', "arpo"),
     stopped("sampling/branching_rules", 'dict(state["late"])', "{}", "arpo"),

@@ -33,9 +33,11 @@ from agentgym.tools.browser import Chromium, shared_chromium
 HANDFUL = ("calendar", "files", "flow", "forms", "mail")
 
 
-def compare(split: str, number: int, family: str | None, *, expert: bool, observe: str = "diff") -> int:
+def compare(
+    split: str, number: int, family: str | None, *, expert: bool, observe: str = "diff", refer: str = "id"
+) -> int:
     """Play one episode in both backends at once and compare all that an agent gets; returns the turns."""
-    page, browser = (GUIEnv(split=split, backend=name, observe=observe) for name in ("page", "chromium"))
+    page, browser = (GUIEnv(split=split, backend=name, observe=observe, refer=refer) for name in ("page", "chromium"))
     dice = random.Random(f"{split} {number} {family}")
     try:
         options: dict[str, Any] | None = {"family": family} if family else None
@@ -61,6 +63,11 @@ def compare(split: str, number: int, family: str | None, *, expert: bool, observ
 @pytest.mark.parametrize("family", HANDFUL)
 def test_an_expert_sees_the_same_in_both(family: str) -> None:
     assert compare("train", 1, family, expert=True) > 1
+
+
+@pytest.mark.chromium
+def test_names_stand_for_the_same_elements_in_both() -> None:
+    assert compare("train", 3, "shop", expert=True, refer="name") > 1
 
 
 @pytest.mark.chromium
