@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 import agentgym
+from agentgym.check import check_env
 from agentgym.records import Episode, StopReason, Task, Turn
 from agentgym.tools.syntax import make_syntax, syntaxes
 from agentgym.tools.syntax.base import Call
@@ -305,7 +306,8 @@ def test_all_is_what_is_public(name: str) -> None:
 
 def test_the_package_shows_what_it_imports() -> None:
     ours = {k for k, v in vars(agentgym).items() if getattr(v, "__module__", "").startswith("agentgym.")}
-    assert ours - {"register_builtin"} == set(agentgym.__all__)
+    assert (ours | {"check_env"}) - {"register_builtin"} == set(agentgym.__all__)
+    assert agentgym.check_env is check_env  # not imported before it is used
 
 
 def test_the_map_of_learning_shows_every_room() -> None:
