@@ -199,9 +199,9 @@ class ToolEnv(TextEnv):
     def _session_maker(self) -> MakeSession:
         makers = (self._session,) if self._session is not None else self.tools.session_makers
         if len(makers) != 1:
-            found = ", ".join(getattr(m, "__qualname__", repr(m)) for m in makers)
+            names = ", ".join(getattr(m, "__qualname__", repr(m)) for m in makers)
             raise UsageError(
-                f"the tools have several sessions ({found}); say which one the scorer sees: ToolEnv(..., session=...)"
+                f"the tools have several sessions ({names}); say which one the scorer sees: ToolEnv(..., session=...)"
                 if makers
                 else "no tool has a session that a scorer could see; write @tool(session=...) for those that remember"
             )
@@ -288,9 +288,9 @@ class ToolEnv(TextEnv):
         elif call.error is None:
             self._known.add(key)
 
-    def _info(self, **told: Any) -> dict[str, Any]:
+    def _info(self, **more: Any) -> dict[str, Any]:
         question = self.question
-        info: dict[str, Any] = {"task_id": question.id or self._task, "anchor": self.anchor, **told}
+        info: dict[str, Any] = {"task_id": question.id or self._task, "anchor": self.anchor, **more}
         if question.answers:
             info["answers"] = tuple(question.answers)
         if question.evidence:

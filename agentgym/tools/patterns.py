@@ -29,10 +29,10 @@ def matching(pattern: str, rng: np.random.Generator) -> str:
         # The parser of `re` itself: its tree is what is walked. It has no public name since Python 3.11.
         parsed = importlib.import_module("re._parser").parse(pattern)
         text = "".join(_draw(parsed, rng))
-        found = re.search(pattern, text) is not None
+        matches = re.search(pattern, text) is not None
     except (re.error, RecursionError, OverflowError) as error:
         raise UsageError(f"pattern {pattern!r} cannot be read: {error}") from error
-    if not found:
+    if not matches:
         raise UsageError(f"no text for pattern {pattern!r} can be drawn; give examples in the schema")
     return text
 

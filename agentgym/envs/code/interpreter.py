@@ -10,7 +10,15 @@ from agentgym.env import digest
 from agentgym.envs.tool_env import Question, Scorer, Tasks, ToolEnv
 from agentgym.errors import UnknownName, UsageError
 from agentgym.tools.python.protocol import Failure, Limits, Sandbox
-from agentgym.tools.python.tool import FAILURES, SHOWN, TOOL_LIMITS, Runner, failure_of, python_tool, shared_sandbox
+from agentgym.tools.python.tool import (
+    FAILURES,
+    MAX_RESULT_CHARACTERS,
+    TOOL_LIMITS,
+    Runner,
+    failure_of,
+    python_tool,
+    shared_sandbox,
+)
 from agentgym.tools.session import MakeSession
 from agentgym.tools.syntax.base import Call
 from agentgym.tools.tool import Tool, Toolbox
@@ -60,7 +68,7 @@ class PythonEnv(ToolEnv):
         unsafe_local_python: bool = False,
         limits: Limits | None = None,
         stateful: bool = True,
-        characters: int = SHOWN,
+        characters: int = MAX_RESULT_CHARACTERS,
         penalties: Mapping[str, float] | None = None,
         syntax: str = "tags",
         max_turns: int = 4,

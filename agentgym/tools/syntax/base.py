@@ -312,8 +312,8 @@ _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _end_of_space(text: str, start: int) -> int:
-    found = _SKIP.match(text, start)
-    return found.end() if found else start
+    match = _SKIP.match(text, start)
+    return match.end() if match else start
 
 
 def _storable(value: Any, depth: int = 0) -> Any:
