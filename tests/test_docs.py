@@ -270,7 +270,7 @@ def test_every_metric_has_its_line() -> None:
     turns = TurnTable.from_columns(
         group=[0], episode=[0], turn=[0], reward=[0.0], answer_logprob=[-1.0], answer_logprob_before=[-2.0]
     )
-    episode = Episode("0/0", "", Task(0), (Turn("", ""),), StopReason.TERMINATED)
+    episode = Episode("0/0", "", Task(0), (Turn("", ""),), StopReason.TERMINATED, metrics={"NAME": 1.0})
     decision = BranchDecision("0", "0/0", None, 0, signal=0.5, chance=1.0, draw=0.0, branches=1)
     names = {
         *UpdateMetrics(surrogate()).metrics(),
