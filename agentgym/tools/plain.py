@@ -23,7 +23,7 @@ def mend(text: str) -> str:
 
 
 def shorten(text: str, limit: int = 80) -> str:
-    """At most ``limit`` characters of the text; what was left out is counted."""
+    """At most ``limit`` characters of the text; says how many were left out."""
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 

@@ -49,7 +49,7 @@ def sample_arguments(
 
     Args:
         schema: of an object, as in :attr:`~agentgym.tools.tool.Tool.parameters`.
-        rng: what is drawn from.
+        rng: source of the random draws.
         words: what texts are made of where the schema leaves them free, e.g. the words of a question.
 
     Raises:

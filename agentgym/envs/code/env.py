@@ -123,7 +123,7 @@ def next_move(env: ToolEnv) -> Call | str | None:
     if program is None:
         return None
     code, tests = program, env.question.data.get("tests")
-    if tests:  # try it on an input of one's own, which a person would make up
+    if tests:  # try it on a made-up input, as a person would
         code = f"import io, sys\nsys.stdin = io.StringIO({tests[0][0]!r})\n{program}"
     runs = [call for call in env.calls if call.arguments.get("code") == code]
     if not runs:

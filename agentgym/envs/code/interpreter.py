@@ -41,7 +41,7 @@ class PythonEnv(ToolEnv):
 
     All environments of a process share one sandbox; a session costs nothing until it runs code and ends with its
     episode. A task brings files along in ``Question.data["files"]``. Python's ``random`` is seeded by the task, so that
-    a fork or a replay draws the same numbers. A fork replays the session's calls, and is refused by a ForkError
+    a fork or a replay draws the same numbers. A fork replays the session's calls; it raises a ForkError
     where one gives another result (it read the clock).
 
     Args:
@@ -114,7 +114,7 @@ class PythonEnv(ToolEnv):
 
     @property
     def fingerprint(self) -> str:
-        """As for every ``ToolEnv``, with the limits of a call; which sandbox holds them is no part of it."""
+        """As for every ``ToolEnv``, with the limits of a call; it does not depend on which sandbox enforces them."""
         penalties = sorted(self._penalties.items())
         return digest(super().fingerprint, self._limits, self._stateful, self._runner.characters, penalties)
 

@@ -1,4 +1,4 @@
-"""Tasks of one's own from JSON lines.
+"""The user's own tasks from JSON lines.
 
 A line has ``question`` (or ``problem``, ``prompt``) and either ``answer`` / ``answers`` or, for a program to be
 written, ``tests``: a list of ``{"input": ..., "output": ...}``. Optional: ``id``; ``split``; ``files`` (path -> text,

@@ -39,7 +39,7 @@ def equal(answer: str, expected: str) -> bool:
 
 
 def bare(text: str) -> str:
-    """The answer without what is often put around it: boxes, dollars, quotes, a full stop."""
+    """The answer without what often surrounds it: boxes, dollars, quotes, a full stop."""
     text = _BOXED.sub(r"\1", text[:MAX_CHARACTERS])
     text = unicodedata.normalize("NFKC", text).translate(_DASHES).strip()
     text = _FRAC.sub(r"\1\2/\3", text)

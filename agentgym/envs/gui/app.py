@@ -47,7 +47,7 @@ class State:
         past: the pages before it, oldest first; ``back`` returns to the last.
         draft: what is typed, ticked or chosen and not saved: forms, filters, sort orders, selections; dropped with the
             page.
-        memory: what is kept over pages though no goal is a matter of it: what was opened, what can be undone.
+        memory: kept over pages but part of no goal: what was opened, what can be undone.
         top: the first row that is shown of the list with a window.
         dialog: which dialog is open; empty: none.
         note: what the last action did, and ``problem``: why something was not done; shown until the next action.
@@ -90,7 +90,7 @@ class App(ABC):
         window: how many rows its lists show at a time; 0: it has none that can be scrolled.
         rows: how the keys of such rows begin.
         words: its own labels, each in three wordings.
-        permutable_names: sets of names that can be exchanged for each other: what is right to do stays right.
+        permutable_names: sets of names that can be exchanged for each other without changing the right actions.
         say: the labels of this task.
     """
 

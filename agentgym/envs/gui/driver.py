@@ -1,4 +1,4 @@
-"""Between the environment and a backend: refuses what is not possible, and tells what has changed."""
+"""Between the environment and a backend: refuses impossible commands and reports changes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Driver:
 
     Attributes:
         backend: as given.
-        now: what is on the screen.
+        now: the snapshot of the screen.
     """
 
     def __init__(self, backend: Backend, observe: str, write: Write = str) -> None:

@@ -1,4 +1,4 @@
-"""Tasks: what is asked, in which applications, and when it is done.
+"""Tasks: the request, the applications, and when the task is done.
 
 A template is a function of random numbers and a look; it makes the applications with their content, the sentence that
 says what to do, and the data that solves it. Templates are found in the modules of ``apps/``.
@@ -35,14 +35,14 @@ class Task:
     """One task. Templates leave the fields from ``task_id`` on to :func:`from_template`; then only the memo changes.
 
     Attributes:
-        sentence: what is asked.
+        sentence: the request.
         apps: the applications by name; the first is open.
         expert: the next command of somebody who can do it, from any state; its element is a key. Once everything is
             done, or cannot be done any more, ``done``.
         goals: the ways in which it may end: data by application. Of those not named, the data must be as it was.
         answer: what ``done`` must say, in upper or lower case; empty: it may say anything.
         texts: what it may make sense to type or answer; only :func:`~agentgym.envs.gui.snapshot.possible` reads it.
-        about: what is to be done, where the sentence leaves it to be found out.
+        about: the actual change, where the agent must find it out.
         task_id: ``gui/SPLIT/FAMILY/TEMPLATE/NUMBER``.
         family: of the template.
         first: data of each application before the first action.
@@ -91,7 +91,7 @@ def single(
 
     Args:
         app: the application.
-        sentence: what is asked.
+        sentence: the request.
         expert: the next command; None once all is as it should be.
         after: the data that solves it; None: as it was.
         answer, texts: see :class:`Task`.
@@ -184,7 +184,7 @@ def _in_turn(split: str, families: tuple[str, ...]) -> tuple[Template, ...]:
 def from_template(kind: Template, split: str, number: int) -> Task:
     """The task of this template and number.
 
-    Splits are disjoint by construction: a hash of what is asked says whether a task belongs to train or to test, and
+    Splits are disjoint by construction: a hash of the request says whether a task belongs to train or to test, and
     tasks are drawn until one belongs; ``unseen`` has words and arrangements of its own.
     """
     name = f"gui/{split}/{kind.family}/{kind.name}/{number}"
@@ -200,7 +200,7 @@ def from_template(kind: Template, split: str, number: int) -> Task:
 
 
 def split_of(drawn: Task) -> str:
-    """Whether a task belongs to train or to test: a matter of hash of what is asked."""
+    """Whether a task belongs to train or to test: decided by a hash of the request."""
     asked = f"{drawn.sentence}\n{drawn.about}".encode()
     return "test" if hashlib.blake2b(asked, digest_size=1).digest()[0] < _TEST_SHARE else "train"
 

@@ -52,7 +52,7 @@ class World:
     """The running applications of a task.
 
     Args:
-        task: what is to be done, and the applications, of which the first is open.
+        task: the request and the applications; the first is open.
 
     Attributes:
         states: the state of each application, by name.
@@ -138,7 +138,7 @@ class World:
         self.state.note = self.state.problem = ""
 
     def perform(self, command: Command) -> None:
-        """Do what is possible on the screen; the command's element is a key."""
+        """Carry out a command that is possible on the screen; its element is a key."""
         name, key, text = command
         if name in ("click", "check", "type", "select"):
             self.act(key, text)

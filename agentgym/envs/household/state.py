@@ -75,7 +75,7 @@ class State:
         self.code ^= _WHERE[item][place] ^ _WHERE[item][HELD]
 
     def put(self) -> None:
-        """Lay down what is carried."""
+        """Lay down the carried object."""
         item, place = self.held, self.at
         self.inside[place] = tuple(sorted((*self.inside[place], item)))
         self.where[item], self.held = place, NOWHERE

@@ -1,4 +1,4 @@
-"""Questions of one's own: JSON lines or Hugging Face datasets, with the field names of the usual collections.
+"""The user's own questions: JSON lines or Hugging Face datasets, with the field names of the usual collections.
 
 Understood: HotpotQA and 2Wiki (``supporting_facts``, ``context``), MuSiQue (``answer_aliases``, ``paragraphs``),
 NQ-open (``answer`` as a list), Search-R1 (``golden_answers``), TriviaQA (``answer`` with ``value`` and ``aliases``),
@@ -44,7 +44,7 @@ def read_questions(source: str, split: str) -> tuple[Question, ...]:
 
 
 def changed(source: str) -> int:
-    """When a file was written, so that what was read of it is kept until then; 0 for a dataset of a hub."""
+    """When a file was last written, so that cached questions are read again afterwards; 0 for a dataset of a hub."""
     path = Path(source)
     return path.stat().st_mtime_ns if path.is_file() else 0
 

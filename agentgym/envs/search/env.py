@@ -32,7 +32,7 @@ class SearchEnv(ToolEnv):
     """Search an encyclopedia, several times if need be, and answer.
 
     Two kinds of tasks: questions about an invented world, which nobody can answer from memory (the default), or a file
-    of questions of one's own. Over the invented world the splits share no person, place, work, organisation or event,
+    of the user's own questions. Over the invented world the splits share no person, place, work, organisation or event,
     and ``unseen`` asks for one hop more.
 
     The last turn's reward is the score of the answer (exact match or F1, the best over all accepted answers), plus
@@ -48,7 +48,7 @@ class SearchEnv(ToolEnv):
         facts: how many facts a document of it states at most, 1 to 4, and so how much there is to choose from;
             default 4. With fewer there are chains only.
         questions: a JSON-lines file or ``hf:NAME`` (see :mod:`agentgym.envs.search.datasets`) instead of the world's.
-        corpus: what is searched instead: a JSON-lines file, a folder made by ``agentgym index``, the URL of a Search-R1
+        corpus: another corpus to search: a JSON-lines file, a folder made by ``agentgym index``, the URL of a Search-R1
             server, or a retriever. Left out with ``questions``: the passages that these bring along.
         k: passages a search shows.
         characters: length at which a passage is cut.
@@ -177,7 +177,7 @@ class SearchEnv(ToolEnv):
 
     @property
     def anchor(self) -> str:
-        """Digest of the task and the set of results seen: how a search was worded is no part of it."""
+        """Digest of the task and the set of results seen; the wording of a search does not matter."""
         return digest(self._task, sorted({call.result for call in self.calls if call.error is None}))
 
     @property

@@ -42,7 +42,7 @@ class Path(NamedTuple):
     start: int
     columns: tuple[int, ...]
     relations: tuple[str, ...]
-    end: int | None  #: type of what is reached, None for a year
+    end: int | None  #: type of the entity at its end, None for a year
 
 
 class Sheet:

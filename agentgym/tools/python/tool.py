@@ -189,7 +189,7 @@ def result_text(result: Result, characters: int = MAX_RESULT_CHARACTERS) -> str:
 
 
 def cut(text: str, characters: int) -> str:
-    """The beginning and the end of a long text; what was left out is counted."""
+    """The beginning and the end of a long text; says how many characters were left out."""
     if len(text) <= characters:
         return text
     tail = characters // 4
