@@ -182,7 +182,7 @@ def place_of(path: Path) -> str:
     """Where a kill hit."""
     if unfinished(path):
         return "writing a checkpoint"
-    return "between checkpoints" if names(path / "checkpoints") else "in the warm start"
+    return "between checkpoints" if names(path / "checkpoints") else "in fine-tuning"
 
 
 # What is compared -----------------------------------------------------------------------------------------------------

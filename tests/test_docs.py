@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 import agentgym
+from agentgym.check import check_env
 from agentgym.records import Episode, StopReason, Task, Turn
 from agentgym.tools.syntax import make_syntax, syntaxes
 from agentgym.tools.syntax.base import Call
@@ -269,7 +270,7 @@ def test_every_metric_has_its_line() -> None:
     turns = TurnTable.from_columns(
         group=[0], episode=[0], turn=[0], reward=[0.0], answer_logprob=[-1.0], answer_logprob_before=[-2.0]
     )
-    episode = Episode("0/0", "", Task(0), (Turn("", ""),), StopReason.TERMINATED)
+    episode = Episode("0/0", "", Task(0), (Turn("", ""),), StopReason.TERMINATED, metrics={"NAME": 1.0})
     decision = BranchDecision("0", "0/0", None, 0, signal=0.5, chance=1.0, draw=0.0, branches=1)
     names = {
         *UpdateMetrics(surrogate()).metrics(),
@@ -305,7 +306,8 @@ def test_all_is_what_is_public(name: str) -> None:
 
 def test_the_package_shows_what_it_imports() -> None:
     ours = {k for k, v in vars(agentgym).items() if getattr(v, "__module__", "").startswith("agentgym.")}
-    assert ours - {"register_builtin"} == set(agentgym.__all__)
+    assert (ours | {"check_env"}) - {"register_builtin"} == set(agentgym.__all__)
+    assert agentgym.check_env is check_env  # not imported before it is used
 
 
 def test_the_map_of_learning_shows_every_room() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -143,8 +143,19 @@ def _typed(name: str, value: object) -> bool:
         return isinstance(value, str) and bool(value)
     if name in ("task_id", "anchor"):
         return True
+    if name == "screenshot":
+        return isinstance(value, bytes)
+    if name in ("columns", "metrics"):
+        return isinstance(value, Mapping) and all(isinstance(key, str) and _cell(name, v) for key, v in value.items())
     kind = ToolCall if name == "tool_calls" else str
     return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(v, kind) for v in value)
+
+
+def _cell(name: str, value: object) -> bool:
+    """A number that is not infinite; in columns also a text."""
+    if isinstance(value, str):
+        return name == "columns"
+    return isinstance(value, bool | np.bool_ | int | float | np.number) and not math.isinf(value)
 
 
 @rule(

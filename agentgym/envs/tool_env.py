@@ -74,12 +74,12 @@ class ToolEnv(TextEnv):
     """An environment in which the agent calls tools until it answers.
 
     Each turn, the action is read by the syntax. Its calls are run and their results are the next observation; an answer
-    ends the episode and is scored; anything else is told how to go on and costs the turn. After ``max_turns`` turns
-    without an answer the episode is truncated. The reward comes with the last turn.
+    ends the episode and is scored; any other text returns an error message and uses up the turn. After ``max_turns``
+    turns without an answer the episode is truncated. The reward comes with the last turn.
 
     The anchor stands for what is known so far, because that is what later behaviour depends on: the task, the *set* of
     calls of tools without a session that succeeded (their order does not matter, and repeating one or failing changes
-    nothing), and the *sequence* of calls of tools with one. How many turns are left is no part of it.
+    nothing), and the *sequence* of calls of tools with one. It does not include how many turns are left.
 
     Tools that name one ``session`` share it for the episode, and the scorer may look at it: see
     :mod:`agentgym.tools.session`. A fork has copies of the sessions.
@@ -108,7 +108,7 @@ class ToolEnv(TextEnv):
     Attributes:
         question: the running task.
         tasks: the split's tasks by number; None where they are generated without end.
-        calls: what was called in this episode so far.
+        calls: the episode's calls so far.
         tools: the episode's toolbox, with its counters.
         gate: refuses calls; see above.
     """
@@ -213,9 +213,9 @@ class ToolEnv(TextEnv):
     def _session_maker(self) -> MakeSession:
         makers = (self._session,) if self._session is not None else self.tools.session_makers
         if len(makers) != 1:
-            found = ", ".join(getattr(m, "__qualname__", repr(m)) for m in makers)
+            names = ", ".join(getattr(m, "__qualname__", repr(m)) for m in makers)
             raise UsageError(
-                f"the tools have several sessions ({found}); say which one the scorer sees: ToolEnv(..., session=...)"
+                f"the tools have several sessions ({names}); say which one the scorer sees: ToolEnv(..., session=...)"
                 if makers
                 else "no tool has a session that a scorer could see; write @tool(session=...) for those that remember"
             )
@@ -264,8 +264,8 @@ class ToolEnv(TextEnv):
     def fingerprint(self) -> str:
         """Content hash of the class, the instructions (tools included), the limits, and the tasks of all splits given.
 
-        A lazy sequence and a generator are known by a few tasks. What the tools look things up in is no part of it; a
-        subclass adds it.
+        A few tasks stand for a lazy sequence or a generator. The data that the tools search is not included; a subclass
+        adds it.
         """
         if not self._fingerprint:
             tasks = self._task_source.summary()
@@ -275,7 +275,7 @@ class ToolEnv(TextEnv):
 
     @property
     def anchor(self) -> str:
-        """Digest of the task and of what is known; see the class."""
+        """Digest of the task and of the results so far; see the class."""
         return digest(self._task, sorted(self._known), self._trail)
 
     def _play(self, parsed: Parsed) -> Waiting[tuple[str, dict[str, Any]]]:
@@ -302,9 +302,9 @@ class ToolEnv(TextEnv):
         elif call.error is None:
             self._known.add(key)
 
-    def _info(self, **told: Any) -> dict[str, Any]:
+    def _info(self, **more: Any) -> dict[str, Any]:
         question = self.question
-        info: dict[str, Any] = {"task_id": question.id or self._task, "anchor": self.anchor, **told}
+        info: dict[str, Any] = {"task_id": question.id or self._task, "anchor": self.anchor, **more}
         if question.answers:
             info["answers"] = tuple(question.answers)
         if question.evidence:

@@ -22,10 +22,10 @@ Promises, each with a test in ``tests/core/test_rollout.py``:
    episode that the branching rule does not keep comes beside them, without a group.
 10. An environment with a method ``charge`` is told what each reply used, before the action is played.
 
-The engine is in :mod:`agentgym.rollout.engine`, how it calls environments in :mod:`agentgym.rollout.stepping`, what
-they and policies may give back in :mod:`agentgym.rollout.returned`, how fast it goes in
-:mod:`agentgym.rollout.pace`, an episode in the making in
-:mod:`agentgym.rollout.live_episode`, and how the episodes of a group come about in :mod:`agentgym.rollout.branching`.
+The engine is in :mod:`agentgym.rollout.engine`, its calls of environments in :mod:`agentgym.rollout.stepping`, the
+checks of what environments and policies return in :mod:`agentgym.rollout.returned`, progress and speed in
+:mod:`agentgym.rollout.pace`, an unfinished episode in :mod:`agentgym.rollout.live_episode`, and how the episodes of a
+group start in :mod:`agentgym.rollout.branching`.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ class LiveEpisode:
         self.decided = self.fork_turn == len(self.turns)
 
     def request(self, instructions: str) -> Request:
-        """What a policy is told about this turn."""
+        """The request to the policy for this turn."""
         info = self.info
         if "answers" in info or "evidence" in info:
             info = {k: v for k, v in info.items() if k not in _PRIVATE}
@@ -152,7 +152,7 @@ class LiveEpisode:
 
     @property
     def replied(self) -> bool:
-        """Whether the policy has answered it yet; a branch that nobody has asked for has not."""
+        """Whether the policy has answered it; False for a branch without a request so far."""
         return self.reply is not _NO_REPLY
 
     def record(

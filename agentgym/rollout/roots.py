@@ -28,7 +28,7 @@ class Roots:
         self._groups = iter(groups)
 
     def next(self) -> GroupState | None:
-        """The group of which a root starts now; None where there is none."""
+        """The group whose root starts next; None if no group is left."""
         if not self._waiting:
             group = next(self._groups, None)
             if group is None:

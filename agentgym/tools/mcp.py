@@ -127,7 +127,7 @@ class _Server:
         self, server: str | Sequence[str], env: Mapping[str, str] | None, headers: Mapping[str, str] | None
     ) -> None:
         self._where = server, env, headers
-        self._sessions: set[_Session] = set()  # that are open; also those that nobody holds any more
+        self._sessions: set[_Session] = set()  # open ones, also those without a holder
         self._closed = False
         self._connecting = threading.Lock()
         self._shared: Connection | None = None
@@ -176,7 +176,7 @@ class _Server:
             raise
 
     async def ended_by(self, calls: Sequence[_Call]) -> bool:
-        """Whether these calls end a server that nobody else uses."""
+        """Whether these calls end a server without other users."""
         suspect = await asyncio.to_thread(self.connect)
         try:
             for call in calls:
@@ -215,7 +215,7 @@ class _Server:
 
 @dataclass(slots=True)
 class _Call:
-    """One call of an episode with a server of its own."""
+    """One call of an episode that has its own server."""
 
     name: str
     arguments: dict[str, Any]
@@ -246,7 +246,7 @@ class _Session:
         return result
 
     async def _ends_another(self) -> bool:
-        """Whether the calls so far end a new server too; the session goes on with an empty one."""
+        """Whether the calls so far end a new server too; the session then continues with an empty one."""
         calls, self._calls = self._calls, []
         ended = await self._server.ended_by(calls)
         await asyncio.to_thread(self._connection.close)
@@ -254,7 +254,7 @@ class _Session:
         return ended
 
     def fork(self) -> _Session:
-        """A session with a server of its own in which all calls were made again.
+        """A session with its own server, in which all calls were made again.
 
         Raises:
             ForkError: a call had another result than the first time.

@@ -56,10 +56,10 @@ class Connection:
             self.client, self.listed = self._ready.result(CONNECT_SECONDS)
         except Exception as error:
             reason = f"no answer within {CONNECT_SECONDS:g} s" if isinstance(error, TimeoutError) else _reason(error)
-            told = self._tail()
+            tail = self._tail()
             self._task.cancel()
             self._log.close()
-            raise UsageError(f"cannot connect to the MCP server {server!r}: {reason}{told}") from error
+            raise UsageError(f"cannot connect to the MCP server {server!r}: {reason}{tail}") from error
         if self.client.server_info is not None:
             self.name = f"MCP server {self.client.server_info.name!r}"
         atexit.register(self.close)

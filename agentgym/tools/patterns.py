@@ -23,16 +23,16 @@ def matching(pattern: str, rng: np.random.Generator) -> str:
     Characters, sets, repetitions, groups, alternatives and anchors are known; look-around and back-references are not.
 
     Raises:
-        UsageError: it is broken, or holds what is not known here.
+        UsageError: it is broken, or uses an unsupported construct.
     """
     try:
-        # The parser of `re` itself: its tree is what is walked. It has no public name since Python 3.11.
+        # This walks the tree of the parser of `re`, which has no public name since Python 3.11.
         parsed = importlib.import_module("re._parser").parse(pattern)
         text = "".join(_draw(parsed, rng))
-        found = re.search(pattern, text) is not None
+        matches = re.search(pattern, text) is not None
     except (re.error, RecursionError, OverflowError) as error:
         raise UsageError(f"pattern {pattern!r} cannot be read: {error}") from error
-    if not found:
+    if not matches:
         raise UsageError(f"no text for pattern {pattern!r} can be drawn; give examples in the schema")
     return text
 

@@ -23,7 +23,7 @@ def mend(text: str) -> str:
 
 
 def shorten(text: str, limit: int = 80) -> str:
-    """At most ``limit`` characters of the text; what was left out is counted."""
+    """At most ``limit`` characters of the text; says how many were left out."""
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 
@@ -46,7 +46,7 @@ def explain(error: BaseException, limit: int = MAX_OBSERVATION) -> str:
         return mend(capped(str(error), limit))
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     size = len(text)
-    shown = without_paths(text[: 2 * _REASON])  # looking for paths in megabytes takes seconds
+    message = without_paths(text[: 2 * _REASON])  # looking for paths in megabytes takes seconds
     if size > _REASON:
-        shown = f"{shown[:_REASON]}... ({size} characters)"
-    return mend(f"{type(error).__name__}: {shown}".removesuffix(": "))
+        message = f"{message[:_REASON]}... ({size} characters)"
+    return mend(f"{type(error).__name__}: {message}".removesuffix(": "))

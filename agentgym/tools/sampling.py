@@ -49,7 +49,7 @@ def sample_arguments(
 
     Args:
         schema: of an object, as in :attr:`~agentgym.tools.tool.Tool.parameters`.
-        rng: what is drawn from.
+        rng: source of the random draws.
         words: what texts are made of where the schema leaves them free, e.g. the words of a question.
 
     Raises:
@@ -131,15 +131,15 @@ class _Draw:
         raise UsageError("the schema refers to itself without end")
 
     def referred(self, target: str) -> Mapping[str, Any]:
-        found: Any = self.root
+        definition: Any = self.root
         if not target.startswith("#"):
             raise UsageError(f"the schema refers to another document, {target!r}; put that into its $defs")
         for part in target.removeprefix("#").strip("/").split("/") if target != "#" else ():
             part = part.replace("~1", "/").replace("~0", "~")
-            if not isinstance(found, Mapping) or part not in found:
+            if not isinstance(definition, Mapping) or part not in definition:
                 raise UsageError(f"the schema refers to {target!r}, which it does not hold")
-            found = found[part]
-        return found if isinstance(found, Mapping) else {}
+            definition = definition[part]
+        return definition if isinstance(definition, Mapping) else {}
 
     def object(self, schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
         required = schema.get("required", ())

@@ -3,7 +3,8 @@
 ::
 
     algorithm.py     one value a stage; GRPO is the default everywhere
-    parts.py         what fills a stage: typed decorators, and how parts are found; expressions.py: parts as text
+    parts.py         what fills a stage: typed decorators, and how parts are found; arguments.py: their arguments
+    expressions.py   parts as text
     algorithms/      one published method a file
     sampling/        which tasks, how groups branch, what the policy sees, which groups are learned from
     rewards/         what the environment paid -> what is learned from               numpy [turns]

@@ -103,6 +103,15 @@ def test_a_sound_environment_keeps_every_rule() -> None:
     assert set(report.held) | set(report.skipped) == set(RULES)
 
 
+def test_columns_metrics_and_screenshots_keep_the_rules() -> None:
+    class Tells(Rooms):
+        def info(self) -> dict[str, Any]:
+            columns = {"doors": 2, "far": 0.5, "room": "attic", "safe": True, "steps": np.int64(3)}
+            return super().info() | {"columns": columns, "metrics": {"score": np.float32(0.5)}, "screenshot": b"PNG"}
+
+    check_env(Tells).raise_on_violation()
+
+
 BROKEN: dict[str, list[type[TextEnv]]] = {}
 
 
@@ -201,6 +210,36 @@ class ErrorIsNone(Rooms):
 class AnswersIsOneText(Rooms):
     def info(self) -> dict[str, Any]:
         return super().info() | {"evidence": "room 1"}
+
+
+@breaks("info")
+class AColumnIsAList(Rooms):
+    def info(self) -> dict[str, Any]:
+        return super().info() | {"columns": {"doors": [1, 2]}}
+
+
+@breaks("info")
+class AColumnIsInfinite(Rooms):
+    def info(self) -> dict[str, Any]:
+        return super().info() | {"columns": {"distance": float("inf")}}
+
+
+@breaks("info")
+class ColumnsHaveNoNames(Rooms):
+    def info(self) -> dict[str, Any]:
+        return super().info() | {"columns": {1: 2.0}}
+
+
+@breaks("info")
+class AMetricIsAText(Rooms):
+    def info(self) -> dict[str, Any]:
+        return super().info() | {"metrics": {"distance": "far"}}
+
+
+@breaks("info")
+class TheScreenshotIsAText(Rooms):
+    def info(self) -> dict[str, Any]:
+        return super().info() | {"screenshot": "PNG"}
 
 
 @breaks("info")

@@ -72,12 +72,12 @@ def start(monkeypatch):
     return make
 
 
-def by_hand(app, sentence, wanted, answer="", texts=()):
+def by_hand(app, sentence, goal, answer="", texts=()):
     return tasks.Task(
         sentence,
         {app.name: app},
         lambda world: commands.done(),
-        [{app.name: wanted}],
+        [{app.name: goal}],
         answer=answer,
         texts=texts,
         task_id="gui/train/hand/0",
@@ -92,9 +92,9 @@ def settings():
     values |= {"Language": "English", "Lock after": "1 hour", "Quiet hours": "at no time", "Theme": "Sand"}
     values |= {"Automatic updates": True, "Spell checking": True, "Sounds": True}
     app = Settings(Look(0, 0), values, "Blue phone")
-    wanted = app.data()
-    wanted["values"]["Sounds"] = False
-    return by_hand(app, "In the settings, turn off Sounds.", wanted)
+    goal = app.data()
+    goal["values"]["Sounds"] = False
+    return by_hand(app, "In the settings, turn off Sounds.", goal)
 
 
 def check(hands, script):

@@ -147,19 +147,19 @@ def test_a_fork_goes_its_own_way() -> None:
 
 
 @pytest.mark.chromium
-@pytest.mark.parametrize("wanted", [False, True])
-def test_screenshots_are_kept_and_shown_where_they_are_asked_for(wanted: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("screenshots", [False, True])
+def test_screenshots_are_kept_and_shown_where_they_are_asked_for(screenshots: bool, tmp_path: Path) -> None:
     groups = [Group("0", Task(seed=1, options={"family": "settings"}))]
     with Rollout(
-        lambda: GUIEnv(backend="chromium", screenshots=wanted), ExpertPolicy(), max_concurrent_episodes=1
+        lambda: GUIEnv(backend="chromium", screenshots=screenshots), ExpertPolicy(), max_concurrent_episodes=1
     ) as rollout:
         (episode,) = rollout.play(groups)
     again = decode(encode(episode))
     for turn in again.turns:
-        assert (turn.screenshot or b"").startswith(b"\x89PNG" if wanted else b"")
-        assert (turn.screenshot is None) is not wanted
+        assert (turn.screenshot or b"").startswith(b"\x89PNG" if screenshots else b"")
+        assert (turn.screenshot is None) is not screenshots
     pictures = [turn["screenshot"] for turn in view(again, None)["turns"]]
-    assert len(set(pictures)) == (len(again.turns) if wanted else 1)
+    assert len(set(pictures)) == (len(again.turns) if screenshots else 1)
     env = GUIEnv(backend="chromium")
     env.reset(seed=0)
     assert (env.screenshot() or b"").startswith(b"\x89PNG")

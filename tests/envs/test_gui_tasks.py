@@ -105,7 +105,7 @@ def test_unseen_has_words_and_orders_that_no_other_split_has():
     assert not common["unseen"] & (common["train"] | common["test"])
     assert common["train"] == common["test"]
     for kind in KINDS:
-        for app in tasks.made(kind, split_for(kind), 0).apps.values():
+        for app in tasks.from_template(kind, split_for(kind), 0).apps.values():
             for words in app.words.values():
                 assert len(set(words)) == 3
 
@@ -119,7 +119,7 @@ def test_unseen_has_templates_and_longer_flows_that_no_other_split_has():
     for kind in KINDS:
         if kind.family == "flow":
             for number in range(5):
-                task = tasks.made(kind, split_for(kind), number)
+                task = tasks.from_template(kind, split_for(kind), number)
                 longest[split_for(kind)] = max(
                     longest[split_for(kind)], len(task.apps) * tasks.expert_steps(World(task))
                 )
@@ -129,7 +129,7 @@ def test_unseen_has_templates_and_longer_flows_that_no_other_split_has():
 @every_template
 def test_it_can_always_be_made_and_is_never_done_already(kind):
     for number in range(60):
-        task = tasks.made(kind, split_for(kind), 1000 + number)
+        task = tasks.from_template(kind, split_for(kind), 1000 + number)
         world = World(task)
         assert not world.solved("")
         assert 2 <= tasks.expert_steps(world) <= 25 or task.answer
@@ -145,18 +145,18 @@ def test_an_inbox_is_never_empty():
 def test_it_is_made_from_its_number_alone(kind):
     split = split_for(kind)
     for number in range(3):
-        one, other = (tasks.made(kind, split, number) for _ in range(2))
+        one, other = (tasks.from_template(kind, split, number) for _ in range(2))
         assert one.sentence == other.sentence
         assert World(one).code() == World(other).code()
         assert whole(PageBackend(World(one)).snapshot()) == whole(PageBackend(World(other)).snapshot())
-    sentences = {tasks.made(kind, split, number).sentence for number in range(30)}
+    sentences = {tasks.from_template(kind, split, number).sentence for number in range(30)}
     assert len(sentences) >= 8
 
 
 @every_template
 def test_what_is_wanted_is_what_the_expert_does_and_nothing_less(kind):
     for number in range(6):
-        task = tasks.made(kind, split_for(kind), number)
+        task = tasks.from_template(kind, split_for(kind), number)
         begin = World(task)
         assert data(begin) == orjson.dumps(dict(task.first), option=orjson.OPT_SORT_KEYS)
         if task.answer:
@@ -178,7 +178,7 @@ def test_damage_beside_the_task_fails_it(kind):
     """Once all is done, whatever else comes to be in the data of any of the applications fails it."""
     damaged = set()
     for number in range(8):
-        task = tasks.made(kind, split_for(kind), number)
+        task = tasks.from_template(kind, split_for(kind), number)
         world, answer = finished(World(task))
         done = data(world)
         for name in task.apps:
@@ -199,7 +199,7 @@ def test_damage_beside_the_task_fails_it(kind):
 def test_the_expert_goes_on_from_wherever_a_stranger_leaves_it(kind, monkeypatch):
     solved = 0
     for number in range(4):
-        task = tasks.made(kind, split_for(kind), number)
+        task = tasks.from_template(kind, split_for(kind), number)
         env, _, info = started(task, monkeypatch, max_turns=60)
         over, turn = False, 0
         while not over:
@@ -221,7 +221,7 @@ def test_screens_are_small_and_their_ids_are_a_matter_of_the_state_alone(kind, m
     met = {}
     words = []
     for number in range(3):
-        task = tasks.made(kind, split_for(kind), number)
+        task = tasks.from_template(kind, split_for(kind), number)
         env, observation, info = started(task, monkeypatch, max_turns=12)
         over, turn = False, 0
         while not over:
@@ -249,7 +249,7 @@ def test_screens_are_small_and_their_ids_are_a_matter_of_the_state_alone(kind, m
 def test_what_is_told_is_what_has_changed(kind, monkeypatch):
     """Whoever applies each observation to what it knew knows the screen."""
     for number in range(3):
-        task = tasks.made(kind, split_for(kind), number)
+        task = tasks.from_template(kind, split_for(kind), number)
         env, observation, info = started(task, monkeypatch, max_turns=15)
         pages = {}
         over, turn = False, 0
@@ -279,7 +279,7 @@ def test_what_is_told_is_what_has_changed(kind, monkeypatch):
 
 @every_template
 def test_a_copy_goes_its_own_way(kind):
-    task = tasks.made(kind, split_for(kind), 1)
+    task = tasks.from_template(kind, split_for(kind), 1)
     world = World(task)
     twin = world.copy()
     before = world.code(), whole(PageBackend(world).snapshot())
@@ -313,7 +313,7 @@ def test_names_that_can_be_exchanged_are_no_labels():
     assert len(names) == len(set(names)) > 150
     labels = set()
     for kind in KINDS:
-        for app in tasks.made(kind, split_for(kind), 0).apps.values():
+        for app in tasks.from_template(kind, split_for(kind), 0).apps.values():
             labels |= {text for words in (*COMMON.values(), *app.words.values()) for text in words}
     labels |= {text for fields in FORMS.values() for field in fields for text in (field.name, *field.words)}
     labels |= {name for facts in wiki.KINDS.values() for name in facts}
@@ -334,4 +334,4 @@ def test_a_template_whose_tasks_all_belong_elsewhere_is_told():
     kind = replace(KINDS[0], make=lambda dice, look: KINDS[0].make(Dice("always the same"), look))
     split = "test" if tasks.split_of(kind.make(Dice("any"), tasks.Look(0, 0))) == "train" else "train"
     with pytest.raises(AssertionError, match=f"no task of {kind.family}/{kind.name} belongs to {split}"):
-        tasks.made(kind, split, 0)
+        tasks.from_template(kind, split, 0)

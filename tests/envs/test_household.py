@@ -608,9 +608,9 @@ def test_permutable_words_are_the_kinds_of_objects_that_can_be_carried():
 
 def test_permutable_places_are_no_tools_and_behave_alike():
     _, *places = HouseholdEnv.permutable_names
-    assert {name for alike in places for name in alike} == set(catalogue.PLACES) - {"sinkbasin", "microwave", "fridge"}
-    for alike in places:
-        assert len({replace(catalogue.PLACES[name], name="") for name in alike}) == 1
+    assert {name for names in places for name in names} == set(catalogue.PLACES) - {"sinkbasin", "microwave", "fridge"}
+    for names in places:
+        assert len({replace(catalogue.PLACES[name], name="") for name in names}) == 1
 
 
 def test_fingerprint_changes_with_a_table(monkeypatch):

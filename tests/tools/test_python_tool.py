@@ -18,8 +18,8 @@ from agentgym.tools.python.tool import (
     cut,
     failure_of,
     python_tool,
+    result_text,
     shared_sandbox,
-    shown,
     unfenced,
 )
 from agentgym.tools.toolbox import Toolbox
@@ -167,7 +167,7 @@ def test_text_of_killed_code_does_not_hang_on_time() -> None:
     texts = set()
     for size in (1000, 1500):
         with pytest.raises(ToolError) as raised:
-            shown(Result("x" * size, error=error, limits=(Limit.OUTPUT,), lost=True, written=(size, 0)), 400)
+            result_text(Result("x" * size, error=error, limits=(Limit.OUTPUT,), lost=True, written=(size, 0)), 400)
         texts.add(str(raised.value))
     assert texts == {f"output: killed: endless output\n{RESTARTED}\nprinted before:\n{'x' * 100}"}
 

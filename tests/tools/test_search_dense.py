@@ -120,7 +120,7 @@ def test_with_a_real_encoder() -> None:
     corpus = [
         Passage("1", "", "The physician examined the sick child."),
         Passage("2", "", "Stock prices fell sharply on Monday."),
-        Passage("3", "", "The recipe calls for two eggs and butter."),
+        Passage("3", "", "The cookbook calls for two eggs and butter."),
     ]
     encode = sentence_encoder(str(Path(model.__file__).parent / "model"), device="cpu")
     index = DenseIndex(corpus, encode)

@@ -70,14 +70,14 @@ class CodeEnv(PythonEnv):
             self.splits = SPLITS[:2]
             questions = partial(reasoning.draw, names=reasoning.names_of(tasks))
         else:
-            found = read_tasks(tasks)
-            self.splits = tuple(found)
-            if split not in found:
+            by_split = read_tasks(tasks)
+            self.splits = tuple(by_split)
+            if split not in by_split:
                 raise UsageError(
-                    f"{tasks!r} has no task in split {split!r}; it has {', '.join(found) or 'none at all'}"
+                    f"{tasks!r} has no task in split {split!r}; it has {', '.join(by_split) or 'none at all'}"
                 )
-            questions = SplitQuestions(found[split])
-            source = digest(found)
+            questions = SplitQuestions(by_split[split])
+            source = digest(by_split)
         self._source = source
         super().__init__(
             (),
@@ -109,9 +109,9 @@ class CodeEnv(PythonEnv):
             right = any(same_maths(answer, accepted) for accepted in question.answers)
         return Score(float(right), right)
 
-    def _info(self, **told: Any) -> dict[str, Any]:
+    def _info(self, **more: Any) -> dict[str, Any]:
         """As for every ``ToolEnv``, with ``family`` and ``level`` where the task has them."""
-        info = super()._info(**told)
+        info = super()._info(**more)
         info.update((key, self.question.data[key]) for key in ("family", "level") if key in self.question.data)
         return info
 
@@ -123,14 +123,14 @@ def next_move(env: ToolEnv) -> Call | str | None:
     if program is None:
         return None
     code, tests = program, env.question.data.get("tests")
-    if tests:  # try it on an input of one's own, which a person would make up
+    if tests:  # try it on a made-up input, as a person would
         code = f"import io, sys\nsys.stdin = io.StringIO({tests[0][0]!r})\n{program}"
-    made = [call for call in env.calls if call.arguments.get("code") == code]
-    if not made:
+    runs = [call for call in env.calls if call.arguments.get("code") == code]
+    if not runs:
         return Call("python", {"code": code})
-    if made[-1].error is not None:
+    if runs[-1].error is not None:
         return None
-    return program if tests else made[-1].result.splitlines()[-1].strip()
+    return program if tests else runs[-1].result.splitlines()[-1].strip()
 
 
 def _levels(level: int | Sequence[int] | None) -> tuple[int, ...]:

@@ -10,7 +10,15 @@ from agentgym.env import digest
 from agentgym.envs.tool_env import Question, Scorer, Tasks, ToolEnv
 from agentgym.errors import UnknownName, UsageError
 from agentgym.tools.python.protocol import Failure, Limits, Sandbox
-from agentgym.tools.python.tool import FAILURES, SHOWN, TOOL_LIMITS, Runner, failure_of, python_tool, shared_sandbox
+from agentgym.tools.python.tool import (
+    FAILURES,
+    MAX_RESULT_CHARACTERS,
+    TOOL_LIMITS,
+    Runner,
+    failure_of,
+    python_tool,
+    shared_sandbox,
+)
 from agentgym.tools.session import MakeSession
 from agentgym.tools.syntax.base import Call
 from agentgym.tools.tool import Tool
@@ -34,7 +42,7 @@ class PythonEnv(ToolEnv):
 
     All environments of a process share one sandbox; a session costs nothing until it runs code and ends with its
     episode. A task brings files along in ``Question.data["files"]``. Python's ``random`` is seeded by the task, so that
-    a fork or a replay draws the same numbers. A fork replays the session's calls, and is refused by a ForkError
+    a fork or a replay draws the same numbers. A fork replays the session's calls; it raises a ForkError
     where one gives another result (it read the clock).
 
     Args:
@@ -61,7 +69,7 @@ class PythonEnv(ToolEnv):
         unsafe_local_python: bool = False,
         limits: Limits | None = None,
         stateful: bool = True,
-        characters: int = SHOWN,
+        characters: int = MAX_RESULT_CHARACTERS,
         penalties: Mapping[str, float] | None = None,
         syntax: str = "tags",
         max_turns: int = 4,
@@ -107,7 +115,7 @@ class PythonEnv(ToolEnv):
 
     @property
     def fingerprint(self) -> str:
-        """As for every ``ToolEnv``, with the limits of a call; which sandbox holds them is no part of it."""
+        """As for every ``ToolEnv``, with the limits of a call; it does not depend on which sandbox enforces them."""
         penalties = sorted(self._penalties.items())
         return digest(super().fingerprint, self._limits, self._stateful, self._runner.characters, penalties)
 

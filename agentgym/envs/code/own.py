@@ -1,4 +1,4 @@
-"""Tasks of one's own from JSON lines.
+"""The user's own tasks from JSON lines.
 
 A line has ``question`` (or ``problem``, ``prompt``) and either ``answer`` / ``answers`` or, for a program to be
 written, ``tests``: a list of ``{"input": ..., "output": ...}``. Optional: ``id``; ``split``; ``files`` (path -> text,
@@ -39,20 +39,20 @@ def read_tasks(source: str) -> dict[str, tuple[Question, ...]]:
 def _read(source: str, changed: int) -> dict[str, tuple[Question, ...]]:
     name = Path(source).name
     sides: dict[str, str] = {}
-    found: dict[str, Question] = {}
+    questions: dict[str, Question] = {}
     for number, record in read_jsonl(source):
         where = f"{name}:{number}"
         question = _question(record, where)
         key = digest(question.text, sorted(question.data.get("files", {}).items()))
-        if question.id in found:
+        if question.id in questions:
             raise UsageError(f"{where}: the id {question.id!r} stands twice; ids must differ")
         if key in sides:
             raise UsageError(f"{where}: its question stands twice; a question belongs to one split")
         sides[key] = _side(record, key, where)
-        found[question.id] = question
-    splits = dict(zip(found, sides.values(), strict=True))
+        questions[question.id] = question
+    splits = dict(zip(questions, sides.values(), strict=True))
     return {
-        split: tuple(question for key, question in found.items() if splits[key] == split)
+        split: tuple(question for key, question in questions.items() if splits[key] == split)
         for split in SPLITS
         if split in sides.values()
     }
@@ -82,8 +82,8 @@ def _question(record: Mapping[str, Any], where: str) -> Question:
 
 
 def _answers(record: Mapping[str, Any]) -> tuple[str, ...]:
-    given = record.get("answers", record.get("answer"))
-    several = given if isinstance(given, list) else [] if given is None else [given]
+    answers = record.get("answers", record.get("answer"))
+    several = answers if isinstance(answers, list) else [] if answers is None else [answers]
     return tuple(text for text in (str(item).strip() for item in several) if text)
 
 

@@ -1,8 +1,9 @@
 """Tasks of `reasoning-gym <https://github.com/open-thought/reasoning-gym>`_, if it is installed.
 
 Its generators make the tasks and its verifiers score the answers. Several of these verifiers pass the answer to
-``eval`` or to SymPy's parser, which evaluates too. Such a verifier is only shown an answer that is a literal or plain
-arithmetic, and only in a process of its own that is given up after a few seconds (:mod:`agentgym.envs.code.verifier_client`).
+``eval`` or to SymPy's parser, which evaluates too. Such a verifier only gets an answer that is a literal or plain
+arithmetic, and runs in a separate process that is ended after a few seconds
+(:mod:`agentgym.envs.code.verifier_client`).
 """
 
 from __future__ import annotations
@@ -83,9 +84,9 @@ def score(answer: str, task: dict[str, Any]) -> float:
 
 def verified(answer: str, name: str, index: int) -> float:
     """The verifier itself; what it raises over an odd answer counts as wrong."""
-    made = dataset(name)
+    generator = dataset(name)
     try:
-        value = float(made.score_answer(answer, made[index]))
+        value = float(generator.score_answer(answer, generator[index]))
     except Exception:
         return 0.0
     return min(max(value, 0.0), 1.0) if value == value else 0.0

@@ -26,20 +26,20 @@ _ITEMS = (("[", "]"), ("(", ")"), ("{", "}"))
 
 def equal(answer: str, expected: str) -> bool:
     """Whether an answer says the same as the expected one."""
-    given, wanted = bare(answer), bare(expected)
-    if not given:
+    actual, reference = bare(answer), bare(expected)
+    if not actual:
         return False
-    if (value := number(wanted)) is not None:
-        said = number(given)
-        return said is not None and abs(said - value) <= tolerance(wanted)
-    if "," in wanted:
-        parts, others = _items(wanted), _items(given)
+    if (value := number(reference)) is not None:
+        said = number(actual)
+        return said is not None and abs(said - value) <= tolerance(reference)
+    if "," in reference:
+        parts, others = _items(reference), _items(actual)
         return len(parts) == len(others) and all(equal(b, a) for a, b in zip(parts, others, strict=True))
-    return " ".join(given.casefold().split()) == " ".join(wanted.casefold().split())
+    return " ".join(actual.casefold().split()) == " ".join(reference.casefold().split())
 
 
 def bare(text: str) -> str:
-    """The answer without what is often put around it: boxes, dollars, quotes, a full stop."""
+    """The answer without what often surrounds it: boxes, dollars, quotes, a full stop."""
     text = _BOXED.sub(r"\1", text[:MAX_CHARACTERS])
     text = unicodedata.normalize("NFKC", text).translate(_DASHES).strip()
     text = _FRAC.sub(r"\1\2/\3", text)
@@ -56,26 +56,26 @@ def bare(text: str) -> str:
 
 def number(text: str) -> Fraction | None:
     """The number that a text is; None where it is none."""
-    if len(text) > MAX_NUMBER or (found := _NUMBER.fullmatch(text)) is None:
+    if len(text) > MAX_NUMBER or (match := _NUMBER.fullmatch(text)) is None:
         return None
-    whole, part, below = found["whole"] or "", found["part"] or "", found["below"]
+    whole, part, below = match["whole"] or "", match["part"] or "", match["below"]
     if not whole and not part:
         return None
     value = Fraction(int((whole + part).replace(",", "").replace("_", "")), 10 ** len(part))
-    value *= Fraction(10) ** int(found["power"] or 0)
+    value *= Fraction(10) ** int(match["power"] or 0)
     if below is not None:
         if int(below) == 0:
             return None
         value /= int(below)
-    if found["percent"]:
+    if match["percent"]:
         value /= 100
-    return -value if found["sign"] == "-" else value
+    return -value if match["sign"] == "-" else value
 
 
 def tolerance(expected: str) -> Fraction:
     """Half a unit of the last decimal that is given; 0 for integers and fractions."""
-    found = _NUMBER.fullmatch(expected)
-    places = len(found["part"] or "") if found and not found["below"] and not found["power"] else 0
+    match = _NUMBER.fullmatch(expected)
+    places = len(match["part"] or "") if match and not match["below"] and not match["power"] else 0
     return Fraction(1, 2 * 10**places) if places else Fraction(0)
 
 

@@ -26,8 +26,8 @@ class Draft:
     """A task before its answer is worked out.
 
     Attributes:
-        text: what is asked.
-        solve: the answer, by a way of its own (not by running ``program``).
+        text: the task.
+        solve: computes the answer independently of ``program``.
         program: prints the answer; what the expert runs. For a program to be written: an accepted one.
         files: relative path -> text, for the session.
         tests: for a program to be written: hidden inputs and the outputs that they must give; ``solve`` is not used.

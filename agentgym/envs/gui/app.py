@@ -47,7 +47,7 @@ class State:
         past: the pages before it, oldest first; ``back`` returns to the last.
         draft: what is typed, ticked or chosen and not saved: forms, filters, sort orders, selections; dropped with the
             page.
-        memory: what is kept over pages though no goal is a matter of it: what was opened, what can be undone.
+        memory: kept over pages but part of no goal: what was opened, what can be undone.
         top: the first row that is shown of the list with a window.
         dialog: which dialog is open; empty: none.
         note: what the last action did, and ``problem``: why something was not done; shown until the next action.
@@ -90,7 +90,7 @@ class App(ABC):
         window: how many rows its lists show at a time; 0: it has none that can be scrolled.
         rows: how the keys of such rows begin.
         words: its own labels, each in three wordings.
-        alike: sets of names that can be exchanged for each other: what is right to do stays right.
+        permutable_names: sets of names that can be exchanged for each other without changing the right actions.
         say: the labels of this task.
     """
 
@@ -99,7 +99,7 @@ class App(ABC):
     window: ClassVar[int] = 0
     rows: ClassVar[tuple[str, ...]] = ()
     words: ClassVar[Words] = {}
-    alike: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    permutable_names: ClassVar[tuple[tuple[str, ...], ...]] = ()
     _verbs: ClassVar[Mapping[str, Handler]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -179,9 +179,9 @@ class App(ABC):
             return None
         return select(f"field:{name}", value) if choice else type_in(f"field:{name}", value)
 
-    def ticked(self, s: State, name: str, wanted: bool = True) -> Command | None:
-        """Until the tick of the draft ``name`` is as wanted."""
-        return None if s.draft.get(name, False) == wanted else check(f"tick:{name}")
+    def ticked(self, s: State, name: str, ticked: bool = True) -> Command | None:
+        """Until the tick of the draft ``name`` is as ``ticked`` says."""
+        return None if s.draft.get(name, False) == ticked else check(f"tick:{name}")
 
 
 @cache

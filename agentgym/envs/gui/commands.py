@@ -65,10 +65,10 @@ def parse(action: str) -> Command:
     Raises:
         Unreadable: it is none.
     """
-    found = _CALL.fullmatch(action) if len(action) <= _LONGEST_ACTION else None
-    if found is None:
+    match = _CALL.fullmatch(action) if len(action) <= _LONGEST_ACTION else None
+    if match is None:
         raise Unreadable(f"Not understood. {_HOW}")
-    name, body = found[1], found[2]
+    name, body = match[1], match[2]
     if name not in FORMS:
         raise Unreadable(f"There is no action {name[:40]!r}. {_HOW}")
     return command(name, *_arguments(name, body or ""))

@@ -1,4 +1,4 @@
-"""Between the environment and a backend: refuses what is not possible, and tells what has changed."""
+"""Between the environment and a backend: refuses impossible commands and reports changes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Driver:
 
     Attributes:
         backend: as given.
-        now: what is on the screen.
+        now: the snapshot of the screen.
     """
 
     def __init__(self, backend: Backend, observe: str, write: Write = str) -> None:
@@ -61,10 +61,10 @@ class Driver:
         if now.dialog:
             if before.dialog != now.dialog:
                 return whole(now)
-            told = changes(before, now)
-            return whole(now) if told is None else told or NOTHING
+            changed = changes(before, now)
+            return whole(now) if changed is None else changed or NOTHING
         page, self._page = self._page, now
-        told = changes(page, now) if page.title == now.title and page.here == now.here else None
-        if told is None:
+        changed = changes(page, now) if page.title == now.title and page.here == now.here else None
+        if changed is None:
             return whole(now)
-        return "\n".join(filter(None, (CLOSED, told))) if before.dialog else told or NOTHING
+        return "\n".join(filter(None, (CLOSED, changed))) if before.dialog else changed or NOTHING

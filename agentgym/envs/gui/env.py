@@ -167,11 +167,11 @@ class GUIEnv(TextEnv):
         """
         task, driver = self._running()
         self._turns += 1
-        observation, answer, told = self._read(action, driver)
+        observation, answer, more = self._read(action, driver)
         terminated = answer is not None
         truncated = not terminated and self._turns >= self.max_turns
         solved = answer is not None and driver.backend.solved(answer)
-        info = self._info(task, driver) | told
+        info = self._info(task, driver) | more
         if terminated or truncated:
             info["success"] = solved
             self.close()
@@ -227,11 +227,11 @@ class GUIEnv(TextEnv):
         if error is not None:
             return f"Not understood: {error}. {self.syntax.hint}", None, {"error": error}
         with acting(driver):
-            made = self.tools.call_all(parsed.calls, gate=self.gate)
-        told: dict[str, Any] = {"tool_calls": made}
-        if wrong := [call.error for call in made if call.error is not None and call.status != "refused"]:
-            told["error"] = wrong[0]
-        return "\n".join(map(self.syntax.render_result, made)), None, told
+            results = self.tools.call_all(parsed.calls, gate=self.gate)
+        more: dict[str, Any] = {"tool_calls": results}
+        if wrong := [call.error for call in results if call.error is not None and call.status != "refused"]:
+            more["error"] = wrong[0]
+        return "\n".join(map(self.syntax.render_result, results)), None, more
 
     def _written(self, command: Command) -> str:
         """A command as the agent writes it."""

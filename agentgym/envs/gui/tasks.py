@@ -1,4 +1,4 @@
-"""Tasks: what is asked, in which applications, and when it is done.
+"""Tasks: the request, the applications, and when the task is done.
 
 A template is a function of random numbers and a look; it makes the applications with their content, the sentence that
 says what to do, and the data that solves it. Templates are found in the modules of ``apps/``.
@@ -32,17 +32,17 @@ _APPS = "agentgym.envs.gui.apps"
 
 @dataclass(slots=True)
 class Task:
-    """One task. Templates leave the fields from ``task_id`` on to :func:`made`; then only the memo changes.
+    """One task. Templates leave the fields from ``task_id`` on to :func:`from_template`; then only the memo changes.
 
     Attributes:
-        sentence: what is asked.
+        sentence: the request.
         apps: the applications by name; the first is open.
         expert: the next command of somebody who can do it, from any state; its element is a key. Once everything is
             done, or cannot be done any more, ``done``.
-        wanted: the ways in which it may end: data by application. Of those not named, the data must be as it was.
+        goals: the ways in which it may end: data by application. Of those not named, the data must be as it was.
         answer: what ``done`` must say, in upper or lower case; empty: it may say anything.
         texts: what it may make sense to type or answer; only :func:`~agentgym.envs.gui.snapshot.possible` reads it.
-        about: what is to be done, where the sentence leaves it to be found out.
+        about: the actual change, where the agent must find it out.
         task_id: ``gui/SPLIT/FAMILY/TEMPLATE/NUMBER``.
         family: of the template.
         first: data of each application before the first action.
@@ -53,7 +53,7 @@ class Task:
     sentence: str
     apps: Mapping[str, App]
     expert: Callable[[World], Command]
-    wanted: Sequence[Mapping[str, Data]] = ({},)
+    goals: Sequence[Mapping[str, Data]] = ({},)
     answer: str = ""
     texts: Sequence[str] = ()
     about: str = ""
@@ -69,13 +69,13 @@ def task(
     apps: Sequence[App],
     expert: Callable[[World], Command],
     *,
-    wanted: Sequence[Mapping[str, Data]] = ({},),
+    goals: Sequence[Mapping[str, Data]] = ({},),
     answer: str = "",
     texts: Sequence[str] = (),
     about: str = "",
 ) -> Task:
     """What a template returns; see :class:`Task`."""
-    return Task(sentence, {app.name: app for app in apps}, expert, wanted, answer, tuple(dict.fromkeys(texts)), about)
+    return Task(sentence, {app.name: app for app in apps}, expert, goals, answer, tuple(dict.fromkeys(texts)), about)
 
 
 def single(
@@ -91,13 +91,13 @@ def single(
 
     Args:
         app: the application.
-        sentence: what is asked.
+        sentence: the request.
         expert: the next command; None once all is as it should be.
         after: the data that solves it; None: as it was.
         answer, texts: see :class:`Task`.
     """
-    wanted: Mapping[str, Data] = {} if after is None else {app.name: after}
-    return task(sentence, [app], lambda w: expert(w.state) or done(answer), wanted=[wanted], answer=answer, texts=texts)
+    goal: Mapping[str, Data] = {} if after is None else {app.name: after}
+    return task(sentence, [app], lambda w: expert(w.state) or done(answer), goals=[goal], answer=answer, texts=texts)
 
 
 def first(commands: Iterable[Command | None]) -> Command | None:
@@ -156,7 +156,9 @@ def permutable_names() -> tuple[tuple[str, ...], ...]:
     """Sets of names that can be exchanged for each other in all applications; no name is in two of them."""
     templates("train")  # which imports them
     joined: list[tuple[str, ...]] = []
-    for names in (names for kind in App.__subclasses__() if kind.__module__.startswith(_APPS) for names in kind.alike):
+    for names in (
+        names for kind in App.__subclasses__() if kind.__module__.startswith(_APPS) for names in kind.permutable_names
+    ):
         common = [known for known in joined if not set(known).isdisjoint(names)]
         joined = [known for known in joined if known not in common]
         joined.append(tuple(dict.fromkeys(itertools.chain(*common, names))))
@@ -169,7 +171,7 @@ def build(split: str, number: int, families: tuple[str, ...] = ()) -> Task:
     Numbers go through the templates in turn: the first of every family, then the second.
     """
     kinds = _in_turn(split, families)
-    return made(kinds[number % len(kinds)], split, number)
+    return from_template(kinds[number % len(kinds)], split, number)
 
 
 @cache
@@ -179,10 +181,10 @@ def _in_turn(split: str, families: tuple[str, ...]) -> tuple[Template, ...]:
     return tuple(kind for one_round in rounds for kind in one_round if kind is not None)
 
 
-def made(kind: Template, split: str, number: int) -> Task:
+def from_template(kind: Template, split: str, number: int) -> Task:
     """The task of this template and number.
 
-    Splits are disjoint by construction: a hash of what is asked says whether a task belongs to train or to test, and
+    Splits are disjoint by construction: a hash of the request says whether a task belongs to train or to test, and
     tasks are drawn until one belongs; ``unseen`` has words and arrangements of its own.
     """
     name = f"gui/{split}/{kind.family}/{kind.name}/{number}"
@@ -198,7 +200,7 @@ def made(kind: Template, split: str, number: int) -> Task:
 
 
 def split_of(drawn: Task) -> str:
-    """Whether a task belongs to train or to test: a matter of hash of what is asked."""
+    """Whether a task belongs to train or to test: decided by a hash of the request."""
     asked = f"{drawn.sentence}\n{drawn.about}".encode()
     return "test" if hashlib.blake2b(asked, digest_size=1).digest()[0] < _TEST_SHARE else "train"
 

@@ -20,7 +20,7 @@ class Widget(NamedTuple):
     Attributes:
         role: ``button link tab textbox checkbox combobox text status alert``.
         name: its accessible name.
-        key: what the application is told when it is acted on; empty for what is only read.
+        key: passed to the application when the widget is acted on; empty for a widget that is only read.
         value: what a textbox or combobox holds.
         states: any of ``checked disabled selected invalid``.
         options: what a combobox offers.
@@ -63,7 +63,7 @@ class Screen(NamedTuple):
     Attributes:
         title: names the page; another title is another page.
         zones: from top to bottom.
-        dialog: what is open above them, if anything.
+        dialog: the open dialog, if any.
     """
 
     title: str

@@ -52,7 +52,7 @@ class World:
     """The running applications of a task.
 
     Args:
-        task: what is to be done, and the applications, of which the first is open.
+        task: the request and the applications; the first is open.
 
     Attributes:
         states: the state of each application, by name.
@@ -138,7 +138,7 @@ class World:
         self.state.note = self.state.problem = ""
 
     def perform(self, command: Command) -> None:
-        """Do what is possible on the screen; the command's element is a key."""
+        """Carry out a command that is possible on the screen; its element is a key."""
         name, key, text = command
         if name in ("click", "check", "type", "select"):
             self.act(key, text)
@@ -180,12 +180,12 @@ class World:
         if task.answer and answer.casefold() != task.answer.casefold():
             return False
         return any(
-            all(state.data == wanted.get(name, task.first[name]) for name, state in self.states.items())
-            for wanted in task.wanted
+            all(state.data == goal.get(name, task.first[name]) for name, state in self.states.items())
+            for goal in task.goals
         )
 
     def _identified(self, screen: Screen) -> dict[str, str]:
-        known, ids, taken = self.task.hints, dict[str, str](), set[int]()
+        known, ids, used = self.task.hints, dict[str, str](), set[int]()
         groups = [zone.widgets for zone in screen.zones]
         if screen.dialog is not None:
             groups.append(screen.dialog.widgets)
@@ -195,16 +195,16 @@ class World:
                     hint = known.get(key)
                     if hint is None:
                         hint = known[key] = zlib.crc32(key.encode(), self.task.salt) % _IDS
-                    while hint in taken:
+                    while hint in used:
                         hint = (hint + 1) % _IDS
-                    taken.add(hint)
+                    used.add(hint)
                     ids[key] = HINTS[hint]
         return ids
 
 
 def _messages(state: State) -> list[Widget]:
-    told = [status(state.note)] if state.note else []
-    return [*told, alert(state.problem)] if state.problem else told
+    messages = [status(state.note)] if state.note else []
+    return [*messages, alert(state.problem)] if state.problem else messages
 
 
 def _top(screen: Screen, state: State) -> int:

@@ -74,8 +74,8 @@ PLACES: Mapping[str, PlaceKind] = MappingProxyType(
 
 #: kinds of places that differ in nothing but the name: in, in and openable, on
 STORES = tuple(
-    tuple(p.name for p in PLACES.values() if not p.tool and (p.preposition, p.openable) == alike)
-    for alike in (("in", False), ("in", True), ("on", False))
+    tuple(p.name for p in PLACES.values() if not p.tool and (p.preposition, p.openable) == preposition_and_openable)
+    for preposition_and_openable in (("in", False), ("in", True), ("on", False))
 )
 
 ROOMS: Mapping[str, Room] = MappingProxyType(

@@ -176,10 +176,10 @@ def _furnish(dice: Dice, goal: Goal, rooms: Sequence[str], *, large: bool) -> li
 def _stock(dice: Dice, goal: Goal, rooms: Sequence[str], *, large: bool) -> list[str]:
     """The object kinds of a house, sorted: one or more of the goal's kind, any others that belong into its rooms."""
     size = dice.between(13, MAX_ITEMS - 1) if large else dice.between(6, 11)
-    wanted = dice.between(2, SAME_KIND) if goal.family == "two" else dice.between(1, 2)
-    counts = Counter({goal.object: wanted})
+    goal_count = dice.between(2, SAME_KIND) if goal.family == "two" else dice.between(1, 2)
+    counts = Counter({goal.object: goal_count})
     kinds = [kind for room in rooms for kind in ROOM_OBJECTS[room] if kind != goal.object]
-    for _ in range(size - wanted):
+    for _ in range(size - goal_count):
         kind = kinds[dice.below(len(kinds))]
         counts[kind] += 1
         if counts[kind] == SAME_KIND:

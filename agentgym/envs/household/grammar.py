@@ -237,7 +237,7 @@ def _misspelt(verb: str) -> ActionError:
 
 
 def _not_here() -> ActionError:
-    """The same words for what is elsewhere and for what does not exist, so that guessing names tells nothing."""
+    """The same words for an object elsewhere and for one that does not exist, so that guessing reveals nothing."""
     return ActionError("You see no such object here.")
 
 

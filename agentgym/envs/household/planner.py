@@ -96,9 +96,11 @@ def search_order(house: House, kind: str) -> list[int]:
         return house.orders[kind]
     prior = OBJECTS[kind].prior
     names = [place.name for place in house.place_kinds]
-    wanted = house.goal.place if kind == house.goal.object else ""
+    goal_place = house.goal.place if kind == house.goal.object else ""
     worth = {
-        name: 0.0 if name == wanted else -prior.get(name, 0) / (names.count(name) * (2 if PLACES[name].openable else 1))
+        name: 0.0
+        if name == goal_place
+        else -prior.get(name, 0) / (names.count(name) * (2 if PLACES[name].openable else 1))
         for name in set(names)
     }
     house.orders[kind] = sorted(range(len(names)), key=[worth[name] for name in names].__getitem__)

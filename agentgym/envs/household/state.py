@@ -75,7 +75,7 @@ class State:
         self.code ^= _WHERE[item][place] ^ _WHERE[item][HELD]
 
     def put(self) -> None:
-        """Lay down what is carried."""
+        """Lay down the carried object."""
         item, place = self.held, self.at
         self.inside[place] = tuple(sorted((*self.inside[place], item)))
         self.where[item], self.held = place, NOWHERE
@@ -127,6 +127,6 @@ class State:
             return self.held in house.targets and any(
                 self.lit >> i & 1 and self.where[i] == self.at for i in house.lamps
             )
-        treated, wanted = self.treated(), house.goal_places
-        done = [i for i in house.targets if self.where[i] >= 0 and wanted >> self.where[i] & treated >> i & 1]
+        treated, goal_places = self.treated(), house.goal_places
+        done = [i for i in house.targets if self.where[i] >= 0 and goal_places >> self.where[i] & treated >> i & 1]
         return len(done) >= house.goal.count

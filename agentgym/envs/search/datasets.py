@@ -1,4 +1,4 @@
-"""Questions of one's own: JSON lines or Hugging Face datasets, with the field names of the usual collections.
+"""The user's own questions: JSON lines or Hugging Face datasets, with the field names of the usual collections.
 
 Understood: HotpotQA and 2Wiki (``supporting_facts``, ``context``), MuSiQue (``answer_aliases``, ``paragraphs``),
 NQ-open (``answer`` as a list), Search-R1 (``golden_answers``), TriviaQA (``answer`` with ``value`` and ``aliases``),
@@ -44,22 +44,22 @@ def read_questions(source: str, split: str) -> tuple[Question, ...]:
 
 
 def changed(source: str) -> int:
-    """When a file was written, so that what was read of it is kept until then; 0 for a dataset of a hub."""
+    """When a file was last written, so that cached questions are read again afterwards; 0 for a dataset of a hub."""
     path = Path(source)
     return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 @functools.lru_cache(maxsize=8)
 def _read(source: str, split: str, changed: int) -> tuple[Question, ...]:
-    found = [_question(record, where) for where, record in records(source) if _side(record) == split]
-    if not found:
+    questions = [_question(record, where) for where, record in records(source) if _side(record) == split]
+    if not questions:
         raise UsageError(
             f"{source!r} has no question in split {split!r}; a record's 'split' field decides, if it has one"
         )
-    ids = {question.id for question in found}
-    if len(ids) != len(found):
-        raise UsageError(f"{len(found) - len(ids)} question ids stand twice in {source!r}; ids must differ")
-    return tuple(found)
+    ids = {question.id for question in questions}
+    if len(ids) != len(questions):
+        raise UsageError(f"{len(questions) - len(ids)} question ids stand twice in {source!r}; ids must differ")
+    return tuple(questions)
 
 
 def records(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -77,14 +77,14 @@ def context_passages(source: str) -> list[Passage]:
     Raises:
         UsageError: they bring none.
     """
-    found: dict[str, Passage] = {}
+    passages: dict[str, Passage] = {}
     for _, record in records(source):
         for title, text, _ in _contexts(record):
             name = _passage_id(title, text)
-            found.setdefault(name, Passage(name, title, text))
-    if not found:
+            passages.setdefault(name, Passage(name, title, text))
+    if not passages:
         raise UsageError(f"the questions of {source!r} bring no passages; give corpus=")
-    return list(found.values())
+    return list(passages.values())
 
 
 def _question(record: Mapping[str, Any], where: str) -> Question:
@@ -127,9 +127,9 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _evidence(record: Mapping[str, Any]) -> Iterator[str]:
-    given = record.get("evidence") or record.get("supporting_ids")
-    if isinstance(given, (list, tuple)) and all(isinstance(item, (str, int)) for item in given):
-        yield from map(str, given)
+    ids = record.get("evidence") or record.get("supporting_ids")
+    if isinstance(ids, (list, tuple)) and all(isinstance(item, (str, int)) for item in ids):
+        yield from map(str, ids)
         return
     titles = _supporting_titles(record.get("supporting_facts"))
     for title, text, supports in _contexts(record):

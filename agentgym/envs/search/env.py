@@ -19,7 +19,7 @@ from agentgym.envs.tool_env import Question, Score, ToolEnv
 from agentgym.errors import UnknownName, UsageError
 from agentgym.tools.search import Bm25Index, Retriever, SearchR1Client, fetch_tool, open_index, search_tool
 from agentgym.tools.search.corpus import read_corpus
-from agentgym.tools.search.tools import shown
+from agentgym.tools.search.tools import documents_shown
 from agentgym.tools.syntax.base import Call
 from agentgym.waiting import Waiting
 
@@ -33,7 +33,7 @@ class SearchEnv(ToolEnv):
     """Search an encyclopedia, several times if need be, and answer.
 
     Two kinds of tasks: questions about an invented world, which nobody can answer from memory (the default), or a file
-    of questions of one's own. Over the invented world the splits share no person, place, work, organisation or event,
+    of the user's own questions. Over the invented world the splits share no person, place, work, organisation or event,
     and ``unseen`` asks for one hop more.
 
     The last turn's reward is the score of the answer (exact match or F1, the best over all accepted answers), plus
@@ -49,7 +49,7 @@ class SearchEnv(ToolEnv):
         facts: how many facts a document of it states at most, 1 to 4, and so how much there is to choose from;
             default 4. With fewer there are chains only.
         questions: a JSON-lines file or ``hf:NAME`` (see :mod:`agentgym.envs.search.datasets`) instead of the world's.
-        corpus: what is searched instead: a JSON-lines file, a folder made by ``agentgym index``, the URL of a Search-R1
+        corpus: another corpus to search: a JSON-lines file, a folder made by ``agentgym index``, the URL of a Search-R1
             server, or a retriever. Left out with ``questions``: the passages that these bring along.
         k: passages a search shows.
         characters: length at which a passage is cut.
@@ -98,16 +98,16 @@ class SearchEnv(ToolEnv):
         if questions is None:
             size, seed = 1000 if documents is None else documents, 0 if world is None else world
             stated = MAX_FACTS if facts is None else facts
-            made, index = shared_world(size, seed, stated)
-            tasks: TaskSequence = Catalogue(made, split, hops=_several(hops, 2), kinds=_several(kinds, "chain"))
+            encyclopedia, index = shared_world(size, seed, stated)
+            tasks: TaskSequence = Catalogue(encyclopedia, split, hops=_several(hops, 2), kinds=_several(kinds, "chain"))
             source: tuple[object, ...] = ("world", size, seed, stated)
-            self.permutable_names = made.words
+            self.permutable_names = encyclopedia.words
             retriever: Retriever = index if corpus is None else open_corpus(corpus)
         else:
-            given: dict[str, Any] = {"hops": hops, "kinds": kinds, "documents": documents, "world": world}
-            given |= {"facts": facts, "expert_redundancy": expert_redundancy or None}
-            if said := [name for name, value in given.items() if value is not None]:
-                raise UsageError(f"{', '.join(said)} belong to the invented world; leave them out with questions=")
+            world_options: dict[str, Any] = {"hops": hops, "kinds": kinds, "documents": documents, "world": world}
+            world_options |= {"facts": facts, "expert_redundancy": expert_redundancy or None}
+            if misplaced := [name for name, value in world_options.items() if value is not None]:
+                raise UsageError(f"{', '.join(misplaced)} belong to the invented world; leave them out with questions=")
             tasks = SplitQuestions(read_questions(questions, split))
             source = ("questions", questions)
             retriever = open_corpus(corpus) if corpus is not None else _own_index(questions, changed(questions))
@@ -142,11 +142,11 @@ class SearchEnv(ToolEnv):
 
     def score(self, answer: str | None) -> Score:
         for_format, for_evidence = self._weights
-        found = for_evidence * self.evidence_recall if for_evidence else 0.0
+        bonus = for_evidence * self.evidence_recall if for_evidence else 0.0
         if answer is None:
-            return Score(found, False)
+            return Score(bonus, False)
         value = self._score(answer, self.question)
-        return value._replace(reward=value.reward + found + (for_format if not self._misread else 0.0))
+        return value._replace(reward=value.reward + bonus + (for_format if not self._misread else 0.0))
 
     def _score(self, answer: str, question: Question) -> Score:
         return Score(self._measure(answer, question.answers), bool(exact_match(answer, question.answers)))
@@ -155,7 +155,7 @@ class SearchEnv(ToolEnv):
     def evidence_recall(self) -> float:
         """Share of the supporting documents that the tools have shown so far; 1 where none is named."""
         named = self.question.evidence
-        return len(shown(named, self.calls)) / len(named) if named else 1.0
+        return len(documents_shown(named, self.calls)) / len(named) if named else 1.0
 
     def expert(self) -> str | None:
         """The next search, named by what the question and the results so far say, or the answer at their end; see
@@ -168,17 +168,17 @@ class SearchEnv(ToolEnv):
 
     def _redundant_call(self) -> Call | None:
         """Opens the document found last, as long as two turns are left for each that is still to be found."""
-        found = shown(self.question.evidence, self.calls)
-        left = self.max_turns - self.turn - 2 * (len(self.question.evidence) - len(found))
-        if not found or left <= 1:
+        documents = documents_shown(self.question.evidence, self.calls)
+        left = self.max_turns - self.turn - 2 * (len(self.question.evidence) - len(documents))
+        if not documents or left <= 1:
             return None
         if keyed_random.uniform("habit", self.question.id, len(self.calls)) >= self._expert_redundancy:
             return None
-        return Call("fetch", {"document": found[-1]})
+        return Call("fetch", {"document": documents[-1]})
 
     @property
     def anchor(self) -> str:
-        """Digest of the task and the set of results seen: how a search was worded is no part of it."""
+        """Digest of the task and the set of results seen; the wording of a search does not matter."""
         return digest(self._task, sorted({call.result for call in self.calls if call.error is None}))
 
     @property

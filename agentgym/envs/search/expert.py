@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from agentgym.envs.tool_env import Question
 from agentgym.records import ToolCall
-from agentgym.tools.search.tools import shown
+from agentgym.tools.search.tools import documents_shown
 from agentgym.tools.syntax.base import Call
 
 
@@ -22,7 +22,7 @@ def next_move(question: Question, calls: Sequence[ToolCall], *, can_fetch: bool)
     if facts is None:
         return _explore(question, calls)
     for subject, relation, _ in facts:
-        if not shown([subject], calls):
+        if not documents_shown([subject], calls):
             return _look_up(subject, relation, calls, can_fetch=can_fetch)
     return question.answers[0]
 
@@ -31,7 +31,7 @@ def _look_up(subject: str, relation: str, calls: Sequence[ToolCall], *, can_fetc
     """The name; then, where its own document was not among the first, more exactly; then nothing."""
     again = Call("fetch", {"document": subject}) if can_fetch else Call("search", {"query": f"{subject} {relation}"})
     for call in (Call("search", {"query": subject}), again):
-        if not any(made.name == call.name and made.arguments == call.arguments for made in calls):
+        if not any(earlier.name == call.name and earlier.arguments == call.arguments for earlier in calls):
             return call
     return None
 
@@ -40,10 +40,10 @@ def _explore(question: Question, calls: Sequence[ToolCall]) -> Call | str | None
     if not calls:
         return Call("search", {"query": question.text})
     results = "\n".join(call.result for call in calls if call.error is None)
-    asked = {str(call.arguments.get("query")) for call in calls}
+    queries = {str(call.arguments.get("query")) for call in calls}
     for document in question.evidence:
         title = document.partition("#")[0]
-        if title in results and title not in asked and not shown([document], calls):
+        if title in results and title not in queries and not documents_shown([document], calls):
             return Call("search", {"query": title})
     lowered = results.lower()
     return next((a for a in question.answers if a.lower() in lowered or a.lower() in ("yes", "no")), None)

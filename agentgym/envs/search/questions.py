@@ -30,7 +30,7 @@ class Fact(NamedTuple):
     value: str
 
 
-def made(name: str, text: str, answers: Sequence[str], facts: Sequence[Fact]) -> Question:
+def question_from_facts(name: str, text: str, answers: Sequence[str], facts: Sequence[Fact]) -> Question:
     """The question that these facts answer; ``data["facts"]`` holds them, each after those it builds on."""
     evidence = tuple(dict.fromkeys(fact.subject for fact in facts))
     return Question(text, tuple(answers), evidence, name, {"facts": [list(fact) for fact in facts]})
@@ -42,7 +42,7 @@ class Path(NamedTuple):
     start: int
     columns: tuple[int, ...]
     relations: tuple[str, ...]
-    end: int | None  #: type of what is reached, None for a year
+    end: int | None  #: type of the entity at its end, None for a year
 
 
 class Sheet:
@@ -76,7 +76,7 @@ class Sheet:
         facts, _, answers = self._follow(path, entity)
         who = "Who" if path.end == TYPE["person"] else "What"
         text = f"{who} is {_phrase(path.relations, facts[0].subject)}?"
-        return made(name, text, answers, facts)
+        return question_from_facts(name, text, answers, facts)
 
     def _counted(self, name: str, path: Path, entity: int) -> Question:
         facts, end, _ = self._follow(path, entity)
@@ -84,7 +84,7 @@ class Sheet:
         size = len(self._world.members(end))
         last = Fact(self._world.name(end), relation, NUMBER_WORDS[size])
         text = f"How many {relation} does {_phrase(path.relations, self._world.name(entity))} have?"
-        return made(name, text, (NUMBER_WORDS[size], str(size)), (*facts, last))
+        return question_from_facts(name, text, (NUMBER_WORDS[size], str(size)), (*facts, last))
 
     def _compared(self, name: str, path: Path, entity: int) -> Question:
         """The entity and the next one of its type that ends elsewhere, in another year."""
@@ -107,7 +107,7 @@ class Sheet:
         else:
             text = f"What is the earlier {year}, that of {sides[0]} or that of {sides[1]}?"
             answers = (str(world.years[first]),)
-        return made(name, text, answers, (*facts, dated[0], *more, dated[1]))
+        return question_from_facts(name, text, answers, (*facts, dated[0], *more, dated[1]))
 
     def _others(self, path: Path, entity: int) -> Iterator[int]:
         """The other entities of the path's first type, those that follow this one first."""

@@ -15,7 +15,7 @@ from agentgym.envs.search_code.questions import KINDS, MAX_HOPS, draw
 from agentgym.envs.tool_env import Question, Score, ToolEnv
 from agentgym.errors import UnknownName, UsageError
 from agentgym.tools.search import fetch_tool, search_tool
-from agentgym.tools.search.tools import shown
+from agentgym.tools.search.tools import documents_shown
 from agentgym.tools.syntax.base import Call
 
 INSTRUCTIONS = (
@@ -65,23 +65,23 @@ class SearchCodeEnv(PythonEnv):
         **options: Unpack[PythonOptions],
     ) -> None:
         steps = (hops,) if isinstance(hops, int) else tuple(hops)
-        asked = tuple(KINDS) if kinds is None else (kinds,) if isinstance(kinds, str) else tuple(kinds)
+        chosen_kinds = tuple(KINDS) if kinds is None else (kinds,) if isinstance(kinds, str) else tuple(kinds)
         if not steps or not all(isinstance(h, int) and 0 <= h <= MAX_HOPS for h in steps):
             raise UsageError(f"hops must be 0 to {MAX_HOPS}, or several of them, got {hops!r}")
-        for kind in asked:
+        for kind in chosen_kinds:
             if kind not in KINDS:
                 raise UnknownName("kind of question", kind, KINDS)
-        if not asked:
+        if not chosen_kinds:
             raise UsageError("kinds must name at least one; leave it out for all: " + ", ".join(KINDS))
-        made, index = shared_world(documents, world)
+        encyclopedia, index = shared_world(documents, world)
         tools = [search_tool(index, k=k, characters=result_characters)]
         if fetch:
             tools.append(fetch_tool(index))
         self._evidence_reward = evidence_reward
-        self._source = (documents, world, steps, asked, k, result_characters, evidence_reward)
+        self._source = (documents, world, steps, chosen_kinds, k, result_characters, evidence_reward)
         super().__init__(
             tools,
-            partial(draw, world=made, kinds=asked, hops=steps),
+            partial(draw, world=encyclopedia, kinds=chosen_kinds, hops=steps),
             _right,
             max_turns=max_turns,
             instructions=INSTRUCTIONS,
@@ -107,7 +107,7 @@ class SearchCodeEnv(PythonEnv):
         """Share of the supporting documents that the searches have shown so far."""
         named = self.question.evidence
         searches = [call for call in self.calls if call.name != "python"]
-        return len(shown(named, searches)) / len(named) if named else 1.0
+        return len(documents_shown(named, searches)) / len(named) if named else 1.0
 
     @property
     def fingerprint(self) -> str:
@@ -117,9 +117,9 @@ class SearchCodeEnv(PythonEnv):
 def next_move(env: ToolEnv) -> Call | str | None:
     """The expert: search for one subject after another, then run the program, then answer with what it printed."""
     program = env.question.data["program"]
-    made = [call for call in env.calls if call.arguments.get("code") == program]
-    if made:
-        return made[-1].result.splitlines()[-1].strip() if made[-1].error is None else None
+    runs = [call for call in env.calls if call.arguments.get("code") == program]
+    if runs:
+        return runs[-1].result.splitlines()[-1].strip() if runs[-1].error is None else None
     searches = [call for call in env.calls if call.name != "python"]
     move = next_search(env.question, searches, can_fetch="fetch" in env.syntax.tools)
     return Call("python", {"code": program}) if isinstance(move, str) else move

@@ -22,7 +22,7 @@ MAX_HOPS = GENERATIONS - 3  #: unseen has one more, lists and final years take s
 _LISTED = tuple(kind for kind in TYPES if kind.members)
 
 
-class Asked(NamedTuple):
+class Problem(NamedTuple):
     """A question, its answer, the facts behind it (each after those it builds on), and a program that computes it."""
 
     text: str
@@ -76,7 +76,7 @@ class Drawing:
         return f"the {relation} of {phrase}", [*facts, Fact(self.world.name(at), relation, names)], persons
 
 
-def days(rng: np.random.Generator, drawing: Drawing) -> Asked:
+def days(rng: np.random.Generator, drawing: Drawing) -> Problem:
     """Days from one date to another, whose years must be looked up."""
     (one, a, first), (two, b, second) = drawing.walk(rng, drawing.hops), drawing.walk(rng, drawing.hops)
     years = sorted((drawing.year(a), drawing.year(b)), key=lambda fact: int(fact.value))
@@ -92,10 +92,10 @@ def days(rng: np.random.Generator, drawing: Drawing) -> Asked:
         "the later date minus the earlier one)?"
     )
     program = f"from datetime import date\nprint(abs((date{dates[0]!r} - date{dates[1]!r}).days))"
-    return Asked(text, str(gap), [*first, *second, *years], program)
+    return Problem(text, str(gap), [*first, *second, *years], program)
 
 
-def squares(rng: np.random.Generator, drawing: Drawing) -> Asked:
+def squares(rng: np.random.Generator, drawing: Drawing) -> Problem:
     """Sum of the squares of the birth years of the persons on a list."""
     phrase, facts, persons = drawing.listed(rng)
     years = [int(drawing.world.years[person]) for person in persons]
@@ -105,10 +105,10 @@ def squares(rng: np.random.Generator, drawing: Drawing) -> Asked:
     for year in years:
         result = (result + year * year) % modulus
     program = f"print(sum(y * y for y in {years!r}) % {modulus})"
-    return Asked(text, str(result), [*facts, *map(drawing.year, persons)], program)
+    return Problem(text, str(result), [*facts, *map(drawing.year, persons)], program)
 
 
-def product(rng: np.random.Generator, drawing: Drawing) -> Asked:
+def product(rng: np.random.Generator, drawing: Drawing) -> Problem:
     """Some birth years of a list added up, times another year."""
     phrase, facts, persons = drawing.listed(rng)
     other, at, way = drawing.walk(rng, drawing.hops)
@@ -120,10 +120,10 @@ def product(rng: np.random.Generator, drawing: Drawing) -> Asked:
     )
     kept = [year for year in years if year % divisor]
     program = f"years = {years!r}\nprint(sum(y for y in years if y % {divisor}) * {limit.value})"
-    return Asked(text, str(sum(kept) * int(limit.value)), [*facts, *way, *map(drawing.year, persons), limit], program)
+    return Problem(text, str(sum(kept) * int(limit.value)), [*facts, *way, *map(drawing.year, persons), limit], program)
 
 
-def power(rng: np.random.Generator, drawing: Drawing) -> Asked:
+def power(rng: np.random.Generator, drawing: Drawing) -> Problem:
     """A looked-up year to the power of another, reduced."""
     (one, a, first), (two, b, second) = drawing.walk(rng, drawing.hops), drawing.walk(rng, drawing.hops)
     facts = [drawing.year(a), drawing.year(b)]
@@ -136,7 +136,7 @@ def power(rng: np.random.Generator, drawing: Drawing) -> Asked:
     result = 1
     for _ in range(y):
         result = result * x % modulus
-    return Asked(text, str(result), [*first, *second, *facts], f"print(pow({x}, {y}, {modulus}))")
+    return Problem(text, str(result), [*first, *second, *facts], f"print(pow({x}, {y}, {modulus}))")
 
 
 #: Every kind of question by its name.
@@ -147,7 +147,7 @@ def draw(rng: np.random.Generator, split: str, world: World, kinds: Sequence[str
     """A question about the split's realm; ``unseen`` follows one relation more."""
     kind = choose(rng, kinds)
     steps = choose(rng, hops) + (split == SPLITS[-1])
-    asked = KINDS[kind](rng, Drawing(world, split, steps))
-    evidence = tuple(dict.fromkeys(fact.subject for fact in asked.facts))
-    data = {"facts": [list(fact) for fact in asked.facts], "program": asked.program, "family": kind, "level": steps}
-    return Question(asked.text, (asked.answer,), evidence, f"{split}-{kind}-{steps}-{digest(asked.text)}", data)
+    problem = KINDS[kind](rng, Drawing(world, split, steps))
+    evidence = tuple(dict.fromkeys(fact.subject for fact in problem.facts))
+    data = {"facts": [list(fact) for fact in problem.facts], "program": problem.program, "family": kind, "level": steps}
+    return Question(problem.text, (problem.answer,), evidence, f"{split}-{kind}-{steps}-{digest(problem.text)}", data)

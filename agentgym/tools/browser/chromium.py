@@ -93,7 +93,7 @@ class Chromium:
             raise
 
     def spawn(self, work: Coroutine[Any, Any, object]) -> None:
-        """Start work on the browser's loop that nobody waits for; what goes wrong in it is dropped."""
+        """Start work on the browser's loop without waiting for it; its errors are dropped."""
 
         async def quiet() -> None:
             with contextlib.suppress(Exception):

@@ -1,4 +1,4 @@
-"""What the browser tools of one episode share: a page in a context of its own."""
+"""The state that the browser tools of one episode share: a page in its own context."""
 
 from __future__ import annotations
 

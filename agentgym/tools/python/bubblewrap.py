@@ -94,12 +94,12 @@ def require_bubblewrap() -> str:
     """
     if not sys.platform.startswith("linux"):
         raise SandboxUnavailable(f"bubblewrap needs Linux, this is {sys.platform}; use the Docker sandbox")
-    found = shutil.which("bwrap")
-    if found is None:
+    path = shutil.which("bwrap")
+    if path is None:
         raise SandboxUnavailable("bubblewrap is not installed; run: apt-get install bubblewrap (or use Docker)")
     if os.geteuid() == 0 and shutil.which("setpriv") is None:
         raise SandboxUnavailable("setpriv is not installed; run: apt-get install util-linux")
-    return found
+    return path
 
 
 def default_python() -> str:
@@ -139,8 +139,8 @@ def _isolation_options(python: Interpreter, packages: Sequence[str]) -> list[str
         if Path(link).is_symlink():
             argv += ["--symlink", str(Path(link).readlink()), link]
     loaders = [folder for folder in ("/lib64", "/usr/lib64") if not Path(folder).is_symlink()]
-    wanted = [*python.folders, *loaders, "/usr/share/zoneinfo"]
-    for folder in _outermost(os.path.realpath(path) for path in wanted if Path(path).is_dir()):
+    readable = [*python.folders, *loaders, "/usr/share/zoneinfo"]
+    for folder in _outermost(os.path.realpath(path) for path in readable if Path(path).is_dir()):
         argv += ["--ro-bind", folder, folder]
     argv += ["--ro-bind", python.executable, python.executable]
     for number, folder in enumerate(packages):

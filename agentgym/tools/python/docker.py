@@ -173,9 +173,9 @@ class ContainerTransport:
         self._buffer = bytearray()
         self._closing = threading.Lock()
         self._container = client.containers.create(**options)
-        wanted = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+        streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
         try:
-            attached = self._container.attach_socket(params=wanted)
+            attached = self._container.attach_socket(params=streams)
             self._attached = attached
             self._socket: socket.socket = getattr(attached, "_sock", attached)
             self._socket.settimeout(None)

@@ -98,7 +98,7 @@ class Result:
     """What one call did.
 
     Attributes:
-        stdout: what was kept of it, bytes that are no UTF-8 replaced by U+FFFD.
+        stdout: the part that was kept; bytes that are not UTF-8 are replaced by U+FFFD.
         stderr: likewise.
         value: ``repr`` of the last expression, like a notebook; None where the code ends in a statement or in None.
         error: None where the code ran to its end.
@@ -120,7 +120,7 @@ class Result:
     memory: int = field(default=0, compare=False)
 
     def text(self) -> str:
-        """The result as one text for a model: output, value, error, and what was cut off."""
+        """The result as one text for a model: output, value, error, and how much was cut off."""
         parts = [self.stdout, self.stderr]
         if self.value is not None:
             parts.append(self.value)
@@ -161,7 +161,7 @@ class Session(Protocol):
 
 
 class Sandbox(Protocol):
-    """Runs Python code that nobody has read. Safe to call from many threads.
+    """Runs untrusted Python code. Safe to call from many threads.
 
     Attributes:
         kind: ``"bubblewrap"``, ``"docker"`` or ``"unsafe-local"``.

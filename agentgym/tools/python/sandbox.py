@@ -24,12 +24,12 @@ _OPEN: weakref.WeakSet[ProcessSandbox] = weakref.WeakSet()
 class ProcessSandbox(ABC):
     """A sandbox whose calls run in worker slots of one process. If it died, the next call starts another.
 
-    Whatever ran in a process when it died runs once more, in a process of its own. Code that ends that one too has
-    failed (:attr:`Failure.EXITED`), and takes nobody's result with it.
+    Each call that ran in a process when it died runs once more, alone in another process. Code that ends that one too
+    has failed (:attr:`Failure.EXITED`); other calls keep their results.
 
     Args:
         limits: what one call may use.
-        parallel: calls that run at the same time, the others wait for their turn (which counts against no limit);
+        parallel: calls that run at the same time; the others wait, which counts against no limit;
             None: twice the processors.
         worker_slots: sessions and running calls at the same time.
     """

@@ -48,8 +48,8 @@ class PythonSession:
     """A session of a sandbox: variables, imports and files live on from call to call.
 
     Between calls its processes are stopped, so nothing runs on. A call that kills the interpreter (a timeout,
-    ``os._exit``, too much memory) says so by ``Result.lost``; the next call starts in an empty one. Where the sandbox
-    dies of another session's code, the calls are played again in the next one, as for a fork.
+    ``os._exit``, too much memory) sets ``Result.lost``; the next call starts in an empty one. If another session's
+    code ends the sandbox process, the calls are played again in the next one, as for a fork.
 
     Forking replays: the copy plays every call since the interpreter was empty, and each must give the result it gave.
     Copying the process itself would be faster and unsound: two copies would share files, children and the power to

@@ -29,7 +29,7 @@ from agentgym.tools.tool import Tool, tool
 TOOL_LIMITS = Limits(
     wall=5.0, cpu=5.0, memory=256 * MIB, processes=16, file_size=8 * MIB, disk=32 * MIB, output=16 * 1024
 )
-SHOWN = 1000  #: characters of a result that the model sees
+MAX_RESULT_CHARACTERS = 1000  #: characters of a result that the model sees
 WORKER_SLOTS = 1024  #: interpreters alive at the same time
 NO_OUTPUT = "[no output; print what you want to see]"
 RESTARTED = "[the interpreter was stopped; its variables and the files it wrote are gone]"
@@ -58,11 +58,11 @@ def shared_sandbox(kind: str = "auto", *, limits: Limits = TOOL_LIMITS, unsafe_l
     Raises:
         SandboxUnavailable: nothing safe works here; one line that says what to install.
     """
-    wanted = (os.getpid(), kind, limits, unsafe_local)  # a forked child needs one of its own
+    key = (os.getpid(), kind, limits, unsafe_local)  # a forked child needs one of its own
     with _lock:
-        if wanted not in _shared:
-            _shared[wanted] = open_sandbox(kind, limits=limits, unsafe_local=unsafe_local, worker_slots=WORKER_SLOTS)
-        return _shared[wanted]
+        if key not in _shared:
+            _shared[key] = open_sandbox(kind, limits=limits, unsafe_local=unsafe_local, worker_slots=WORKER_SLOTS)
+        return _shared[key]
 
 
 def python_tool(
@@ -71,7 +71,7 @@ def python_tool(
     stateful: bool = True,
     files: Files | None = None,
     seed: int | None = None,
-    characters: int = SHOWN,
+    characters: int = MAX_RESULT_CHARACTERS,
     name: str = "python",
     price: float = 0.0,
 ) -> Tool:
@@ -123,7 +123,7 @@ class Runner:
             code: a program for Python 3 with its standard library.
         """
         if self.seed is None:
-            return shown(self.sandbox.run(unfenced(code), files=self.files), self.characters)
+            return result_text(self.sandbox.run(unfenced(code), files=self.files), self.characters)
         interpreter = self.open()
         try:
             return interpreter.run(code)
@@ -155,7 +155,7 @@ class Interpreter:
         files, self._empty = (self._files if self._empty else {}), True
         result = self._session.run(unfenced(code), files=files)
         self._empty = result.lost
-        return shown(result, self._characters)
+        return result_text(result, self._characters)
 
     def fork(self) -> Self:
         twin = object.__new__(type(self))
@@ -173,7 +173,7 @@ def failure_of(call: ToolCall) -> Failure | None:
     return Failure(word) if word in FAILURES else None
 
 
-def shown(result: Result, characters: int = SHOWN) -> str:
+def result_text(result: Result, characters: int = MAX_RESULT_CHARACTERS) -> str:
     """A result as the model sees it.
 
     Raises:
@@ -189,7 +189,7 @@ def shown(result: Result, characters: int = SHOWN) -> str:
 
 
 def cut(text: str, characters: int) -> str:
-    """The beginning and the end of a long text; what was left out is counted."""
+    """The beginning and the end of a long text; says how many characters were left out."""
     if len(text) <= characters:
         return text
     tail = characters // 4

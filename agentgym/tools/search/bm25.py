@@ -133,19 +133,19 @@ def build_index(
     if overwrite and target.exists() and not (target / MANIFEST).is_file():
         raise UsageError(f"{str(target)!r} is not a search index ({MANIFEST} is missing); it is not replaced")
     target.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        (made / "tantivy").mkdir()
-        index = _new_index(analyzer, made / "tantivy")
+        (staging / "tantivy").mkdir()
+        index = _new_index(analyzer, staging / "tantivy")
         passages = read_corpus(corpus) if isinstance(corpus, (str, Path)) else corpus
         documents = _fill(index, passages, stored=True)
         manifest = {"format": FORMAT, "analyzer": analyzer, "documents": documents}
-        (made / MANIFEST).write_text(json.dumps(manifest) + "\n", encoding="utf-8")
+        (staging / MANIFEST).write_text(json.dumps(manifest) + "\n", encoding="utf-8")
         if target.exists():
-            target.rename(made.with_name(f"{made.name}-old"))
-        made.rename(target)
+            target.rename(staging.with_name(f"{staging.name}-old"))
+        staging.rename(target)
     finally:
-        for left in (made, made.with_name(f"{made.name}-old")):
+        for left in (staging, staging.with_name(f"{staging.name}-old")):
             shutil.rmtree(left, ignore_errors=True)
     return open_index(target)
 

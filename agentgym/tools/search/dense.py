@@ -150,14 +150,14 @@ class Hybrid:
 
     def search(self, query: str, k: int = 3) -> list[Passage]:
         """The ``k`` passages with the largest sum; ties go to the passage that was met first."""
-        found: dict[str, Passage] = {}
+        passages: dict[str, Passage] = {}
         scores: dict[str, float] = {}
         for retriever in self._retrievers:
             for rank, passage in enumerate(retriever.search(query, max(k, self._depth)), 1):
-                found.setdefault(passage.id, passage)
+                passages.setdefault(passage.id, passage)
                 scores[passage.id] = scores.get(passage.id, 0.0) + 1.0 / (self._constant + rank)
         best = sorted(scores, key=lambda name: -scores[name])[:k]
-        return [found[name]._replace(score=scores[name]) for name in best]
+        return [passages[name]._replace(score=scores[name]) for name in best]
 
     def fetch(self, document_id: str) -> Passage:
         """The passage of that id, from the first retriever that has it."""

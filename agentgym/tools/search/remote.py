@@ -149,8 +149,8 @@ class SearchR1Client:
 
     def __init__(self, url: str, **options: Any) -> None:
         plain = {"queries": ["a"], "topk": 1, "return_scores": True}
-        asked = ("POST", "/retrieve", plain, lambda answer: _search_r1_passages(answer, 1))
-        self._client = JsonClient(url.rstrip("/").removesuffix("/retrieve"), asked, **options)
+        probe = ("POST", "/retrieve", plain, lambda answer: _search_r1_passages(answer, 1))
+        self._client = JsonClient(url.rstrip("/").removesuffix("/retrieve"), probe, **options)
         self._seen: OrderedDict[str, Passage] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -171,9 +171,9 @@ class SearchR1Client:
     def fetch(self, document_id: str) -> Passage:
         """The document of that id."""
         path = f"/document/{quote(_clean(document_id), safe='')}"
-        found = self._client.call("GET", path, None, _search_r1_passage)
-        if found is not None:
-            return found
+        result = self._client.call("GET", path, None, _search_r1_passage)
+        if result is not None:
+            return result
         with self._lock:
             seen = self._seen.get(document_id)
         if seen is None:
@@ -209,26 +209,26 @@ class ElasticClient:
         if api_key is not None:
             options["headers"] = {**(options.get("headers") or {}), "Authorization": f"ApiKey {api_key}"}
         self._index, self._title, self._text = quote(index, safe=""), title_field, text_field
-        asked = ("POST", f"/{self._index}/_search", self._query("a", 1), lambda answer: self._passages(answer, 1))
-        self._client = JsonClient(url, asked, **options)
+        probe = ("POST", f"/{self._index}/_search", self._query("a", 1), lambda answer: self._passages(answer, 1))
+        self._client = JsonClient(url, probe, **options)
 
     def search(self, query: str, k: int = 3) -> list[Passage]:
         """The ``k`` best passages by the cluster's own score."""
         path, body = f"/{self._index}/_search", self._query(query, k)
-        found = self._client.call("POST", path, body, lambda answer: self._passages(answer, k))
-        if found is None:
+        result = self._client.call("POST", path, body, lambda answer: self._passages(answer, k))
+        if result is None:
             raise WorldFault(f"{self._client.url} has no index {self._index!r}; check its name")
-        return found
+        return result
 
     def fetch(self, document_id: str) -> Passage:
         """The document of that id."""
         path = f"/{self._index}/_doc/{quote(_clean(document_id), safe='')}"
-        found = self._client.call(
+        result = self._client.call(
             "GET", path, None, lambda answer: None if answer.get("found") is False else self._passage(answer, 0.0)
         )
-        if found is None:
+        if result is None:
             raise ToolError(f"no document has the id {document_id[:80]!r}; use an id that a search returned")
-        return found
+        return result
 
     def close(self) -> None:
         """Close the connections."""

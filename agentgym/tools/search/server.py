@@ -29,8 +29,8 @@ def search_app(index: Retriever) -> Any:
 
     # Not async: the server runs them in its threads, so slow queries do not hold up others.
     def retrieve(request: Request) -> dict[str, Any]:
-        found = [index.search(query, request.topk) for query in request.queries]
-        return {"result": [[_wire(p, request.return_scores) for p in passages] for passages in found]}
+        rankings = [index.search(query, request.topk) for query in request.queries]
+        return {"result": [[_wire(p, request.return_scores) for p in ranking] for ranking in rankings]}
 
     def document(document_id: str) -> dict[str, Any]:
         try:

@@ -78,7 +78,7 @@ def shows(result: str, document_id: str) -> bool:
     return result.startswith(start) or f"\n{start}" in result
 
 
-def shown(document_ids: Iterable[str], calls: Iterable[ToolCall]) -> list[str]:
+def documents_shown(document_ids: Iterable[str], calls: Iterable[ToolCall]) -> list[str]:
     """Those of the documents that the results of the calls contain, in the order given."""
     results = [call.result for call in calls if call.error is None]
     return [document for document in document_ids if any(shows(result, document) for result in results)]

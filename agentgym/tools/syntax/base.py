@@ -38,7 +38,7 @@ class Parsed:
     Attributes:
         calls: in the order written.
         answer: the final answer.
-        error: what was wrong; then there are neither calls nor an answer.
+        error: why the text could not be read; then there are neither calls nor an answer.
     """
 
     calls: tuple[Call, ...] = ()
@@ -82,7 +82,7 @@ class Syntax(ABC):
         """The calls and the answer in an action; thinking is left out by :func:`visible`.
 
         Raises:
-            UnreadableError: with what was wrong.
+            UnreadableError: says what is wrong.
         """
 
     @abstractmethod
@@ -143,7 +143,7 @@ def visible(action: str) -> str:
 
 
 def read_answer(text: str) -> str | None:
-    """The text of the last ``<answer>...</answer>``; None where there is none."""
+    """The text of the last ``<answer>...</answer>``, or None."""
     opened, closed = ANSWER
     start = text.rfind(opened)
     if start < 0:
@@ -312,8 +312,8 @@ _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _end_of_space(text: str, start: int) -> int:
-    found = _SKIP.match(text, start)
-    return found.end() if found else start
+    match = _SKIP.match(text, start)
+    return match.end() if match else start
 
 
 def _storable(value: Any, depth: int = 0) -> Any:

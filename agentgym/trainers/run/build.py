@@ -33,7 +33,6 @@ def build_algorithm(config: TrainConfig) -> Algorithm:
     algorithm = get_algorithm(config.algorithm)(**config.parameters)
     for stage, part in config.overrides.items():
         algorithm = with_part(algorithm, stage, part)
-    algorithm.check()
     return algorithm
 
 

@@ -45,6 +45,7 @@ def check_run(config: TrainConfig, algorithm: Algorithm, found: Probe) -> None:
         UsageError: one line that says what is missing, and what to do.
         MissingExtra: a package that the run needs.
     """
+    algorithm.check(found.columns)
     check_model(config.model.name, config.model.device)
     check_lora(config.model.lora, config.model.name)
     environment(config, config.eval.split)().close()

@@ -95,7 +95,7 @@ class Learner:
         after: Callable[[Episode], Sequence[int]] = lambda episode: sampled_ids(episode.turns),
         answer_probes: AnswerProbes | None = None,
     ) -> None:
-        algorithm.check()
+        algorithm.check(algorithm.needs)  # a column that is not there is named when it is read
         self.model, self.algorithm, self.config, self.after = model, algorithm, config or OptimizerConfig(), after
         self.needs = needs = algorithm.needs
         self.answer_probes = answer_probes if needs & {"answer_logprob", "answer_logprob_before"} else None

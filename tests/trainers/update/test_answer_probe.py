@@ -113,7 +113,7 @@ def columns(model, tokenizer, found, answer_probe=None, context=None, *, algorit
     config = OptimizerConfig(temperature=temperature, max_tokens=options.pop("max_tokens", 16384))
     algorithm = algorithm or get_algorithm("igpo")()
     beliefs = AnswerProbes(ChatTemplate(tokenizer), context or full_history(), answer_probe, **options)
-    learner = Learner(copy.deepcopy(model), algorithm, config, beliefs=beliefs)
+    learner = Learner(copy.deepcopy(model), algorithm, config, answer_probes=beliefs)
     turns, _ = learner._prepared(TurnTable.from_episodes(found), found, rows_of(found))
     return turns.answer_logprob, turns.answer_logprob_before
 
@@ -507,5 +507,5 @@ def test_wrong_options():
 
 
 def test_the_learner_refuses_igpo_without_a_way_to_ask(single):
-    with pytest.raises(UsageError, match=r"give Learner\(\.\.\., beliefs=AnswerProbes\(\.\.\.\)\)"):
+    with pytest.raises(UsageError, match=r"give Learner\(\.\.\., answer_probes=AnswerProbes\(\.\.\.\)\)"):
         Learner(copy.deepcopy(single[0]), get_algorithm("igpo")())

@@ -83,8 +83,10 @@ def remainders(rng: np.random.Generator, level: int) -> Draft:
 
     def solve() -> str:
         product = math.prod(moduli)
-        found = sum(r * (product // m) * pow(product // m, -1, m) for r, m in zip(rests, moduli, strict=True)) % product
-        return str(found + product * max(0, -((found - least) // product)))
+        residue = (
+            sum(r * (product // m) * pow(product // m, -1, m) for r, m in zip(rests, moduli, strict=True)) % product
+        )
+        return str(residue + product * max(0, -((residue - least) // product)))
 
     said = ", ".join(f"{r} when divided by {m}" for r, m in zip(rests, moduli, strict=True))
     text = f"What is the smallest integer that is at least {least} and leaves the remainders {said}?"
@@ -108,17 +110,17 @@ def divisors(rng: np.random.Generator, level: int) -> Draft:
             return str(math.prod((p ** (e + 1) - 1) // (p - 1) for p, e in zip(bases, powers, strict=True)))
         return str(sum(bases))
 
-    asked = {
+    texts = {
         "number": f"How many positive divisors does {n} have?",
         "sum": f"What is the sum of all positive divisors of {n}?",
         "primes": f"What is the sum of the distinct prime factors of {n}?",
     }
     if what == "primes":
         program = f"n, p, found = {n}, 2, set()\nwhile n > 1:\n    while n % p == 0:\n        found.add(p)\n"
-        return Draft(asked[what], program + "        n //= p\n    p += 1\nprint(sum(found))", solve)
+        return Draft(texts[what], program + "        n //= p\n    p += 1\nprint(sum(found))", solve)
     value = "2 - (d * d == n)" if what == "number" else "d + (n // d if d * d != n else 0)"
     loop = "for d in range(1, int(n**0.5) + 1) if n % d == 0"
-    return Draft(asked[what], f"n = {n}\nprint(sum({value} {loop}))", solve)
+    return Draft(texts[what], f"n = {n}\nprint(sum({value} {loop}))", solve)
 
 
 FAMILIES: dict[str, Family] = {

@@ -178,17 +178,18 @@ def _written(rng: np.random.Generator, what: str, kind: str, line: Callable[[], 
     convert = int if kind == "int" else str
     inputs = [line() for _ in range(TESTS + 1)]
 
-    def output(given: str) -> str:
-        values: list[Any] = [convert(part) for part in given.split()]
+    def output(stdin: str) -> str:
+        values: list[Any] = [convert(part) for part in stdin.split()]
         for step in steps[:-1]:
             values = step.done(values)
         return " ".join(map(str, steps[-1].done(values))) if values else EMPTY
 
-    told = "\n".join(f"{i}. {step.said}" for i, step in enumerate(steps, 1))
+    instructions = "\n".join(f"{i}. {step.said}" for i, step in enumerate(steps, 1))
     text = (
         f"Write a Python program. It reads one line of {what} separated by spaces from standard input and does this:\n"
-        f"{told}\nIf nothing is left before the last step, it prints {EMPTY} instead. Give the program itself as the "
-        f"answer; it is judged with hidden inputs.\nExample input:\n{inputs[0]}\nIts output:\n{output(inputs[0])}"
+        f"{instructions}\nIf nothing is left before the last step, it prints {EMPTY} instead. Give the program itself "
+        f"as the answer; it is judged with hidden inputs.\nExample input:\n{inputs[0]}\nIts output:\n"
+        f"{output(inputs[0])}"
     )
     body = "\n".join(step.source for step in steps[:-1])
     end = steps[-1].source or "pass"
@@ -196,7 +197,7 @@ def _written(rng: np.random.Generator, what: str, kind: str, line: Callable[[], 
         f"a = [{kind}(x) for x in input().split()]\nt = 0\n{body}\nif a:\n    {end}\n    print(*a)\nelse:\n"
         f"    print({EMPTY!r})"
     )
-    return Draft(text, program, tests=lambda: [(given + "\n", output(given)) for given in inputs[1:]])
+    return Draft(text, program, tests=lambda: [(stdin + "\n", output(stdin)) for stdin in inputs[1:]])
 
 
 FAMILIES: dict[str, Family] = {"number_program": number_program, "text_program": text_program}

@@ -12,7 +12,7 @@ def robot(rng: np.random.Generator, level: int) -> Draft:
     size = whole(rng, 5, 6 + 2 * level)
     moves = "".join(choose(rng, "FFFLR") for _ in range(4 + 2 * level)) + "F"
     rounds = whole(rng, 2, 3 * 2**level)
-    asked = choose(rng, ("where", "cells"))
+    quantity = choose(rng, ("where", "cells"))
     text = (
         f"A robot stands on cell (0, 0) of a {size} by {size} board and looks north (+y). "
         f"The board's edges are joined: x and y count modulo {size}. F is one step ahead, L a turn to the left, "
@@ -20,7 +20,7 @@ def robot(rng: np.random.Generator, level: int) -> Draft:
     )
     text += (
         "Where does it stand at the end? Write x, y."
-        if asked == "where"
+        if quantity == "where"
         else "How many different cells has it stood on, the first one included?"
     )
     program = (
@@ -28,7 +28,7 @@ def robot(rng: np.random.Generator, level: int) -> Draft:
         "    if c == 'L':\n        dx, dy = -dy, dx\n    elif c == 'R':\n        dx, dy = dy, -dx\n"
         f"    else:\n        x, y = (x + dx) % {size}, (y + dy) % {size}\n        seen.add((x, y))\n"
     )
-    program += "print(f'{x}, {y}')" if asked == "where" else "print(len(seen))"
+    program += "print(f'{x}, {y}')" if quantity == "where" else "print(len(seen))"
 
     def solve() -> str:
         place, ahead, seen = 0j, 1j, {(0, 0)}
@@ -37,7 +37,7 @@ def robot(rng: np.random.Generator, level: int) -> Draft:
             place += ahead if c == "F" else 0
             seen.add((int(place.real) % size, int(place.imag) % size))
         where = f"{int(place.real) % size}, {int(place.imag) % size}"
-        return where if asked == "where" else str(len(seen))
+        return where if quantity == "where" else str(len(seen))
 
     return Draft(text, program, solve)
 

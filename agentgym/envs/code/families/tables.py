@@ -146,10 +146,10 @@ def table(rng: np.random.Generator, level: int) -> Draft:
 
 def sales(rng: np.random.Generator, level: int) -> Draft:
     """A question about a file of sales."""
-    made = _sales(rng, 30 * 2**level, level)
-    question, answer, source = _ask(rng, made, level + 1)
-    text = f"The file sales.csv in the working directory has {len(made)} rows, with the columns {_HEADER}. {question}"
-    files = {"sales.csv": "\n".join([_HEADER, *(s.line() for s in made)]) + "\n"}
+    rows = _sales(rng, 30 * 2**level, level)
+    question, answer, source = _ask(rng, rows, level + 1)
+    text = f"The file sales.csv in the working directory has {len(rows)} rows, with the columns {_HEADER}. {question}"
+    files = {"sales.csv": "\n".join([_HEADER, *(s.line() for s in rows)]) + "\n"}
     head = "import csv\nrows = list(csv.DictReader(open('sales.csv')))\n"
     return Draft(text, head + source, lambda: answer, files)
 

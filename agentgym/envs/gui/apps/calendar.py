@@ -30,7 +30,7 @@ class Calendar(App):
 
     name = "calendar"
     home = "day:Monday"
-    alike = (DAYS, TITLES)
+    permutable_names = (DAYS, TITLES)
     words = {
         "new": ("New event", "Add event", "Enter something"),
         "title": ("Title", "Event", "What"),
@@ -180,11 +180,11 @@ def events(dice: Dice, count: int, special: Mapping[str, str] | None = None, fre
     """
     special = special or {}
     slots = [f"{d} {t}" for d in DAYS for t in TIMES]
-    found = dice.sample([x for x in slots if x not in special and x not in free], count - len(special))
-    titles = dice.sample([t for t in TITLES if t not in special.values()], len(found))
-    made = {slot: (title, dice.below(4) == 0) for slot, title in zip(found, titles, strict=True)}
-    made |= {slot: (title, False) for slot, title in special.items()}
-    return {slot: made[slot] for slot in slots if slot in made}
+    chosen = dice.sample([x for x in slots if x not in special and x not in free], count - len(special))
+    titles = dice.sample([t for t in TITLES if t not in special.values()], len(chosen))
+    entries = {slot: (title, dice.below(4) == 0) for slot, title in zip(chosen, titles, strict=True)}
+    entries |= {slot: (title, False) for slot, title in special.items()}
+    return {slot: entries[slot] for slot in slots if slot in entries}
 
 
 def said(slot: str) -> str:
@@ -275,9 +275,9 @@ def first_free(dice: Dice, look: Look) -> Task:
     day = dice.choice(DAYS)
     busy = dice.between(1, 3)
     title, *titles = dice.sample(TITLES, busy + 1)
-    taken = {f"{day} {time}": other for time, other in zip(TIMES, titles, strict=False)}
+    occupied = {f"{day} {time}": other for time, other in zip(TIMES, titles, strict=False)}
     slot = f"{day} {TIMES[busy]}"
-    app = Calendar(look, {k: e for k, e in events(dice, 7, taken, [slot]).items() if e[0] != title})
+    app = Calendar(look, {k: e for k, e in events(dice, 7, occupied, [slot]).items() if e[0] != title})
     return single(
         app,
         f'Enter "{title}" on {day} at the first full hour from {TIMES[0]} that is free.',

@@ -38,7 +38,7 @@ class Directory(App):
 
     name = "directory"
     home = "list"
-    alike = (NAMES, TEAMS, CITIES)
+    permutable_names = (NAMES, TEAMS, CITIES)
     window = 6
     rows = ("go:person:",)
     words = {

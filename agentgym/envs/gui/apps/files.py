@@ -40,7 +40,7 @@ class Files(App):
 
     name = "files"
     home = "folder:Home"
-    alike = (FOLDERS[1:], STEMS, KINDS, NEW_FOLDERS)
+    permutable_names = (FOLDERS[1:], STEMS, KINDS, NEW_FOLDERS)
     window = 6
     rows = ("tick:",)
     words = {

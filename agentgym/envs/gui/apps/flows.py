@@ -69,7 +69,7 @@ def book(dice: Dice, look: Look) -> Task:
         f"Enter in the calendar what the mail from {message.sender} asks for.",
         [box, app],
         _in_turn([_read(box, message), lambda w: at(app, app.entered(w.states[app.name], slot, title), w)]),
-        wanted=[{app.name: app.data() | {slot: [title, False]}}],
+        goals=[{app.name: app.data() | {slot: [title, False]}}],
         about=message.text,
         texts=texts,
     )
@@ -92,7 +92,7 @@ def book_and_answer(dice: Dice, look: Look) -> Task:
             ]
         ),
         about=message.text,
-        wanted=[
+        goals=[
             {
                 app.name: app.data() | {slot: [title, False]},
                 box.name: box.data() | {"sent": [box.letter(route, text=words)]},
@@ -119,7 +119,7 @@ def answer_if_free(dice: Dice, look: Look) -> Task:
         [box, app],
         _in_turn([_read(box, message), look_up, lambda w: at(box, box.sent(w.states[box.name], route, text=words), w)]),
         about=message.text,
-        wanted=[{box.name: box.data() | {"sent": [box.letter(route, text=words)]}}],
+        goals=[{box.name: box.data() | {"sent": [box.letter(route, text=words)]}}],
         texts=["Yes", "No"],
     )
 
@@ -130,13 +130,13 @@ def order(dice: Dice, look: Look) -> Task:
     app = shop.Shop(look, listed := shop.articles(dice, dice.between(6, 9)))
     basket = {shop.some_item(dice, dice.choice(listed)): dice.between(1, 3)}
     box, message = _mail(dice, look, f"Please order {shop.said(basket)}.", dice.choice(mail.TOPICS))
-    wanted = shop.order_of(basket)
+    order = shop.order_of(basket)
     return task(
         f"Order in the shop what the mail from {message.sender} asks for.",
         [box, app],
-        _in_turn([_read(box, message), lambda w: at(app, app.ordered(w.states[app.name], wanted), w)]),
+        _in_turn([_read(box, message), lambda w: at(app, app.ordered(w.states[app.name], order), w)]),
         about=message.text,
-        wanted=[{app.name: app.data() | {"orders": [wanted]}}],
+        goals=[{app.name: app.data() | {"orders": [order]}}],
     )
 
 
@@ -154,7 +154,7 @@ def correct(dice: Dice, look: Look) -> Task:
         [box, app],
         _in_turn([_read(box, message), lambda w: at(app, app.edited(w.states[app.name], title, {name: value}), w)]),
         about=message.text,
-        wanted=[{app.name: after}],
+        goals=[{app.name: after}],
         texts=[value, wiki.other_fact(dice, name, value)],
     )
 
@@ -172,7 +172,7 @@ def tell(dice: Dice, look: Look) -> Task:
         f'Write to {who} about "{title}": only the {name} that the wiki gives.',
         [app, box],
         _in_turn([look_up, lambda w: at(box, box.sent(w.states[box.name], "write:", **parts), w)]),
-        wanted=[{box.name: box.data() | {"sent": [box.letter("write:", **parts)]}}],
+        goals=[{box.name: box.data() | {"sent": [box.letter("write:", **parts)]}}],
         texts=[who, title, value, wiki.other_fact(dice, name, value)],
     )
 
@@ -180,16 +180,16 @@ def tell(dice: Dice, look: Look) -> Task:
 @template("flow")
 def set_up(dice: Dice, look: Look) -> Task:
     """The settings that a mail asks for."""
-    app, sentence, wanted = settings.some_changes(dice, look, dice.between(1, 2))
+    app, sentence, changes = settings.some_changes(dice, look, dice.between(1, 2))
     box, message = _mail(dice, look, f"Please {sentence} on my device.", dice.choice(mail.TOPICS))
     after = app.data()
-    after["values"].update(wanted)
+    after["values"].update(changes)
     return task(
         f"Do in the settings what the mail from {message.sender} asks for.",
         [box, app],
         _in_turn([_read(box, message), lambda w: at(app, app.all_having(w.states[app.name], after["values"]), w)]),
         about=message.text,
-        wanted=[{app.name: after}],
+        goals=[{app.name: after}],
     )
 
 
@@ -206,7 +206,7 @@ def register(dice: Dice, look: Look) -> Task:
         [people, app],
         _in_turn([look_up, lambda w: at(app, app.filled_in(w.states[app.name], entry, "form"), w)]),
         about=person.phone,
-        wanted=[{app.name: {"entries": [entry]}}],
+        goals=[{app.name: {"entries": [entry]}}],
         texts=[person.name, person.phone, other.name, other.phone],
     )
 
@@ -226,7 +226,7 @@ def send_file(dice: Dice, look: Look) -> Task:
         f'Write to {who}, without a subject, "{words}" and attach the largest of the files in {here}.',
         [app, box],
         _in_turn([look_up, lambda w: at(box, box.sent(w.states[box.name], "write:", **parts), w)]),
-        wanted=[{box.name: box.data() | {"sent": [box.letter("write:", **parts)]}}],
+        goals=[{box.name: box.data() | {"sent": [box.letter("write:", **parts)]}}],
         texts=[who, words],
     )
 
@@ -247,7 +247,7 @@ def invite(dice: Dice, look: Look) -> Task:
         f'as in "{asked} in room 1".',
         [box, people, app],
         _in_turn([_read(box, message), look_up, lambda w: at(app, app.entered(w.states[app.name], slot, title), w)]),
-        wanted=[{app.name: app.data() | {slot: [title, False]}}],
+        goals=[{app.name: app.data() | {slot: [title, False]}}],
         about=message.text,
         texts=[title, f"{asked} in {other.room}", *texts[2:]],
     )

@@ -90,7 +90,7 @@ class Forms(App):
 
     name = "forms"
     home = "form"
-    alike = (NAMES,)
+    permutable_names = (NAMES,)
     words = {
         "sent": ("Sent entries", "What was sent", "Handed in"),
         "next": ("Next", "Continue", "Go on"),

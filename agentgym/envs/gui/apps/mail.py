@@ -47,7 +47,7 @@ class Mail(App):
 
     name = "mail"
     home = "folder:Inbox"
-    alike = (NAMES, TOPICS, FOLDERS[1:4])
+    permutable_names = (NAMES, TOPICS, FOLDERS[1:4])
     window = 5
     rows = ("open:",)
     words = {
@@ -200,8 +200,8 @@ class Mail(App):
 
     def sent(self, s: State, route: str, **letter: str) -> Command | None:
         """Until a letter that was begun at the route (``write:``, ``reply:3``, ``forward:3``) was sent."""
-        wanted = self.letter(route, **letter)
-        if wanted in s.data["sent"]:
+        target = self.letter(route, **letter)
+        if target in s.data["sent"]:
             return None
         if s.route != route:
             kind, _, which = route.partition(":")
@@ -210,7 +210,7 @@ class Mail(App):
             listed = s.route.startswith(("folder:", "found:"))
             return click(f"go:{route}" if listed else self._way(s, "Inbox"))
         now = self._letter(s)
-        for name, value in wanted.items():
+        for name, value in target.items():
             if now[name] != value:
                 return select(f"field:{name}", value) if name == "attach" else type_in(f"field:{name}", value)
         return click("send")
@@ -229,9 +229,9 @@ def messages(dice: Dice, count: int, special: Sequence[Message] = ()) -> list[Me
 
     Senders and subjects of the others differ from each other's and from those of the special ones.
     """
-    taken = {m.sender for m in special}, {m.subject for m in special}
-    senders = dice.sample([n for n in NAMES if n not in taken[0]], count - len(special))
-    topics = dice.sample([t for t in TOPICS if t not in taken[1]], count - len(special))
+    used = {m.sender for m in special}, {m.subject for m in special}
+    senders = dice.sample([n for n in NAMES if n not in used[0]], count - len(special))
+    topics = dice.sample([t for t in TOPICS if t not in used[1]], count - len(special))
     places = ["Inbox", *(dice.choice(FOLDERS[:1] * 7 + FOLDERS[1:]) for _ in senders[1:])]
     others = [
         Message(who, what, dice.choice(LINES), where, bool(dice.below(2)))
@@ -331,10 +331,10 @@ def ask(dice: Dice, look: Look) -> Task:
     """What a mail says."""
     rooms = dice.sample([f"room {n}" for n in range(11, 40)], 3)
     sender, topic = dice.choice(NAMES), dice.choice(TOPICS)
-    asked = Message(sender, topic, f"We meet in {rooms[0]}.", unread=True)
-    app = Mail(look, messages(dice, dice.between(6, 9), [asked]))
-    i = app.messages.index(asked)
-    said = f"In which room is the meeting that {_about(asked, dice.below(2))} is about?"
+    invitation = Message(sender, topic, f"We meet in {rooms[0]}.", unread=True)
+    app = Mail(look, messages(dice, dice.between(6, 9), [invitation]))
+    i = app.messages.index(invitation)
+    said = f"In which room is the meeting that {_about(invitation, dice.below(2))} is about?"
     return single(app, said, lambda s: app.read(s, i), answer=rooms[0], texts=sorted(rooms))
 
 

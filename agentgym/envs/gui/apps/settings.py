@@ -41,7 +41,7 @@ class Settings(App):
 
     name = "settings"
     home = "General"
-    alike = (*SWITCHES.values(), *(options for _, options in CHOICES.values()))
+    permutable_names = (*SWITCHES.values(), *(options for _, options in CHOICES.values()))
     words = {
         "reset": ("Reset this tab", "Restore defaults", "Back to factory values"),
         "rename": ("Rename device", "Change device name", "Give device another name"),
@@ -143,9 +143,9 @@ class Settings(App):
         change = check(f"switch:{name}") if isinstance(value, bool) else select(f"choose:{name}", value)
         return self.at(s, _TAB_OF[name]) or change
 
-    def all_having(self, s: State, wanted: Mapping[str, Value]) -> Command | None:
+    def all_having(self, s: State, changes: Mapping[str, Value]) -> Command | None:
         """Until every setting has its value."""
-        return first(self.having(s, name, value) for name, value in wanted.items())
+        return first(self.having(s, name, value) for name, value in changes.items())
 
     def kept(self, s: State, data: Data) -> Command | None:
         """Until everything is as in the data."""
@@ -208,13 +208,13 @@ def _listed(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
-def _task(app: Settings, sentence: str, wanted: Mapping[str, Value], begin: Callable[[State], Command | None]) -> Task:
+def _task(app: Settings, sentence: str, changes: Mapping[str, Value], begin: Callable[[State], Command | None]) -> Task:
     """A task that ends with these settings, after what ``begin`` leads to."""
     after = app.data()
-    after["values"].update(wanted)
+    after["values"].update(changes)
 
     def expert(s: State) -> Command | None:
-        return begin(s) or app.all_having(s, wanted) or app.kept(s, after)
+        return begin(s) or app.all_having(s, changes) or app.kept(s, after)
 
     return single(app, f"In the settings, {sentence}.", expert, after, texts=DEVICES[:3])
 
@@ -223,14 +223,14 @@ def some_changes(dice: Dice, look: Look, tabs: int) -> tuple[Settings, str, dict
     """Settings, and one change in each of so many tabs: in words, and the new values."""
     app = Settings(look, values := _drawn(dice), dice.choice(DEVICES))
     names = [dice.choice((*SWITCHES[here], CHOICES[here][0])) for here in dice.sample(TABS, tabs)]
-    wanted = {name: _other(dice, name, values[name]) for name in names}
-    return app, _listed([_said(n, v) for n, v in wanted.items()]), wanted
+    changes = {name: _other(dice, name, values[name]) for name in names}
+    return app, _listed([_said(n, v) for n, v in changes.items()]), changes
 
 
 def _several(dice: Dice, look: Look, tabs: int) -> Task:
     """One change in each of so many tabs."""
-    app, sentence, wanted = some_changes(dice, look, tabs)
-    return _task(app, sentence, wanted, lambda s: None)
+    app, sentence, changes = some_changes(dice, look, tabs)
+    return _task(app, sentence, changes, lambda s: None)
 
 
 @template("settings")
@@ -238,8 +238,8 @@ def switch(dice: Dice, look: Look) -> Task:
     """One switch."""
     app = Settings(look, values := _drawn(dice), dice.choice(DEVICES))
     name = dice.choice(SWITCHES[dice.choice(TABS)])
-    wanted = {name: not values[name]}
-    return _task(app, _said(name, wanted[name]), wanted, lambda s: None)
+    changes = {name: not values[name]}
+    return _task(app, _said(name, changes[name]), changes, lambda s: None)
 
 
 @template("settings")
@@ -247,8 +247,8 @@ def choose(dice: Dice, look: Look) -> Task:
     """One choice."""
     app = Settings(look, values := _drawn(dice), dice.choice(DEVICES))
     name = CHOICES[dice.choice(TABS)][0]
-    wanted = {name: _other(dice, name, values[name])}
-    return _task(app, _said(name, wanted[name]), wanted, lambda s: None)
+    changes = {name: _other(dice, name, values[name])}
+    return _task(app, _said(name, changes[name]), changes, lambda s: None)
 
 
 @template("settings")
@@ -270,9 +270,9 @@ def undo(dice: Dice, look: Look) -> Task:
     last, other = dice.sample(values, 2)
     before = _other(dice, last, values[last])
     app = Settings(look, values, device, [(last, before)])
-    wanted = {last: before, other: _other(dice, other, values[other])}
-    sentence = f"undo the last change, then {_said(other, wanted[other])}"
-    return _task(app, sentence, wanted, lambda s: app.undone(s, last, before))
+    changes = {last: before, other: _other(dice, other, values[other])}
+    sentence = f"undo the last change, then {_said(other, changes[other])}"
+    return _task(app, sentence, changes, lambda s: app.undone(s, last, before))
 
 
 @template("settings")
@@ -294,6 +294,6 @@ def reset(dice: Dice, look: Look) -> Task:
     values[SWITCHES[here][0]] = False  # at least this one is not as it was at first
     app = Settings(look, values, dice.choice(DEVICES))
     other = dice.choice([name for name in values if _TAB_OF[name] != here])
-    wanted = defaults(here) | {other: _other(dice, other, values[other])}
-    sentence = f"reset the tab {here}, then {_said(other, wanted[other])}"
-    return _task(app, sentence, wanted, lambda s: app.reset(s, here))
+    changes = defaults(here) | {other: _other(dice, other, values[other])}
+    sentence = f"reset the tab {here}, then {_said(other, changes[other])}"
+    return _task(app, sentence, changes, lambda s: app.reset(s, here))

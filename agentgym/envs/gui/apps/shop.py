@@ -46,7 +46,7 @@ class Shop(App):
 
     name = "shop"
     home = "shop"
-    alike = (KINDS, BRANDS, COLOURS, COUPONS)
+    permutable_names = (KINDS, BRANDS, COLOURS, COUPONS)
     window = 6
     rows = ("go:article:",)
     words = {
@@ -91,13 +91,13 @@ class Shop(App):
         return Zone("nav", links if s.route == "basket" else [*links, link("go:basket", f"{say['basket']}, {count}")])
 
     def _catalogue(self, s: State) -> Screen:
-        wanted = s.text("kind", "all")
+        chosen_kind = s.text("kind", "all")
         rows = [
             link(f"go:article:{a.name}", f"{a.name}, {a.price} euros")
             for a in self.articles.values()
-            if wanted in ("all", _kind(a.name))
+            if chosen_kind in ("all", _kind(a.name))
         ]
-        filters = Zone("toolbar", [combobox("field:kind", self.say["kind"], wanted, self._kinds)])
+        filters = Zone("toolbar", [combobox("field:kind", self.say["kind"], chosen_kind, self._kinds)])
         return Screen("Shop", [self._nav(s), *self.look.arrange([filters, Zone("list", rows, self.window)])])
 
     def _article(self, s: State, name: str) -> Screen:
@@ -193,10 +193,10 @@ class Shop(App):
         name, *size, colour = item.split(", ")
         if (command := self.shown(s, name)) is not None:
             return command
-        wanted = {"colour": colour, "count": str(count)} | ({"size": size[0]} if size else {})
+        target = {"colour": colour, "count": str(count)} | ({"size": size[0]} if size else {})
         now = self._choice(s)
-        wrong = next((n for n in wanted if now[n] != wanted[n]), None)
-        return click("add") if wrong is None else select(f"field:{wrong}", wanted[wrong])
+        wrong = next((n for n in target if now[n] != target[n]), None)
+        return click("add") if wrong is None else select(f"field:{wrong}", target[wrong])
 
     def _listing(self, s: State, name: str) -> Command:
         """Towards an article from the catalogue."""

@@ -34,7 +34,7 @@ class Wiki(App):
 
     name = "wiki"
     home = "list"
-    alike = (NAMES, FIRST)
+    permutable_names = (NAMES, FIRST)
     window = 6
     rows = ("go:page:",)
     words = {
@@ -342,12 +342,12 @@ def restore(dice: Dice, look: Look) -> Task:
     older, old = other_fact(dice, name, listed[title][name]), other_fact(dice, name, listed[title][name])
     past = [listed[title] | {name: value} for value in dict.fromkeys((older, old))]
     app = Wiki(look, listed, {title: past})
-    wanted = dice.choice(past)
+    version = dice.choice(past)
     return single(
         app,
-        f"Bring back the version of the page {title} with the {name} {wanted[name]}.",
-        lambda s: app.restored(s, title, wanted),
-        app.data() | {title: wanted},
+        f"Bring back the version of the page {title} with the {name} {version[name]}.",
+        lambda s: app.restored(s, title, version),
+        app.data() | {title: version},
     )
 
 

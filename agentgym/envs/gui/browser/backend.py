@@ -49,13 +49,13 @@ class ChromiumBackend(WorldBackend):
             return await self._page.evaluate("snapshot()")
 
         seen = self._run(work)
-        shown = [
+        elements = [
             (element, Widget(role, name, "", value, tuple(states), tuple(options), shortcut))
             for element, role, name, value, states, options, shortcut in seen["shown"]
         ]
         return snapshot(
             seen["title"],
-            shown,
+            elements,
             dialog=seen["dialog"],
             up=seen["up"],
             down=seen["down"],

@@ -36,8 +36,8 @@ def described(world: World) -> dict[str, Any]:
 
     zones: list[dict[str, Any]] = []
     for kind, listed, window in screen.zones:
-        shown = listed[rendered.top : rendered.top + window] if window else listed
-        zones.append({"kind": kind, "widgets": widgets(list(shown))})
+        visible = listed[rendered.top : rendered.top + window] if window else listed
+        zones.append({"kind": kind, "widgets": widgets(list(visible))})
         if window:
             zones[-1] |= {"above": rendered.top, "below": max(0, len(listed) - rendered.top - window)}
     dialog = screen.dialog
@@ -59,13 +59,13 @@ def act(world: World, done: Mapping[str, Any]) -> None:
     """What a user of the page did; nothing where the screen does not allow it (any more)."""
     name, key, text = (str(done.get(part, "")) for part in ("name", "key", "text"))
     rendered = world.render()
-    shown = rendered.shown()
+    visible = rendered.shown()
     if name in ("click", "check", "type", "select"):
-        widget = next((w for w in shown if w.key == key and key), None)
+        widget = next((w for w in visible if w.key == key and key), None)
         if widget is None or "disabled" in widget.states or (name == "select" and text not in widget.options):
             return
     elif name == "press":
-        if not any(w.shortcut == text and "disabled" not in w.states for w in shown):
+        if not any(w.shortcut == text and "disabled" not in w.states for w in visible):
             return
     elif name == "scroll":
         if rendered.windowed() is None or text not in ("up", "down"):

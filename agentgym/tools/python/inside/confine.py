@@ -248,13 +248,13 @@ def own_pid(proc: int) -> int:
 
 def descendants(proc: int, root: int) -> list[int]:
     """Process ids, as ``proc`` counts them, of everything below ``root``."""
-    found: list[int] = []
+    pids: list[int] = []
     todo = [root]
     while todo:
         children = _children(proc, todo.pop())
-        found += children
+        pids += children
         todo += children
-    return found
+    return pids
 
 
 def _children(proc: int, pid: int) -> list[int]:
@@ -304,7 +304,7 @@ def _set_rlimits(isolation: Isolation) -> None:
     limits = isolation.limits
     # Where monitor and fork server share the worker's user id they count as its processes.
     processes = int(limits["processes"]) + 2 * (isolation.mode == "namespaces")
-    wanted = {
+    rlimits = {
         resource.RLIMIT_DATA: int(limits["memory"]),
         resource.RLIMIT_FSIZE: int(limits["file_size"]),
         resource.RLIMIT_NOFILE: int(limits["open_files"]),
@@ -313,8 +313,8 @@ def _set_rlimits(isolation: Isolation) -> None:
         resource.RLIMIT_MSGQUEUE: 0,
     }
     if isolation.mode != "unsafe":  # there it would count all processes of the user
-        wanted[resource.RLIMIT_NPROC] = processes
-    for which, value in wanted.items():
+        rlimits[resource.RLIMIT_NPROC] = processes
+    for which, value in rlimits.items():
         hard = resource.getrlimit(which)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(which, (value, value))

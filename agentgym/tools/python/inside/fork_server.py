@@ -35,11 +35,11 @@ def serve(orders: socket.socket, isolation: Isolation, proc: int) -> None:
     """For every order (descriptors of a channel, stdout and stderr): fork a worker, await its end, clear, report."""
     confine.enter_fork_server(isolation)
     ending = Ending()
-    while len(given := socket.recv_fds(orders, 1, 3)[1]) == 3:
+    while len(descriptors := socket.recv_fds(orders, 1, 3)[1]) == 3:
         pid = os.fork()
         if pid == 0:
-            _become_worker(orders, isolation, given)
-        for fd in given:
+            _become_worker(orders, isolation, descriptors)
+        for fd in descriptors:
             os.close(fd)
         status, used = ctypes.byref(ending, Ending.status.offset), ctypes.byref(ending, Ending.used.offset)
         confine.libc.wait4(pid, status, 0, used)
@@ -49,11 +49,11 @@ def serve(orders: socket.socket, isolation: Isolation, proc: int) -> None:
         ctypes.memset(ctypes.byref(ending), 0, ctypes.sizeof(ending))
 
 
-def _become_worker(orders: socket.socket, isolation: Isolation, given: list[int]) -> None:
+def _become_worker(orders: socket.socket, isolation: Isolation, descriptors: list[int]) -> None:
     try:
         orders.sendall(b"\0")  # the kernel adds the number that this process has where the monitor is
         null = os.open("/dev/null", os.O_RDONLY)
-        channel, out, err = given
+        channel, out, err = descriptors
         for fd, number in ((null, 0), (out, 1), (err, 2)):
             os.dup2(fd, number)
         confine.enter_worker(isolation)

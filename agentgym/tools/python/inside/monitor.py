@@ -91,9 +91,9 @@ class Monitor:
     def _start_worker(self) -> None:
         channel, theirs = socket.socketpair()
         (out_r, out_w), (err_r, err_w) = os.pipe(), os.pipe()
-        given = (theirs.detach(), out_w, err_w)
-        socket.send_fds(self.orders, [b"\0"], given)
-        for fd in given:
+        descriptors = (theirs.detach(), out_w, err_w)
+        socket.send_fds(self.orders, [b"\0"], descriptors)
+        for fd in descriptors:
             os.close(fd)
         for fd in (out_r, err_r, channel.fileno()):
             os.set_blocking(fd, False)

@@ -62,8 +62,8 @@ def _call(payload: bytes, scope: dict[str, Any], keep: dict[int, int], filename:
             _write_file(os.fsdecode(name), content)
         value = _execute(code.decode(), scope, filename)
         text = None if value is None else repr(value)
-        shown = b"" if text is None else text[: output + 1].encode(errors="backslashreplace")
-        report = frames.pack(b"ok" if text is None else b"value", shown[: output + 1], b"", b"", b"", b"\0")
+        value_text = b"" if text is None else text[: output + 1].encode(errors="backslashreplace")
+        report = frames.pack(b"ok" if text is None else b"value", value_text[: output + 1], b"", b"", b"", b"\0")
     except BaseException as error:
         reserve.close()
         report = _failure(error, output)
