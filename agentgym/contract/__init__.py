@@ -11,7 +11,7 @@ from agentgym.contract import shape as shape
 from agentgym.contract import sameness as sameness  # isort: skip
 from agentgym.contract import actions as actions  # isort: skip
 from agentgym.contract import tasks as tasks  # isort: skip
-from agentgym.contract.probe import Probe, probe
+from agentgym.contract.probe import Probe, columns_of, probe
 from agentgym.contract.subject import RULES, NotApplicable, Rule, Subject
 
-__all__ = ["RULES", "NotApplicable", "Probe", "Rule", "Subject", "probe"]
+__all__ = ["RULES", "NotApplicable", "Probe", "Rule", "Subject", "columns_of", "probe"]

@@ -29,7 +29,6 @@ class Probe:
         answer_markup: what its syntax writes before and after an answer; the usual tags where it has no syntax.
         tool_schemas: JSON schemas of its tools where an endpoint has to be given them, else empty.
         info: what ``reset(seed=0)`` gave beside the first observation.
-        columns: names in ``info["columns"]`` of the first turns.
     """
 
     env_id: str
@@ -41,11 +40,10 @@ class Probe:
     answer_markup: tuple[str, str]
     tool_schemas: list[dict[str, Any]] = field(repr=False)
     info: Mapping[str, Any] = field(repr=False)
-    columns: frozenset[str]
 
 
 def probe(make_env: Callable[[], gym.Env[str, str]]) -> Probe:
-    """Make an environment, look at it, play its first turns, and close it."""
+    """Make an environment, look at it, reset it once, and close it."""
     env = make_env()
     try:
         _, info = env.reset(seed=0)
@@ -60,24 +58,27 @@ def probe(make_env: Callable[[], gym.Env[str, str]]) -> Probe:
             answer_markup=answer_markup(env),
             tool_schemas=base.tools.schemas() if getattr(getattr(base, "syntax", None), "native", False) else [],
             info=info,
-            columns=_columns(env, info),
         )
     finally:
         env.close()
 
 
-def _columns(env: gym.Env[str, str], info: Mapping[str, Any]) -> frozenset[str]:
-    """Names of the columns that the first turns have, whoever plays them; an environment may also fail here."""
+def columns_of(make_env: Callable[[], gym.Env[str, str]]) -> frozenset[str]:
+    """Names in ``info["columns"]`` of an environment's first turns, whoever plays them; it may also fail there."""
+    env = make_env()
     names: set[str] = set()
-    for turn in range(_TURNS):
-        met = Met("", info=agreed(info))
-        try:
-            _, _, terminated, truncated, info = env.step(some_action(env, met, keyed_random.key("probe", turn)))
+    try:
+        _, info = env.reset(seed=0)
+        for turn in range(_TURNS):
+            action = some_action(env, Met("", info=agreed(info)), keyed_random.key("probe", turn))
+            _, _, terminated, truncated, info = env.step(action)
             names.update(info.get("columns") or ())
-        except Exception:  # what it does to an odd action is not the question here
-            break
-        if terminated or truncated:
-            break
+            if terminated or truncated:
+                break
+    except Exception:  # what it does to an odd action is not the question here
+        return frozenset(names)
+    finally:
+        env.close()
     return frozenset(names)
 
 

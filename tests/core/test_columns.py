@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agentgym.contract import columns_of
 from agentgym.env import TextEnv
 from agentgym.errors import UsageError
 from agentgym.policy import ScriptedPolicy
@@ -92,3 +93,8 @@ def test_metrics_are_numbers() -> None:
 def test_a_column_must_not_hide_one_of_the_table() -> None:
     with pytest.raises(UsageError, match=r"info\['columns'\] has 'reward', which is a column of the turn table"):
         TurnTable.from_episodes(played(first={"reward": 1.0}))
+
+
+def test_the_first_turns_say_which_columns_there_are() -> None:
+    assert columns_of(Rooms) == {"room", "steps", "safe"} | {"steps"}
+    assert columns_of(type("Broken", (Rooms,), {"first": property(lambda self: 1 / 0)})) == frozenset()

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 
 import gymnasium as gym
 
-from agentgym.contract import Probe
+from agentgym.contract import Probe, columns_of
 from agentgym.errors import UsageError
 from agentgym.models.loading import check_model
 from agentgym.models.lora import check_lora
 from agentgym.policy import ExpertPolicy, check_playable
 from agentgym.registry import make, takes_split
-from agentgym.trainers.algorithm import Algorithm
+from agentgym.trainers.algorithm import COMPUTED, Algorithm
 from agentgym.trainers.run.budgets import TrainingBudgets
 from agentgym.trainers.run.config import TrainConfig
 
@@ -45,7 +45,8 @@ def check_run(config: TrainConfig, algorithm: Algorithm, found: Probe) -> None:
         UsageError: one line that says what is missing, and what to do.
         MissingExtra: a package that the run needs.
     """
-    algorithm.check(found.columns)
+    unknown = algorithm.needs - COMPUTED
+    algorithm.check(columns_of(environment(config, "train")) if unknown else ())
     check_model(config.model.name, config.model.device)
     check_lora(config.model.lora, config.model.name)
     environment(config, config.eval.split)().close()

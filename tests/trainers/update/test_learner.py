@@ -156,7 +156,8 @@ def test_kl_in_the_reward_is_measured_against_the_first_weights(world):
         for e in episodes
     ]  # fmt: skip
     _, done = gradient(learner, episodes)
-    reference = learner.reference.model
+    with learner.reference.scoring() as scorer:
+        reference = scorer.model
     reward = {}
     for e in episodes:
         spent = 0.0
