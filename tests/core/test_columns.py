@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -16,7 +18,9 @@ from agentgym.records import Episode, StopReason, Task
 from agentgym.rollout import Group, Rollout
 from agentgym.store import decode, encode
 from agentgym.trainers.advantage import TurnTable, standardize
+from agentgym.trainers.run.config import TrainConfig
 from agentgym.trainers.run.summary import summary
+from agentgym.trainers.run.trainer import Training
 
 
 class Rooms(TextEnv):
@@ -98,3 +102,21 @@ def test_a_column_must_not_hide_one_of_the_table() -> None:
 def test_the_first_turns_say_which_columns_there_are() -> None:
     assert columns_of(Rooms) == {"room", "steps", "safe"} | {"steps"}
     assert columns_of(type("Broken", (Rooms,), {"first": property(lambda self: 1 / 0)})) == frozenset()
+
+
+TINY = {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "vocabulary": 300, "max_context": 128}
+SMALL = {"env": "tests/Rooms-v0", "model.tiny": TINY, "run.updates": 1, "rollout.groups": 2, "rollout.group_size": 2}
+SHORT = {"rollout.max_new_tokens": 3, "eval.episodes": 1}
+
+
+def test_a_training_reads_what_the_environment_gives_and_refuses_what_it_does_not(tmp_path: Path) -> None:
+    if "tests/Rooms-v0" not in gym.registry:
+        gym.register("tests/Rooms-v0", entry_point=Rooms, disable_env_checker=True)
+    options = SMALL | SHORT | {"overrides": {"reward": "overlong(9, 9, column='steps')"}}
+    training = Training.start(TrainConfig.checked(options), tmp_path / "run")
+    training.run()
+    assert [line["env_score"] for line in training.folder.metrics.read() if "env_score" in line] == [0.5]
+    options |= {"overrides": {"reward": "overlong(9, 9, column='greedy')"}}
+    with pytest.raises(UsageError, match=r"a part reads 'greedy', which is neither .*; there is .* steps"):
+        Training.start(TrainConfig.checked(options), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
