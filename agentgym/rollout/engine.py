@@ -181,8 +181,7 @@ class Rollout:
         if self.branching.probe and not episode.decided and episode.state.room > 0:
             request.probe, request.probed = self.branching.probe, partial(self._decide, episode)
         self.policy_calls += 1
-        episode.order = next(self._order)
-        episode.asked = time.perf_counter()
+        episode.order, episode.asked = next(self._order), time.perf_counter()
         try:
             answer = returned.answer(self.policy.submit(request))
         except KeyboardInterrupt:
@@ -212,8 +211,7 @@ class Rollout:
             self._act(episode, reply, when)
 
     def _act(self, episode: LiveEpisode, reply: Reply, answered: float) -> None:
-        episode.model_seconds = answered - episode.asked
-        episode.copied_from = None
+        episode.model_seconds, episode.copied_from = answered - episode.asked, None
         if reply.stop is not None:
             self._finish(episode, reply.stop, final=episode.observation)
             return
