@@ -81,7 +81,7 @@ class Rollout:
         self.max_concurrent_episodes = max_concurrent_episodes
         self.branching, self.step_seconds = branching or Independent(), step_seconds
         self.policy_calls, self.pace = 0, Pace("", 0)
-        self._make_env, first = make_env, make_env()
+        self._make_env, first, self._roots = make_env, make_env(), Roots(self.branching)
         if not isinstance(first, gym.Env):
             raise ContractError(f"make_env must give a gymnasium.Env, got {returned.shown(first)}")
         self._idle = [first]
@@ -95,7 +95,6 @@ class Rollout:
         self._events: SimpleQueue[Call | _Answer] = SimpleQueue()
         self._steps = Stepping(self._events.put, threads, lockstep=in_rounds if lockstep is None else lockstep)
         self._order, self._replies = count(), 0  # places in rounds; requests whose answer was not handled yet
-        self._roots = Roots(self.branching)
         self._ready, self._done = deque[LiveEpisode](), deque[Episode]()  # have to ask the policy; are over
         self._running: dict[int, LiveEpisode] = {}  # by id()
 
@@ -384,7 +383,8 @@ class Rollout:
                 raise PolicyError("the policy has running episodes but neither answers nor works on them")
         while not self._events.empty():
             self._handle(self._events.get())
-            self._drive()  # now, so that this one waits while the next ones are handled
+            if not self._steps.lockstep:
+                self._drive()  # so that this one waits while the next ones are handled
         for call in self._steps.overdue():
             self._returned(call)
         if not self._replies and not self._steps.running:
