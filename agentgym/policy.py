@@ -1,7 +1,7 @@
 """Policies: whatever answers a request with an action.
 
 A policy gets one :class:`Request` a turn and answers at once with a :class:`Reply`, or with a future of one. Policies
-here need no torch; a local model is :class:`agentgym.models.loading.ModelPolicy`, a server
+here need no torch; a local model is :class:`agentgym.models.local_policy.ModelPolicy`, a server
 :class:`agentgym.endpoint.EndpointPolicy`.
 """
 

@@ -1,6 +1,6 @@
 """Does a model sample, and score, as it computes? Asked before anything is played, at the model's own likely tokens.
 
-Three ways must give the same log-probabilities: the engine with its kept keys and values, the token tree, and the
+Three ways must give the same log-probabilities: the engine with its kept keys and values, the prefix tree, and the
 model's ordinary forward pass. How near depends on the numbers that the model computes in; at unlikely tokens rounding
 weighs more than it ever does in training.
 """
@@ -34,7 +34,7 @@ class Differences(NamedTuple):
 
     Attributes:
         engine: of what was sampled.
-        tree: of the token tree; None where it was not asked.
+        tree: of the prefix tree; None where it was not asked.
         logprob: of the forward passes themselves.
     """
 
@@ -77,7 +77,7 @@ def admit(model: Any, score: ScoreTexts | None = None) -> None:
         first = (str(error).splitlines() or [""])[0]
         raise UsageError(f"{name} cannot be computed here: {type(error).__name__}: {first}") from error
     limit = LIMITS[unwrapped(model).dtype]
-    for what, differences in (("sampling", found.engine), ("the token tree", found.tree)):
+    for what, differences in (("sampling", found.engine), ("the prefix tree", found.tree)):
         if differences is not None and not float(differences.mean()) <= limit:
             raise UsageError(
                 f"{name}: log-probabilities of {what} and of ordinary forward passes differ by "

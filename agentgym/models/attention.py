@@ -1,21 +1,8 @@
-"""Attention over a token tree and over kept keys and values, in Transformers' attention interface.
+"""Attention by a plan, in Transformers' attention interface; here the plan of rows on kept keys and values.
 
 A plan, handed through the model as an option of its call, says what each query sees; every layer adds its own sliding
 window. Calls without a plan go on to Transformers' SDPA function unchanged, so a model set to this attention generates
 as before; gradient checkpointing, which calls it again in backward, finds the same plan.
-
-In a tree each block is one call of SDPA: own nodes as queries, whole paths as keys, gathered from the flat sequence of
-nodes. Its mask is the tree's rule: a query q sees a key k iff ``k <= q < exit[k]``.
-
-Measured against one dense N x N mask a bin, and against the prefix's keys and values kept in the graph, in CPU seconds
-of forward and backward on one thread (``benchmarks/tree.py CASE --alternatives``, medians of 5):
-
-====================================  ==========  =======  ==========  =========
-rows                                  row by row  blocks   dense mask  kept keys
-====================================  ==========  =======  ==========  =========
-8 prompts x 8 completions             1.98        1.08     1.37        1.21
-8 episodes of 590, 80 in common       1.36        1.17     1.35        1.47
-====================================  ==========  =======  ==========  =========
 """
 
 from __future__ import annotations
@@ -113,7 +100,7 @@ def install(model: Any) -> None:
     if model.config._attn_implementation != "sdpa":
         raise UsageError(
             f"{type(model).__name__} has attn_implementation={model.config._attn_implementation!r}; generation and the "
-            'token tree compute attention by SDPA: load the model with attn_implementation="sdpa", if it has that'
+            'prefix tree compute attention by SDPA: load the model with attn_implementation="sdpa", if it has that'
         )
     AttentionInterface.register(ATTENTION, planned_attention)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)

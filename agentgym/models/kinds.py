@@ -1,8 +1,4 @@
-"""Options whose default depends on the model.
-
-What teaches a model of random weights in a minute wrecks a pre-trained one: at a learning rate of 3e-4 one update moves
-every log-probability of a chat model by nats.
-"""
+"""What kind of model a name stands for: built on the spot, pre-trained, or with adapters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hugging Face causal language models: loaded by name, and as policies."""
+"""Hugging Face causal language models, loaded by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hugging Face causal language models: loaded by name, and as policies."""
+"""A Hugging Face causal language model as a policy."""
 
 from __future__ import annotations
 

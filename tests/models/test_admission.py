@@ -68,9 +68,9 @@ def test_a_model_that_is_scored_otherwise_is_refused(monkeypatch, small):
     model, _ = small()
     wrong_by(monkeypatch, TreePlan, 1.05)
     admit(model)
-    with pytest.raises(UsageError, match="log-probabilities of the token tree and of ordinary forward passes differ"):
+    with pytest.raises(UsageError, match="log-probabilities of the prefix tree and of ordinary forward passes differ"):
         Scorer(model)
-    with pytest.raises(UsageError, match="of the token tree"):
+    with pytest.raises(UsageError, match="of the prefix tree"):
         admit(with_lora(small()[0], 2), scored(model))
 
 

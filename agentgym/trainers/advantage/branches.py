@@ -5,12 +5,12 @@ are its leaves. With the episode's own credit on each copy ("soft", ARPO's defau
 is that of d times their mean, as long as no ratio is clipped and tokens are averaged over the batch; under a mean per
 sequence, or where clipping depends on the sign of the credit, it differs.
 
-=====================  ================================================================================================
-soft                   nothing: ``chain(episode_return(), standardize())``
-hard                   ``chain(episode_return(), standardize(), mean_over_copies())``: each node the mean of its leaves,
-weight d hard-unit              the same with ``weights=(inverse_copy_weight(),)``: weight 1
-node values            ``node_values()``: V(end of segment) − V(its start)
-=====================  ================================================================================================
+=================  ====================================================================================================
+soft               nothing: ``chain(episode_return(), standardize())``
+hard               ``chain(episode_return(), standardize(), mean_over_copies())``: the mean of the copies, weight d
+hard-unit          the same with ``turn_weight=(inverse_copy_weight(),)``: weight 1
+node values        ``node_values()``: V(end of segment) − V(its start)
+=================  ====================================================================================================
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def monte_carlo_values() -> TurnFunction:
 
     A cut is a turn that others were forked at; V there is the mean reward of those forks, and after the last cut the
     episode's own reward. Turns before the first cut get 0. ``branching.chain`` makes such groups; with
-    ``weights=(drop_zero(),)`` the continuations stay out of the loss.
+    ``turn_weight=(drop_zero(),)`` the continuations stay out of the loss.
     """
 
     def apply(turns: TurnTable, values: Floats) -> Floats:

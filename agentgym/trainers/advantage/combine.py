@@ -51,8 +51,9 @@ def scale(weight: float, part: TurnFunction) -> Joined:
     return declare(lambda turns, values: weight * part(turns, values), parts=(part,), stage=stage)
 
 
-for factory in (chain, add, scale):
-    reward.add(factory)
+reward.add(chain)
+reward.add(add)
+reward.add(scale)
 
 
 def _stage(name: str, parts: tuple[Any, ...]) -> str:

@@ -1,4 +1,4 @@
-"""The turn table: equally long numpy columns, one row per turn; and :class:`Part`, the type of what works on it."""
+"""Partitions of the turns into sets, and sums and scans over them."""
 
 from __future__ import annotations
 

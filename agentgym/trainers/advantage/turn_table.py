@@ -65,7 +65,7 @@ class TurnTable:
     task                    id of the task, the same whenever it is played again
     evidence_recall         float, share of the supporting documents shown so far, see :mod:`.evidence`; NaN: none named
     evidence_cited          float, share of them that the action cites; NaN: none named
-    answer_logprob          float, mean log-probability of the accepted answer after the turn, see :mod:`.beliefs`; NaN:
+    answer_logprob          float, mean log-probability of the accepted answer after the turn, see AnswerProbe; NaN:
                             not asked for
     answer_logprob_before   float, the same before the turn
     value, bootstrap        float, a critic's value before the turn; after the last turn of a truncated episode

@@ -1,8 +1,7 @@
-"""Weights: how much a turn or a token counts, >= 0; 0 leaves it out of the loss and of every denominator.
+"""Turn weights: how much a turn counts, >= 0; 0 leaves it out of the loss and of every denominator.
 
-A turn weight is a part ``(turns, advantage) -> factor`` on float64 [turns]; a token weight is a function ``(tokens) ->
-factor`` [tokens]. Both are computed once over the whole update, from the policy that sampled, before minibatches are
-cut; factors are multiplied. Weights change *what* is optimised, so each says how.
+A turn weight is a part ``(turns, advantage) -> factor`` on float64 [turns], computed once over the whole update before
+minibatches are cut; factors are multiplied. Weights change *what* is optimised, so each says how.
 """
 
 from __future__ import annotations

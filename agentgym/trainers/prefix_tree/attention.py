@@ -1,8 +1,4 @@
-"""Attention over a token tree and over kept keys and values, in Transformers' attention interface.
-
-A plan, handed through the model as an option of its call, says what each query sees; every layer adds its own sliding
-window. Calls without a plan go on to Transformers' SDPA function unchanged, so a model set to this attention generates
-as before; gradient checkpointing, which calls it again in backward, finds the same plan.
+"""Attention over a prefix tree: the plan that :mod:`agentgym.models.attention` hands to every layer.
 
 In a tree each block is one call of SDPA: own nodes as queries, whole paths as keys, gathered from the flat sequence of
 nodes. Its mask is the tree's rule: a query q sees a key k iff ``k <= q < exit[k]``.

@@ -1,17 +1,7 @@
-"""The token tree: equal prefixes of training rows are computed once.
+"""How a micro-batch of the prefix tree is laid out for attention: rectangles of queries and keys.
 
-A row is a token sequence with the positions whose log-probability is wanted. Rows are merged into a trie; a node is
-one distinct (position, prefix). Nodes are numbered depth first, so node q sees node k iff ``k <= q < exit[k]``;
-position ids are depths, not offsets. Token ``j`` of a row is predicted at the node of token ``j - 1``; what a row has
-after the last such node is never computed.
-
-The tree is laid out as *chains*: each chain is one root-to-leaf path and owns the nodes that no earlier chain has.
-Everything that works token by token (embeddings, projections, MLPs, norms) runs once per node on a flat sequence
-without padding; only attention looks at paths: own nodes as queries, the whole path as keys, and paths that share most
-of it side by side (:class:`Block`).
-No N x N mask exists, and sharing changes cost, never values: every result is defined on the rows.
-
-Needs numpy only; :mod:`agentgym.trainers.prefix_tree.scoring` runs the tree through a model.
+Only attention looks at paths: own nodes as queries, the whole path as keys, and paths that share most of it side by
+side. No N x N mask exists.
 """
 
 from __future__ import annotations

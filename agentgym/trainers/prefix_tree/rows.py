@@ -1,4 +1,4 @@
-"""From episodes to the rows of the token tree, with one entry per action token in the same order.
+"""From episodes to the rows of the prefix tree, with one entry per action token in the same order.
 
 Turns whose contexts are append-only share one row; a turn whose context was rebuilt (a window, a workspace) starts a
 new one. A branch brings its whole history: the tree computes what it shares with its parent once.

@@ -1,4 +1,4 @@
-"""Run a token tree through a Hugging Face causal language model: log-probability, entropy and value per scored token.
+"""Run a prefix tree through a Hugging Face causal language model: log-probability, entropy and value per scored token.
 
 The model computes one flat sequence of nodes, with :mod:`agentgym.models.attention` in place of its own attention.
 Logits exist only at nodes that predict something, and only a chunk of them at a time where the vocabulary is large.
@@ -42,7 +42,7 @@ class Scores(NamedTuple):
 
 
 class Scorer:
-    """A causal language model that scores micro-batches of a token tree.
+    """A causal language model that scores micro-batches of a prefix tree.
 
     On construction the model's attention is set to the tree's (ordinary calls and ``generate`` go on to SDPA as before)
     and the model is probed: one whose logits are not its head applied to the decoder's output (soft-capped, scaled) is

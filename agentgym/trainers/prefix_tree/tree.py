@@ -1,4 +1,4 @@
-"""The token tree: equal prefixes of training rows are computed once.
+"""The prefix tree: equal prefixes of training rows are computed once.
 
 A row is a token sequence with the positions whose log-probability is wanted. Rows are merged into a trie; a node is
 one distinct (position, prefix). Nodes are numbered depth first, so node q sees node k iff ``k <= q < exit[k]``;

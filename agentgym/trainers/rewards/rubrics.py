@@ -1,6 +1,7 @@
-"""Rewards as learning sees them: parts ``(turns, reward) -> reward`` on float64 [turns], joined by ``credit.chain``.
+"""Rewards for what supports an answer.
 
-They come before credit, so what they add or take is carried back to earlier turns by whatever credit rule follows.
+A reward part is ``(turns, reward) -> reward`` on float64 [turns], joined by ``chain``, ``add`` and ``scale``.
+It comes before the advantage, so whatever advantage rule follows carries what it adds or takes back to earlier turns.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 The answer a stands where the policy would write it: at the start of the next action, inside the environment's answer
 markup. IGPO (ICLR 2026). A row is context + opening + answer + closing, joined as ids and never tokenised again,
-so which ids are the answer's is known by construction. Rows are leaves of the token tree: they cost their few own
+so which ids are the answer's is known by construction. Rows are leaves of the prefix tree: they cost their few own
 tokens, and none of their context where that is scored anyway. The model itself is asked: at temperature 1, whatever
 that of sampling is (another one than 1 scores the contexts a second time).
 """

@@ -1,6 +1,6 @@
 """The update: episodes in, new weights out.
 
-turn table -> reward -> credit -> weights -> token tree -> surrogate + penalties -> aggregate -> step
+turn table -> reward -> advantage -> weights -> prefix tree -> loss term + penalties -> aggregate -> step
 """
 
 from __future__ import annotations
