@@ -5,7 +5,7 @@
 Episodes whose tool sleeps 50 ms, so many at the same time: wall-clock seconds against the latency bound (turns · 50 ms,
 what it would take if nothing else took any time), and CPU seconds a turn. The bound can be met only on a machine that
 has a processor to spare. Then an evaluation of ten thousand short episodes with its table redrawn on a terminal against
-the same one into a file: CPU seconds.
+the same one into a file: CPU seconds, and the share of them that went into drawing.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 from measure import compare, options, spread, table, write
 
 from agentgym.budget import UNLIMITED
+from agentgym.cli.console.live import Live
 from agentgym.cli.console.screen import Screen
 from agentgym.env import TextEnv
 from agentgym.envs.tool_env import Question, ToolEnv
@@ -100,6 +101,26 @@ def output(terminal: bool) -> Iterator[None]:
             os.environ.pop("NO_COLOR", None)
 
 
+class Drawing:
+    """CPU seconds in :meth:`Live.draw`, and in everything, of one evaluation on a terminal."""
+
+    def __init__(self) -> None:
+        self._draw, self.seconds, self.total = Live.draw, 0.0, -time.process_time()
+
+    def __enter__(self) -> Drawing:
+        def draw(live: Live) -> None:
+            began = time.process_time()
+            self._draw(live)
+            self.seconds += time.process_time() - began
+
+        Live.draw = draw  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        Live.draw = self._draw  # type: ignore[method-assign]
+        self.total += time.process_time()
+
+
 def shown(terminal: bool) -> None:
     """An evaluation as ``agentgym eval`` makes it, without its statistics."""
     with output(terminal), Screen(to_stderr=False, budgets=[UNLIMITED], count=EPISODES) as screen:
@@ -122,6 +143,13 @@ def main() -> None:
     figures["shown"] = table(f"an evaluation of {EPISODES:,} episodes", seconds)
     figures["paired"] = paired = spread([b / a for a, b in zip(*seconds.values(), strict=True)])
     print(f"  round by round {paired['median']:.3f} x ({paired['min']:.3f} to {paired['max']:.3f})")
+    shares = []
+    for _ in range(given.rounds):
+        with Drawing() as drawing:
+            shown(True)
+        shares.append(drawing.seconds / drawing.total)
+    figures["drawing"] = share = spread(shares)
+    print(f"  {share['median']:.2%} of the CPU seconds are drawing ({share['min']:.2%} to {share['max']:.2%})")
     write(given.json, figures)
 
 

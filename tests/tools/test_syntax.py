@@ -79,7 +79,7 @@ def syntax(request: pytest.FixtureRequest) -> Syntax:
 
 
 def test_names() -> None:
-    assert syntaxes() == ["hermes", "native", "react", "tags"]
+    assert syntaxes() == ("hermes", "native", "react", "tags")
     with pytest.raises(UnknownName, match=r"unknown syntax 'hermess'; did you mean 'hermes'\?"):
         make_syntax("hermess")
     with pytest.raises(UnknownName, match="unknown syntax 'base'"):

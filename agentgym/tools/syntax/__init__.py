@@ -8,15 +8,17 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterable
+from functools import cache
 
 from agentgym.errors import UnknownName
 from agentgym.tools.syntax.base import Syntax
 from agentgym.tools.tool import Tool
 
 
-def syntaxes() -> list[str]:
+@cache  # the folder is read once, and not for every environment that is made
+def syntaxes() -> tuple[str, ...]:
     """The names of all syntaxes."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base")
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base"))
 
 
 def make_syntax(name: str, tools: Iterable[Tool] = ()) -> Syntax:
