@@ -18,11 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agentgym import keyed_random
 from agentgym.endpoint.listen import listen
-from agentgym.errors import MissingExtra, PolicyError, nearest
+from agentgym.errors import MissingExtra, PolicyError, UsageError, nearest
 from agentgym.models.attention import longest_context
 from agentgym.models.chat_template import ChatTemplate
 from agentgym.models.engines.engine_thread import EngineThread
 from agentgym.models.engines.local import Generation, TokenSampling
+from agentgym.models.plain_text import PlainText
 
 _Ids = list[Annotated[int, Field(strict=True, ge=0)]]
 #: what vLLM knows beyond this server, and the values that change nothing
@@ -59,6 +60,8 @@ _UNDONE: dict[str, tuple[Any, ...]] = {
     "continue_final_message": (False,),
     "chat_template": (),
 }
+#: fields of a message, beside role and content, that a template could show
+_BEYOND_TEXT = ("tool_calls", "function_call", "reasoning_content", "reasoning")
 
 
 class _Asked(BaseModel):
@@ -116,7 +119,9 @@ class Service:
 
     def __init__(self, model: Any, tokenizer: Any, name: str, *, max_concurrent_requests: int = 64) -> None:
         self.tokenizer, self.name = tokenizer, name
-        self._ends = ChatTemplate.of(model, tokenizer).ends
+        self._chat_template = ChatTemplate.of(model, tokenizer)
+        self._ends = self._chat_template.ends
+        self._encoded = PlainText(tokenizer)
         self.window = longest_context(model)
         self._vocabulary = int(model.config.get_text_config().vocab_size)
         self.started = int(time.time())
@@ -139,7 +144,7 @@ class Service:
         self._check(asked)
         if asked.logprobs:
             raise Refused(400, f"logprobs={asked.logprobs}: only the sampled token's are told; ask for 0", "logprobs")
-        prompts = [self._tokens(prompt) for prompt in _prompts(asked.prompt)]
+        prompts = await asyncio.to_thread(lambda: [self._tokens(prompt) for prompt in _prompts(asked.prompt)])
         found = await self._generated(asked, prompts, asked.max_tokens)
         choices = []
         for index, done in enumerate(found):
@@ -158,7 +163,7 @@ class Service:
             PolicyError: the model failed.
         """
         self._check(asked)
-        context = self._tokens(self._rendered(asked.messages), special=False)
+        context = await asyncio.to_thread(self._conversation, asked.messages)
         wanted = asked.max_completion_tokens or asked.max_tokens or max(1, self.window - len(context))
         found = await self._generated(asked, [context], wanted)
         choices = []
@@ -179,10 +184,9 @@ class Service:
             if field in _UNDONE and value is not None and value not in _UNDONE[field]:
                 raise Refused(400, f"{field}={str(value)[:80]!r} is not offered by this server; leave it out", field)
 
-    def _tokens(self, prompt: str | list[int], *, special: bool = True) -> list[int]:
+    def _tokens(self, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):
-            whole = prompt.encode("utf-8", "replace").decode()  # JSON can hold half a surrogate pair
-            prompt = list(self.tokenizer.encode(whole, add_special_tokens=special))
+            prompt = self._encoded(prompt, special=True)
         if not prompt:
             raise Refused(400, "the prompt is empty; it needs at least one token", "prompt")
         if (beyond := max(prompt)) >= self._vocabulary:
@@ -190,14 +194,11 @@ class Service:
             raise Refused(400, message, "prompt")
         return prompt
 
-    def _rendered(self, messages: list[dict[str, Any]]) -> str:
-        from jinja2 import TemplateError
-
-        plain = [{**message, "content": _content(message)} for message in messages]
+    def _conversation(self, messages: list[dict[str, Any]]) -> list[int]:
         try:
-            return str(self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True))
-        except (TemplateError, TypeError, ValueError, LookupError) as error:
-            raise Refused(400, f"the chat template refuses these messages: {error}", "messages") from error
+            return self._chat_template.conversation([_message(message) for message in messages])
+        except UsageError as error:
+            raise Refused(400, str(error), "messages") from error
 
     async def _generated(self, asked: _Asked, prompts: list[list[int]], wanted: int) -> list[Generation]:
         for prompt in prompts:
@@ -330,13 +331,17 @@ def _are_ids(given: Any) -> bool:
     return isinstance(given, list) and all(type(i) is int and i >= 0 for i in given)
 
 
-def _content(message: dict[str, Any]) -> str:
-    """A message's text; parts (``[{"type": "text", "text": ...}]``) are joined."""
-    content = message.get("content")
+def _message(message: dict[str, Any]) -> dict[str, str]:
+    """Role and text; parts (``[{"type": "text", "text": ...}]``) are joined."""
+    role, content = message.get("role"), message.get("content")
     parts = [{"type": "text", "text": content or ""}] if isinstance(content, str | None) else content
-    if not isinstance(message.get("role"), str) or not isinstance(parts, list):
+    if not isinstance(role, str) or not isinstance(parts, list):
         raise Refused(422, "messages: each needs a role and a content, both texts", "messages")
     texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
     if len(texts) < len(parts) or not all(isinstance(text, str) for text in texts):
         raise Refused(400, "messages: this server reads texts only", "messages")
-    return "\n".join(map(str, texts))
+    if beyond := [name for name in _BEYOND_TEXT if message.get(name)]:
+        raise Refused(
+            400, f"messages: {beyond[0]} is not offered by this server; write it into the content", "messages"
+        )
+    return {"role": role, "content": "\n".join(map(str, texts))}

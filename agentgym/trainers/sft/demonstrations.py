@@ -33,7 +33,7 @@ def tokenised(
 
 def cut_short(episodes: Iterable[Episode], chat: ChatTemplate, max_new_tokens: int) -> str | None:
     """What is wrong where a policy cannot write what it imitates, because that is longer than its actions may be."""
-    lengths = [len(chat.plain(turn.action)) for e in episodes for turn in e.turns]
+    lengths = [len(chat.written(turn.action)) for e in episodes for turn in e.turns]
     longer = sum(length > max_new_tokens for length in lengths)
     if not longer:
         return None

@@ -63,8 +63,8 @@ class AnswerProbes:
         # Tokenizers write the space before a word with the word: "Answer:" and " Paris", not "Answer: " and "Paris".
         bare = opening.rstrip(" ")
         self._space = opening[len(bare) :]
-        self._before = np.array([*lead, *chat.plain(bare)], np.int64)
-        self._after = np.array([*chat.plain(closing), chat.end], np.int64)
+        self._before = np.array([*lead, *chat.written(bare)], np.int64)
+        self._after = np.array([*chat.written(closing), chat.end], np.int64)
 
     def ask(self, episodes: Sequence[Episode]) -> Questions:
         """The rows of all beliefs of these episodes, whose turns all have samples.
@@ -98,7 +98,7 @@ class AnswerProbes:
         """Ids of the accepted answers, each once."""
         most = 1 if self.probe.aliases == "first" else self.probe.max_aliases
         texts = list(dict.fromkeys(text for a in episode.answers if (text := str(a).strip())))
-        return [np.array(self.chat.plain(self._space + text), np.int64) for text in texts[:most]]
+        return [np.array(self.chat.written(self._space + text), np.int64) for text in texts[:most]]
 
     def _following(self, episode: Episode, t: int, context: Sequence[int], turn: Turn) -> list[int]:
         """The context that follows a turn, with what is to be removed left out of it."""

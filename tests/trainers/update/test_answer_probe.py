@@ -133,6 +133,17 @@ def test_the_model_itself_is_asked_whatever_the_temperature_of_sampling(double, 
     np.testing.assert_allclose(warm, plain, atol=1e-9)
 
 
+def test_an_answer_is_asked_for_as_the_model_writes_it(single):
+    """Its markup may be a token that was added to the tokenizer; a document that spells it out is split."""
+    tokenizer = copy.deepcopy(single[1])
+    tokenizer.add_tokens(["<answer>"])
+    chat = ChatTemplate(tokenizer)
+    (row, *_) = AnswerProbes(chat, full_history()).ask(episodes(chat)[:1]).rows
+    markup = tokenizer.convert_tokens_to_ids("<answer>")
+    assert markup in row.tokens.tolist()
+    assert markup not in chat.plain("<answer>")
+
+
 def mean_logprob(model, ids, answer):
     """The slow way: one forward over one prefix."""
     start = len(ids)
