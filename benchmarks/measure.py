@@ -125,10 +125,12 @@ def interval(values: list[float], sign: str = "") -> str:
 def trained(path: Path, options: dict[str, Any]) -> None:
     """Train a run to its end, from where it stopped."""
     from agentgym.errors import StoreError
+    from agentgym.registry import import_of
     from agentgym.store import RunFolder
     from agentgym.trainers.run.config import TrainConfig
     from agentgym.trainers.run.trainer import Training
 
+    import_of(str(options["env"]))
     try:
         RunFolder(path).latest_checkpoint()
         training = Training.resume(path)

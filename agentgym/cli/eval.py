@@ -12,7 +12,7 @@ import typer
 from agentgym.cli.console.completion import env_ids, policies
 from agentgym.cli.console.players import PLAYER_HELP
 from agentgym.cli.console.printing import printable
-from agentgym.cli.console.sandbox import SandboxOption, UnsafeOption, sandbox_settings
+from agentgym.cli.console.sandbox import AllowImportOption, SandboxOption, UnsafeOption, sandbox_settings
 
 if TYPE_CHECKING:
     from agentgym.evaluate import Comparison, Curve
@@ -59,6 +59,7 @@ def command(
     key_variable: Annotated[str, typer.Option(help="Environment variable with a server's API key.")] = "OPENAI_API_KEY",
     sandbox: SandboxOption = None,
     unsafe_local_python: UnsafeOption = False,
+    allow_import: AllowImportOption = None,
 ) -> None:
     """Evaluate policies on the same tasks under every budget. Exits with 1 if every episode of a row ended in an error.
 
@@ -99,7 +100,7 @@ def command(
     }
     tasks = _tasks(found.num_tasks, episodes, seed)
     endpoint = Endpoint(model, key_variable, max_concurrent_episodes, found.tool_schemas, price_list)
-    players = [player(text, endpoint, factory) for text in names]
+    players = [player(text, endpoint, factory, allow_import or ()) for text in names]
     folder = evaluate.SweepFolder(out, told) if out is not None else None
     curves: list[Curve] = []
     try:

@@ -10,12 +10,12 @@ import typer
 
 from agentgym.cli.console.completion import env_ids, policies
 from agentgym.cli.console.printing import printable
-from agentgym.cli.console.sandbox import SandboxOption, UnsafeOption, sandbox_settings
+from agentgym.cli.console.sandbox import AllowImportOption, SandboxOption, UnsafeOption, sandbox_settings
 from agentgym.errors import PolicyError
 from agentgym.records import StopReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     import gymnasium as gym
 
@@ -39,6 +39,7 @@ def command(
     save: Annotated[Path | None, typer.Option(help="Append the episode to a file in this folder.")] = None,
     sandbox: SandboxOption = None,
     unsafe_local_python: UnsafeOption = False,
+    allow_import: AllowImportOption = None,
 ) -> None:
     """Play one episode: yourself, or watch a policy. An empty line lists the actions, Ctrl-D leaves."""
     from agentgym.cli.console.arguments import environment
@@ -49,7 +50,7 @@ def command(
     factory = environment(env, [*(settings or ()), *sandbox_settings(sandbox, unsafe_local_python)], split)
     person = policy == "person"
     with (
-        _player(policy, factory) as (_, chosen),
+        _player(policy, factory, allow_import or ()) as (_, chosen),
         Rollout(factory, chosen, max_concurrent_episodes=1, max_turns=max_turns, run_key=seed) as rollout,
     ):
         if person:
@@ -64,14 +65,14 @@ def command(
 
 
 def _player(
-    policy: str, make_env: Callable[[], gym.Env[str, str]]
+    policy: str, make_env: Callable[[], gym.Env[str, str]], modules: Collection[str]
 ) -> contextlib.AbstractContextManager[tuple[str, Policy]]:
     from agentgym.cli.console.players import Endpoint, player
     from agentgym.policy import HumanPolicy
 
     if policy == "person":
         return contextlib.nullcontext(("person", HumanPolicy(input, lambda text: print(printable(text)))))
-    return player(policy, Endpoint(), make_env)
+    return player(policy, Endpoint(), make_env, modules)
 
 
 def _show(episode: Episode, *, transcript: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,11 +14,11 @@ from agentgym.cli.console import completion
 from agentgym.cli.console.arguments import parse_value
 from agentgym.cli.console.options import TrainCommand, read_file, read_pair, read_settings
 from agentgym.cli.console.printing import printable
-from agentgym.cli.console.sandbox import SandboxOption, UnsafeOption, sandbox_settings
+from agentgym.cli.console.sandbox import AllowImportOption, SandboxOption, UnsafeOption, sandbox_settings
 from agentgym.errors import DiskFull, MissingExtra, StoreError, UsageError
 
 if TYPE_CHECKING:
-    from agentgym.store import RunFolder
+    from agentgym.trainers.run.trainer import Training
 
 settings = {"cls": TrainCommand}
 
@@ -63,25 +62,30 @@ def command(
     ),
     sandbox: SandboxOption = None,
     unsafe_local_python: UnsafeOption = False,
+    allow_import: AllowImportOption = None,
 ) -> None:
     """Train an agent in an environment."""
     try:
         from agentgym.trainers.run.config import TrainConfig, nested
         from agentgym.trainers.run.trainer import Training
+        from agentgym.trainers.run.trust import Allowed
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train") from error
     from agentgym.registry import import_of
 
     show = _Console()
-    pairs = [*(settings or []), *(f"env.{setting}" for setting in sandbox_settings(sandbox, unsafe_local_python))]
+    pairs = list(settings or [])
     if env is not None and "=" in env:  # a file or a run names the environment, and options follow
         pairs, env = [env, *pairs], None
     if resume is not None:
-        if env or algorithm or overrides or model or config or out:
+        if env or algorithm or overrides or model or config or out or sandbox:
             raise UsageError("--resume takes everything from the run folder; beside it only e.g. run.updates=200")
         changes = {key: parse_value(value) for key, value in map(read_pair, pairs)}
-        training = Training.resume(resume, show, changes)
+        training = Training.resume(resume, show, changes, Allowed(allow_import or (), unsafe_local_python))
     else:
+        if allow_import:
+            raise UsageError("--allow-import is for --resume; what you name yourself is imported anyway")
+        pairs += [f"env.{setting}" for setting in sandbox_settings(sandbox, unsafe_local_python)]
         named = {"env": env, "algorithm": algorithm, "model.name": model}
         named |= {key: value for key, value in map(read_pair, pairs) if key in ("env", "algorithm")}
         values = nested(read_file(config) | {k: v for k, v in named.items() if v is not None})
@@ -94,22 +98,22 @@ def command(
         training = Training.start(checked, out or _free_folder(checked.env, checked.algorithm), show)
     path = training.folder.path
     print(f"run folder: {path}")
-    with _told_how_to_go_on(training.folder, new=resume is None):
+    with _told_how_to_go_on(training, new=resume is None):
         training.run()
     print(f"done: {training.update} updates; next: agentgym report {path}")
 
 
 @contextlib.contextmanager
-def _told_how_to_go_on(folder: RunFolder, *, new: bool) -> Iterator[None]:
+def _told_how_to_go_on(training: Training, *, new: bool) -> Iterator[None]:
     """Where a run ends early: what is left to go on with. A new folder without a checkpoint goes, its name is free."""
-    how = "nothing was saved yet; give the same command again"
+    from agentgym.trainers.run.trust import resuming
+
+    folder, how = training.folder, "nothing was saved yet; give the same command again"
     try:
         yield
     except BaseException as error:
         if saved := folder.checkpoints():
-            how = (
-                f"saved up to update {max(saved)}; resume with: agentgym train --resume {shlex.quote(str(folder.path))}"
-            )
+            how = f"saved up to update {max(saved)}; resume with: {resuming(folder, training.config)}"
         elif new and not isinstance(error, DiskFull):
             folder.remove()
         if isinstance(error, KeyboardInterrupt):

@@ -103,9 +103,9 @@ def _weights(name: str, precision: Literal["bfloat16", "float32"]) -> Any:
     dtype = getattr(torch, precision)
     place, options = _place(name)
     if not options:
-        return AutoModelForCausalLM.from_pretrained(place, dtype=dtype)
+        return AutoModelForCausalLM.from_pretrained(place, dtype=dtype, trust_remote_code=False)
     with contextlib.redirect_stderr(io.StringIO()):  # a bar that nothing else turns off
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **options)
+        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, trust_remote_code=False, **options)
     return _unquantised(model, name)
 
 
@@ -129,4 +129,6 @@ def _tokenizer(name: str) -> Any:
     place, options = _place(name)
     kind = None if options else get_tokenizer_config(name).get("tokenizer_class")
     generic = kind in ("TokenizersBackend", "PreTrainedTokenizerFast")
-    return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(place, **options)
+    return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(
+        place, trust_remote_code=False, **options
+    )

@@ -46,6 +46,16 @@ def with_part(algorithm: Algorithm, field: str, expression: str) -> Algorithm:
     return replace(algorithm, **{field: value})
 
 
+def modules_in(expression: str) -> list[str]:
+    """The modules that :func:`with_part` would import for an expression; none where it cannot be read."""
+    found = Expression("", next(iter(STAGES.values())))
+    try:
+        found._read(expression.strip())
+    except (SyntaxError, tokenize.TokenError):
+        return []
+    return [name.partition(":")[0] for name in found._modules.values()]
+
+
 class Expression:
     """Reads the expression of a part.
 

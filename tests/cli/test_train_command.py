@@ -194,7 +194,7 @@ def made(folder):
 
 def test_a_run_is_extended_when_it_is_resumed(monkeypatch, tmp_path):
     found = []
-    monkeypatch.setattr(Training, "__init__", lambda self, folder, progress: setattr(self, "folder", folder))
+    monkeypatch.setattr(Training, "__init__", lambda self, folder, progress, allowed: setattr(self, "folder", folder))
     monkeypatch.setattr(Training, "run", lambda self: found.append(RunFolder(self.folder.path).config))
     monkeypatch.setattr(Training, "update", 2, raising=False)
     made(tmp_path / "run")

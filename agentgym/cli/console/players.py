@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,9 +35,12 @@ class Endpoint:
 
 
 def player(
-    text: str, endpoint: Endpoint, make_env: Callable[[], gym.Env[str, str]]
+    text: str, endpoint: Endpoint, make_env: Callable[[], gym.Env[str, str]], modules: Collection[str] = ()
 ) -> contextlib.AbstractContextManager[tuple[str, Policy]]:
     """The policy that a text names, and its name in results; models are loaded, servers connected to, on entering.
+
+    Args:
+        modules: that the ``run.yaml`` of a run may import.
 
     Entering raises PolicyError where a server cannot be reached or does not have the model.
 
@@ -51,9 +54,9 @@ def player(
     folder = Path(text.removeprefix("model:"))
     if (folder / "run.yaml").exists():
         newest_of(str(folder))
-        return _trained(folder)
+        return _trained(folder, modules)
     if (update := _update_of(folder)) is not None:
-        return _trained(folder.parent.parent, update)
+        return _trained(folder.parent.parent, modules, update)
     make = parse_policy(text)
     if make is HumanPolicy:
         raise UsageError("a person cannot be evaluated; use: agentgym play ENV")
@@ -102,11 +105,12 @@ def _served(url: str, endpoint: Endpoint) -> Iterator[tuple[str, Policy]]:
 
 
 @contextlib.contextmanager
-def _trained(path: Path, update: int | None = None) -> Iterator[tuple[str, Policy]]:
+def _trained(path: Path, modules: Collection[str], update: int | None = None) -> Iterator[tuple[str, Policy]]:
     """The latest checkpoint of a run, or that of an update, seeing what it was trained to see."""
     try:
         from agentgym.trainers.run.build import policy_from_run
+        from agentgym.trainers.run.trust import Allowed
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train") from error
-    policy = policy_from_run(path, update)
+    policy = policy_from_run(path, update, allowed=Allowed(modules))
     yield f"{path}@update-{policy.version}", policy

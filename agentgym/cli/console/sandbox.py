@@ -1,4 +1,4 @@
-"""Where an environment runs the Python code that a model wrote: two options of every command that plays one."""
+"""What every command that plays an environment or a run is allowed to do: run a model's code, import a run's."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ UnsafeOption = Annotated[
     bool,
     typer.Option(
         "--unsafe-local-python", help="Where no sandbox works, run a model's Python code WITHOUT ANY, with your rights."
+    ),
+]
+
+AllowImportOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-import", metavar="MODULE", help="A module of yours that the run.yaml of a run may import; repeat it."
     ),
 ]
 

@@ -29,7 +29,7 @@ def sentence_encoder(model: str, *, device: str | None = None, batch_size: int =
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise MissingExtra("sentence_transformers", "dense") from error
-    encoder = SentenceTransformer(model, device=device)
+    encoder = SentenceTransformer(model, device=device, trust_remote_code=False)
 
     def encode(texts: list[str]) -> NDArray[np.float32]:
         return np.asarray(encoder.encode(texts, batch_size=batch_size, show_progress_bar=False), dtype=np.float32)

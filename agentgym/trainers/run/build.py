@@ -21,7 +21,7 @@ from agentgym.trainers.algorithm import Algorithm
 from agentgym.trainers.expressions import with_part
 from agentgym.trainers.parts import get_algorithm
 from agentgym.trainers.run.config import TrainConfig
-from agentgym.trainers.run.run_file import options_of
+from agentgym.trainers.run.trust import NOTHING, Allowed, trusted_options
 from agentgym.trainers.sampling.branching import SAMPLED_ENTROPY
 from agentgym.trainers.update.answer_probe import AnswerProbes
 from agentgym.trainers.update.learner import Learner, OptimizerConfig
@@ -80,19 +80,20 @@ def build_policy(config: TrainConfig, algorithm: Algorithm, model: Any, tokenize
     )
 
 
-def policy_from_run(path: str | Path, update: int | None = None) -> ModelPolicy:
+def policy_from_run(path: str | Path, update: int | None = None, *, allowed: Allowed = NOTHING) -> ModelPolicy:
     """A checkpoint of a run as a policy that sees what it was trained to see; its ``version`` is the update.
 
     Args:
         path: the run folder.
         update: of the checkpoint; None: the latest.
+        allowed: what its ``run.yaml`` may do beside being read.
 
     Raises:
-        UsageError: the folder holds something else than a training run.
+        UsageError: the folder holds something else than a training run, or would import code that is not allowed.
         StoreError: it has no checkpoint, or a damaged one.
     """
     folder = RunFolder(path)
-    config = options_of(folder)
+    config = trusted_options(folder, allowed, plays=False)
     if update is None:
         update, checkpoint = folder.latest_checkpoint()
     else:

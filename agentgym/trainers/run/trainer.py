@@ -37,12 +37,12 @@ from agentgym.trainers.run.run_file import (
     changed_options,
     check_unchanged,
     note_versions,
-    options_of,
     refuse_to_delete,
     versions,
 )
 from agentgym.trainers.run.summary import branching_metrics, decisions, in_order, share_solved, summary
 from agentgym.trainers.run.tensorboard import TensorBoardLogger
+from agentgym.trainers.run.trust import NOTHING, Allowed, resuming, trusted_options
 from agentgym.trainers.sft.demonstrations import cut_short
 from agentgym.trainers.sft.experts import narrator, playable
 from agentgym.trainers.sft.imitation import ImitationConfig, imitate
@@ -59,9 +59,9 @@ class Training:
         progress: told what happens.
     """
 
-    def __init__(self, folder: RunFolder, progress: Progress = silent) -> None:
+    def __init__(self, folder: RunFolder, progress: Progress = silent, *, allowed: Allowed = NOTHING) -> None:
         self.folder, self.progress = folder, progress
-        self.config = config = options_of(folder)
+        self.config = config = trusted_options(folder, allowed)
         if config.run.threads is not None:
             torch.set_num_threads(config.run.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -89,11 +89,11 @@ class Training:
         }
         resolved["model"]["dtype"] = precision(config)
         resolved["run"]["threads"] = config.run.threads or torch.get_num_threads()
-        return cls(RunFolder.create(path, resolved), progress)
+        return cls(RunFolder.create(path, resolved), progress, allowed=Allowed(unsafe=True))
 
     @classmethod
     def resume(
-        cls, path: str | Path, progress: Progress = silent, changes: Mapping[str, Any] | None = None
+        cls, path: str | Path, progress: Progress = silent, changes: Mapping[str, Any] = {}, allowed: Allowed = NOTHING
     ) -> Training:
         """Resume a run from its latest checkpoint; what was written after that is cut off and made again.
 
@@ -103,14 +103,15 @@ class Training:
             path: its folder.
             progress: told what happens.
             changes: options to change, e.g. ``{"run.updates": 200}`` to extend it; see :data:`.run_file.FREE`.
+            allowed: what its ``run.yaml`` may do beside being read.
 
         Raises:
-            UsageError: an option that cannot be changed, or fewer updates than the run has made.
+            UsageError: an option that cannot be changed, fewer updates than it has made, or code that is not allowed.
         """
         folder = RunFolder(path)
         if changes:
             change_options(folder, changes)
-        training = cls(folder, progress)
+        training = cls(folder, progress, allowed=allowed)
         training._resumed = True
         return training
 
@@ -127,7 +128,7 @@ class Training:
             try:
                 self._run()
             except DiskFull as error:
-                raise DiskFull(f"{error}; then: agentgym train --resume {self.folder.path}") from error
+                raise DiskFull(f"{error}; then: {resuming(self.folder, self.config)}") from error
 
     def _run(self) -> None:
         resumed = bool(self.folder.checkpoints())
