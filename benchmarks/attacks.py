@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,7 @@ LIMITS = Limits(
     wall=1.5, cpu=1.0, memory=96 * MIB, processes=12, file_size=4 * MIB, disk=8 * MIB, output=4096, open_files=64
 )
 SLACK = 1.5
+WORKER_SLOTS = 4  #: few, so that an attack that spoils one is noticed
 DOCUMENT = Path(__file__).parent.parent / "docs" / "security.md"
 BEGIN, END = "<!-- attacks: made by benchmarks/attacks.py -->", "<!-- end of attacks -->"
 
@@ -44,12 +45,14 @@ class Attack:
             ``{port}`` a listening port of the host.
         check: says in words how it was contained, or raises AssertionError.
         then: a second call in the same session, whose result is what ``check`` sees.
+        accomplice: a program of another session, run before ``then``.
     """
 
     name: str
     code: str
     check: Callable[[Result], str]
     then: str = ""
+    accomplice: str = ""
 
 
 def stopped(*kinds: Failure, limits: tuple[Limit, ...] = ()) -> Callable[[Result], str]:
@@ -100,6 +103,19 @@ def at_most(limit: float, unit: str, per: int = 1) -> Callable[[Result], str]:
     return check
 
 
+def at_most_printed(limit: float, what: str) -> Callable[[Result], str]:
+    """However it ended: the last number that it printed passed this limit by no more than the slack."""
+
+    def check(result: Result) -> str:
+        numbers = result.stdout.split()
+        reached = float(numbers[-1]) if numbers else 0.0
+        assert reached <= SLACK * limit, f"{reached} of {limit}: {result}"
+        end = "stopped" if result.error is not None else "ended"
+        return f"{end} at {reached / limit:.2f} × {what}"
+
+    return check
+
+
 def deceived_itself(result: Result) -> str:
     """Code may lie about itself (its output is its own anyway), or be stopped; nothing else."""
     forged = result.error is None and result.value == "forged"
@@ -120,6 +136,67 @@ def attempt(function, *arguments):
     if result == -1:
         return
     print("OPEN", getattr(function, "__name__", function), arguments)
+"""
+
+#: A datagram socket with an abstract name; the pair that it came from is dissolved by connecting to nothing.
+SHARED_SOCKET = """
+import ctypes, socket
+def shared(name=b'agentgym-attack-1'):
+    one, two = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.connect(one.fileno(), bytes(16), 16):
+        raise OSError
+    one.bind(b'\\0' + name)
+    one.setblocking(False)
+    return one
+"""
+
+#: Everything that might send SIGCONT to a process that is stopped.
+WAKER = """
+import ctypes, fcntl, os, signal, struct, threading, time
+libc = ctypes.CDLL(None, use_errno=True)
+signal.signal(signal.SIGCONT, lambda *_: None)
+def awake():
+    event = struct.pack('qii48x', 0, signal.SIGCONT, 0)
+    timer = ctypes.c_int()
+    make, arm = (222, 223) if os.uname().machine == 'x86_64' else (107, 110)
+    if libc.syscall(make, 1, event, ctypes.byref(timer)) == 0:
+        libc.syscall(arm, timer, 0, struct.pack('4q', 0, 2_000_000, 0, 2_000_000), None)
+    try:
+        reader, sender = os.pipe()
+        fcntl.fcntl(reader, 10, signal.SIGCONT)
+        fcntl.fcntl(reader, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(reader, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+    except OSError:
+        pass
+    libc.prctl(1, signal.SIGCONT, 0, 0, 0)
+"""
+
+#: Eleven processes that read pages far apart: each costs a page of its page table, and nothing else. Prints their sum.
+PAGE_TABLES = """
+import mmap, os, select
+r, w = os.pipe()
+child = any(os.fork() == 0 for _ in range(10))
+span, held, total = 1 << 30, [], 0
+while span >= 2 << 20:
+    try:
+        area = mmap.mmap(-1, span, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
+    except (OSError, MemoryError):
+        span //= 2
+        continue
+    held.append(area)
+    for at in range(0, span, 2 << 20):
+        area[at]
+    os.write(w, b'%20d' % (span >> 9))
+    while not child and select.select([r], [], [], 0)[0]:
+        total += int(os.read(r, 20))
+        print(total, flush=True)
+    if len(held) > 400:
+        break
+while not child:
+    total += int(os.read(r, 20))
+    print(total, flush=True)
+import time; time.sleep(60)
 """
 
 ATTACKS = (
@@ -309,6 +386,87 @@ ATTACKS = (
         stopped(Failure.EXCEPTION),
     ),
     Attack(
+        "memory of processes that cannot be looked into",
+        "import ctypes, os, time\nfor _ in range(6):\n    if os.fork() == 0:\n        ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)\n"
+        "        break\nheld = bytearray(40 << 20)\ntime.sleep(60)",
+        stopped(Failure.MEMORY, Failure.TIMEOUT),
+    ),
+    Attack(
+        "a socket that all worker slots share",
+        ATTEMPT + SHARED_SOCKET + "try:\n    first = shared()\nexcept OSError:\n    first = None",
+        printed("None\n", "no socket is bound, connected or made that could be"),
+        then="try:\n    print(first.recv(100))\nexcept Exception:\n    print(None)",
+        accomplice=SHARED_SOCKET
+        + "try:\n    shared(b'agentgym-attack-2').sendto(b'the hidden input', b'\\0agentgym-attack-1')\n"
+        "except Exception:\n    pass",
+    ),
+    Attack(
+        "locks and watches on files that all worker slots see",
+        ATTEMPT + "import fcntl, random\nkept = open(random.__file__)\n"
+        "attempt(libc.inotify_init1, 0)\nattempt(libc.fanotify_init, 0, 0)\nattempt(fcntl.flock, kept, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "attempt(fcntl.fcntl, kept, fcntl.F_NOTIFY, 1)\nattempt(fcntl.fcntl, kept, fcntl.F_SETLEASE, fcntl.F_RDLCK)\n"
+        "try:\n    fcntl.lockf(kept, fcntl.LOCK_SH | fcntl.LOCK_NB)\nexcept OSError:\n    pass",
+        printed("free\n", "refused, or granted without being set"),
+        then="import struct\nasked = struct.pack('hhqqi', fcntl.F_WRLCK, 0, 0, 0, 0)\n"
+        "if os.fork() == 0:\n    kind = struct.unpack('hhqqi', fcntl.fcntl(kept, fcntl.F_GETLK, asked))[0]\n"
+        "    print('free' if kind == fcntl.F_UNLCK else 'held', flush=True)\n    os._exit(0)\nos.wait()",
+    ),
+    Attack(
+        "timers and signals that wake a stopped worker slot",
+        WAKER + "awake()\nticks = 0\nbefore = time.monotonic()\n"
+        "def work():\n    global ticks\n    while True:\n        ticks += 1\n        time.sleep(.001)\n"
+        "threading.Thread(target=work, daemon=True).start()\ntime.sleep(.05)\nbefore = ticks",
+        printed("True\n", "nothing wakes it"),
+        then="print(ticks - before < 150)",
+    ),
+    Attack(
+        "an orphaned process group, which the kernel wakes",
+        "import os, signal, time\nr, w = os.pipe()\nos.set_blocking(r, False)\nos.set_blocking(w, False)\nend = time.monotonic() + .1\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\nfor n in range(5):\n    if os.fork() == 0:\n        os.setpgid(0, 0)\n"
+        "        if os.fork() == 0:\n            end += .05\n            while True:\n                if time.monotonic() > end: os.write(w, b'x')\n"
+        "                time.sleep(.001)\n        while time.monotonic() < end + .00012 * n:\n            pass\n        os._exit(0)\n"
+        "while time.monotonic() < end:\n    pass",
+        printed("True\n", "stopped again"),
+        then="try:\n    print(len(os.read(r, 8192)) < 600)\nexcept BlockingIOError:\n    print(True)",
+    ),
+    Attack(
+        "file names that cleaning up might use itself",
+        "import os\nfor n in range(1, 9000):\n    open(f'.{n}-0', 'w').close()\nos.makedirs('a/b/c/d')\nprint('made')",
+        printed("made\n", "removed with the call"),
+    ),
+    Attack(
+        "memory in page tables",
+        PAGE_TABLES,
+        at_most_printed(LIMITS.memory, "the memory limit"),
+    ),
+    Attack(
+        "memory given to a pipe, kernel objects without limit",
+        ATTEMPT + "import ctypes, fcntl\nr, w = os.pipe()\npage = ctypes.create_string_buffer(1 << 16)\n"
+        "class Vector(ctypes.Structure):\n    _fields_ = [('base', ctypes.c_void_p), ('size', ctypes.c_size_t)]\n"
+        "attempt(libc.vmsplice, w, ctypes.byref(Vector(ctypes.addressof(page), 4096)), 1, 0)\n"
+        "attempt(libc.tee, r, w, 1, 2)\nattempt(fcntl.fcntl, w, 1031, 1 << 20)\n"
+        "context = ctypes.c_void_p()\nnumber = 206 if os.uname().machine == 'x86_64' else 0\n"
+        "attempt(libc.syscall, number, 1024, ctypes.byref(context))\nattempt(libc.mq_open, b'/agentgym-attack', 0o102, 0o600, None)\n"
+        "attempt(libc.semget, 0, 1, 0o1600)\nattempt(libc.msgget, 0, 0o1600)\nattempt(libc.syscall, 250 if number else 219, 0, -3, 1)\n"
+        "attempt(os.setxattr, '.', 'user.x', b'y')\nattempt(libc.syscall, 317 if number else 277, 0, 0, 0)",
+        printed("", "refused"),
+    ),
+    Attack(
+        "CPU time of children that nobody waits for",
+        "import os, signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nr, w = os.pipe()\nos.set_blocking(r, False)\nused, alive = 0.0, 0\n"
+        "end = time.monotonic() + 1.45\nwhile time.monotonic() < end:\n    while alive < 4:\n        if os.fork() == 0:\n"
+        "            began = time.process_time()\n            while time.process_time() - began < .1:\n                pass\n"
+        "            os.write(w, b'x')\n            os._exit(0)\n        alive += 1\n"
+        "    try:\n        gone = len(os.read(r, 100))\n    except BlockingIOError:\n        time.sleep(.002)\n        continue\n"
+        "    used, alive = used + gone * .1, alive - gone\n    print(used, flush=True)",
+        at_most_printed(LIMITS.cpu, "the CPU limit"),
+    ),
+    Attack(
+        "a crash that starts the host's crash handler",
+        "import resource\nprint(resource.getrlimit(resource.RLIMIT_CORE))",
+        printed("(1, 1)\n", "a limit of 1 keeps the kernel from starting one"),
+    ),
+    Attack(
         "a folder 3000 levels deep",
         "import os\nfor _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')\nos.chmod('.', 0)\nprint('dug')",
         printed("dug\n", "removed with the call"),
@@ -335,20 +493,25 @@ class Arena:
         with self.sandbox.session() as bystander:
             assert bystander.run("state = 7").error is None
             before = self._calm()
-            result = self._two_calls(code, attack.then) if attack.then else self.sandbox.run(code)
+            result = self._two_calls(code, attack) if attack.then else self.sandbox.run(code)
             words = attack.check(result)
             assert bystander.run("state").value == "7", "a bystander's session was harmed"
-            assert self.sandbox.run("import os\nos.listdir('.')").value == "[]", "files were left"
+            self._settled(before)
+            with ExitStack() as every:  # whichever worker slot it was in
+                for _ in range(WORKER_SLOTS - 1):
+                    clean = every.enter_context(self.sandbox.session()).run("import os\nos.listdir('.')")
+                    assert clean.value == "[]", f"files were left: {clean}"
             self._settled(before)
         left = [str(path) for path in Path(tempfile.gettempdir()).glob("agentgym-attack*")]
         assert not left, left
         return words
 
-    def _two_calls(self, code: str, then: str) -> Result:
-        with self.sandbox.session() as session:
+    def _two_calls(self, code: str, attack: Attack) -> Result:
+        with self.sandbox.session() as session, self.sandbox.session() as other:
             first = session.run(code)
+            other.run(attack.accomplice)
             time.sleep(0.4)
-            second = session.run(then)
+            second = session.run(attack.then)
             return first if first.error is not None else second
 
     def _calm(self) -> int:
@@ -401,7 +564,7 @@ def arena(kind: str) -> Iterator[Arena]:
         secret.write("s3cret")
         secret.flush()
         Path(secret.name).chmod(0o644)
-        sandbox = open_sandbox(kind, limits=LIMITS, parallel=2, worker_slots=16)
+        sandbox = open_sandbox(kind, limits=LIMITS, parallel=2, worker_slots=WORKER_SLOTS)
         assert isinstance(sandbox, ProcessSandbox)
         project = str(Path(__file__).resolve().parent.parent)
         with sandbox:

@@ -100,32 +100,75 @@ def _filter(program: bytes, number: int, arch: int, *arguments: int) -> int:
             at += if_true if hit else if_false
 
 
-ALLOW, DENY = 0x7FFF0000, 0x00050000 | errno.EPERM
+ALLOW, DENY, GRANTED = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000
+UNKNOWN, INVALID, NO_TERMINAL = 0x00050000 | errno.ENOSYS, 0x00050000 | errno.EINVAL, 0x00050000 | errno.ENOTTY
 
 
 @pytest.mark.parametrize(
     ("machine", "number", "arguments", "answer"),
     [
+        ("x86_64", 0, (), ALLOW),  # read
         ("x86_64", 1, (), ALLOW),  # write
-        ("x86_64", 41, (2, 1, 0), DENY),  # socket
-        ("x86_64", 53, (), ALLOW),  # socketpair
-        ("x86_64", 435, (), 0x00050000 | errno.ENOSYS),  # clone3
+        ("x86_64", 452, (), ALLOW),  # fchmodat2, the last on the list
+        ("x86_64", 453, (), UNKNOWN),
+        ("x86_64", 41, (2, 1, 0), UNKNOWN),  # socket
+        ("x86_64", 49, (), UNKNOWN),  # bind
+        ("x86_64", 42, (), UNKNOWN),  # connect
+        ("x86_64", 54, (), UNKNOWN),  # setsockopt
+        ("x86_64", 50, (), UNKNOWN),  # listen
+        ("x86_64", 53, (1, 1, 0), ALLOW),  # socketpair of streams
+        ("x86_64", 53, (1, 0x80801, 0), ALLOW),  # with SOCK_CLOEXEC and SOCK_NONBLOCK
+        ("x86_64", 53, (1, 2, 0), DENY),  # of datagrams
+        ("x86_64", 53, (1, 5, 0), DENY),  # of packets
+        ("x86_64", 53, (16, 1, 0), DENY),  # of another family
+        ("x86_64", 435, (), UNKNOWN),  # clone3
         ("x86_64", 56, (0x01200011,), ALLOW),  # clone as fork does
+        ("x86_64", 56, (0x003D0F00,), ALLOW),  # as a thread does
         ("x86_64", 56, (0x10000011,), DENY),  # with CLONE_NEWUSER
+        ("x86_64", 56, (0x01200012,), DENY),  # with SIGCONT at its end
         ("x86_64", 9, (0, 4096, 3, 0x22), ALLOW),  # private anonymous
         ("x86_64", 9, (0, 4096, 3, 0x21), DENY),  # shared anonymous
         ("x86_64", 9, (0, 4096, 3, 0x01, 5), ALLOW),  # a shared file
+        ("x86_64", 28, (0, 4096, 4), ALLOW),  # madvise, MADV_DONTNEED
+        ("x86_64", 28, (0, 4096, 12), DENY),  # MADV_MERGEABLE
         ("x86_64", 302, (0,), ALLOW),  # prlimit of oneself
         ("x86_64", 302, (1,), DENY),
-        ("x86_64", 0x40000001, (), DENY),  # x32
+        ("x86_64", 72, (3, 1030), ALLOW),  # fcntl, F_DUPFD_CLOEXEC
+        ("x86_64", 72, (3, 6), GRANTED),  # F_SETLK
+        ("x86_64", 72, (3, 38), GRANTED),  # F_OFD_SETLKW
+        ("x86_64", 72, (3, 10), INVALID),  # F_SETSIG
+        ("x86_64", 72, (3, 1031), INVALID),  # F_SETPIPE_SZ
+        ("x86_64", 72, (3, 1026), INVALID),  # F_NOTIFY
+        ("x86_64", 16, (1, 0x5401), ALLOW),  # ioctl, TCGETS
+        ("x86_64", 16, (1, 0x5452), NO_TERMINAL),  # FIOASYNC
+        ("x86_64", 157, (15,), ALLOW),  # prctl, PR_SET_NAME
+        ("x86_64", 157, (4,), DENY),  # PR_SET_DUMPABLE
+        ("x86_64", 157, (1,), DENY),  # PR_SET_PDEATHSIG
+        ("x86_64", 222, (), UNKNOWN),  # timer_create
+        ("x86_64", 278, (), UNKNOWN),  # vmsplice
+        ("x86_64", 206, (), UNKNOWN),  # io_setup
+        ("x86_64", 73, (), UNKNOWN),  # flock
+        ("x86_64", 294, (), UNKNOWN),  # inotify_init1
+        ("x86_64", 0x40000001, (), UNKNOWN),  # x32
         ("aarch64", 64, (), ALLOW),
-        ("aarch64", 198, (), DENY),
+        ("aarch64", 198, (), UNKNOWN),
+        ("aarch64", 199, (1, 1), ALLOW),
+        ("aarch64", 199, (1, 2), DENY),
         ("aarch64", 220, (0x20000011,), DENY),
         ("aarch64", 261, (7,), DENY),
+        ("aarch64", 107, (), UNKNOWN),  # timer_create
     ],
 )
 def test_filter_answers(machine: str, number: int, arguments: tuple[int, ...], answer: int) -> None:
     assert _filter(seccomp.program(machine), number, seccomp._AUDIT_ARCH[machine], *arguments) == answer
+
+
+@pytest.mark.parametrize(("machine", "column"), [("x86_64", 0), ("aarch64", 1)])
+def test_filter_allows_the_list_and_nothing_else(machine: str, column: int) -> None:
+    program, rules = seccomp.program(machine), {both[column] for both in seccomp._rules()}
+    for number in set(range(600)) - rules:
+        listed = any(both[column] == number for both in seccomp._ALLOWED.values())
+        assert _filter(program, number, seccomp._AUDIT_ARCH[machine]) == (ALLOW if listed else UNKNOWN), number
 
 
 def test_filter_kills_calls_of_another_architecture() -> None:
@@ -142,13 +185,14 @@ def test_call_numbers_are_the_kernels(column: int, header: str) -> None:
     numbers = {
         name: int(text) for name, text in re.findall(r"#define __NR(?:3264)?_(\w+) (\d+)", Path(header).read_text())
     }
-    table = {**seccomp._DENIED, "clone3": seccomp._CLONE3, "clone": seccomp._CLONE, "mmap": seccomp._MMAP}
+    names = ("clone", "clone3", "mmap", "madvise", "fcntl", "ioctl", "prctl", "socketpair")
+    table = {**seccomp._ALLOWED, **{name: getattr(seccomp, f"_{name.upper()}") for name in names}}
     table |= {"prlimit64": seccomp._PRLIMIT}
     for name, both in table.items():
         number = both[column]
         if number >= 0 and name in numbers:
             assert numbers[name] == number, name
-    assert len(set(numbers) & set(table)) > 55
+    assert len(set(numbers) & set(table)) > 120
 
 
 def test_clearing_a_folder_stops_at_symbolic_links_and_at_no_depth(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ PRELOAD = (
     "typing",
 )
 
-_PARTS = ("frames", "seccomp", "confine", "worker", "fork_server", "monitor", "supervisor")
+_PARTS = ("frames", "seccomp", "confine", "worker", "fork_server", "usage", "monitor", "supervisor")
 _PACKAGES = ("agentgym", "agentgym.tools", "agentgym.tools.python", "agentgym.tools.python.inside")
 _START_SECONDS = 60.0
 _GRACE = 20.0  #: seconds beyond ``Limits.wall`` after which a sandbox process that does not answer is given up
@@ -263,6 +263,8 @@ class SandboxProcess:
             raise WorldFault(
                 "every worker slot of the sandbox is in use; close sessions, or open it with more worker_slots"
             )
+        if kind != frames.RESULT and answer == b"spoiled":  # by another call: this one never began
+            raise SandboxDied("the worker slot of the call could not be cleared of what was there before")
         if (kind, answer) == _HUNG_UP:
             raise SandboxDied(f"the sandbox ended during the call: {self._transport.complaint()}".rstrip(": "))
         if kind != frames.RESULT:

@@ -37,6 +37,7 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRI
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
 _MNT_DETACH = 2
 
+_ADDRESS_SPACE = 4 << 30  #: bytes of addresses beyond those of memory, for libraries and what threads set aside
 _LOW = 15  # niceness of what must not keep a monitor from looking
 
 #: Namespaces that a monitor and a fork server begin in mode ``"namespaces"``.
@@ -220,8 +221,11 @@ def leave_worker_slot(isolation: Isolation) -> None:
 
 
 def _flatten(top: int) -> None:
-    """Remove everything under ``top`` without recursion: a tree may be deeper than any stack or path allows."""
-    numbers = itertools.count()
+    """Remove everything under ``top`` without recursion: a tree may be deeper than any stack or path allows.
+
+    A folder in a folder moves to ``top``, under a name that no code could know; nothing needs a free inode.
+    """
+    secret, numbers = os.urandom(16).hex(), itertools.count()
     while names := os.listdir(top):
         for name in names:
             if not stat.S_ISDIR(os.lstat(name, dir_fd=top).st_mode):
@@ -233,7 +237,7 @@ def _flatten(top: int) -> None:
                 for entry in os.listdir(inner):
                     if stat.S_ISDIR(os.lstat(entry, dir_fd=inner).st_mode):
                         os.chmod(entry, 0o700, dir_fd=inner)  # a directory moves only if it is writable itself
-                        os.rename(entry, f".{os.getpid()}-{next(numbers)}", src_dir_fd=inner, dst_dir_fd=top)
+                        os.rename(entry, f".{secret}-{next(numbers)}", src_dir_fd=inner, dst_dir_fd=top)
                     else:
                         os.unlink(entry, dir_fd=inner)
             finally:
@@ -308,7 +312,9 @@ def _set_rlimits(isolation: Isolation) -> None:
         resource.RLIMIT_DATA: int(limits["memory"]),
         resource.RLIMIT_FSIZE: int(limits["file_size"]),
         resource.RLIMIT_NOFILE: int(limits["open_files"]),
-        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_AS: 4 * int(limits["memory"]) + _ADDRESS_SPACE,  # page tables grow with it
+        resource.RLIMIT_CORE: 1,  # of 1 byte: with 0 the kernel would still start a crash handler that reads a pipe
+        resource.RLIMIT_SIGPENDING: 1024,
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_MSGQUEUE: 0,
     }

@@ -9,7 +9,7 @@ HEADER = struct.Struct("!IIB")  #: payload bytes, lease, kind
 SIZE = struct.Struct("!I")
 MAX_FRAME = 256 * 1024 * 1024
 
-READY, CALL, CLOSE, RESULT, GONE = range(1, 6)
+READY, CALL, CLOSE, RESULT, GONE, SPOILED = range(1, 7)
 
 #: How a call ended, as its monitor saw it.
 REPORTED, EXITED, KILLED = range(3)

@@ -10,10 +10,12 @@ import signal
 import socket
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agentgym.tools.python.inside import confine, fork_server, frames
 from agentgym.tools.python.inside.confine import Isolation
+from agentgym.tools.python.inside.usage import Processes, Usage, cpu_of
 
 TICK = 0.02  #: at most this many seconds between two looks at memory, CPU time and processes
 HASTE = 0.001  #: at least this many
@@ -21,17 +23,9 @@ FIRST = 0.003  #: seconds to the first look, when most calls are over
 PACE = 16 << 30  #: bytes a second that several processes may fill: the less room, the sooner the next look
 DRAIN = 64  #: a call that writes this many times ``Limits.output`` is killed
 
-_CLOCK = os.sysconf("SC_CLK_TCK")
+AT_REST = 2.0  #: at most this many seconds between two looks at a worker slot that is stopped
+
 _SENDER = struct.Struct("3i")  # struct ucred: process, user and group id
-
-
-@dataclass
-class Usage:
-    """What the processes of a worker slot hold and have used."""
-
-    memory: int = 0
-    cpu: float = 0.0
-    tasks: int = 0
 
 
 @dataclass
@@ -85,7 +79,7 @@ class Monitor:
         (self.root,) = confine.descendants(self.proc, confine.own_pid(self.proc))
         if isolation.mode == "uids":  # whatever an earlier monitor left in this worker slot
             confine.signal_all(isolation, self.proc, signal.SIGKILL)
-            confine.clear_home(isolation)
+            self._clear(confine.clear_home)
         self._start_worker()
 
     def _start_worker(self) -> None:
@@ -101,13 +95,15 @@ class Monitor:
         self.channel, self.out, self.err = channel, Pipe(out_r, room), Pipe(err_r, room)
         self.pid = _SENDER.unpack(self.orders.recvmsg(1, socket.CMSG_SPACE(_SENDER.size))[1][0][2])[0]
         self.pidfd = os.pidfd_open(self.pid)
+        self.processes = Processes(self.isolation, self.proc, self.root)
         self.cpu_before = 0.0
         self.ended, self.exit_code = False, 0
+        self.broken = 0  # the limit that was broken between two calls
 
     def _renew(self) -> None:
         """Another worker in place of this one."""
         self._end_worker()
-        confine.clear_home(self.isolation)
+        self._clear(confine.clear_home)
         self.channel.close()
         for fd in (self.out.fd, self.err.fd, self.pidfd):
             os.close(fd)
@@ -118,12 +114,12 @@ class Monitor:
         reading = frames.Frames()
         awake = True
         try:
-            while data := self.link.recv(1 << 20):
+            while data := self._next(at_rest=not awake):
                 for _, kind, payload in reading.feed(data):
                     if kind != frames.CALL:
                         return
                     one_shot, call = payload[:1] == b"1", payload[1:]
-                    if not awake:
+                    if not awake and not self.broken:
                         self._discard()
                         confine.signal_all(self.isolation, self.proc, signal.SIGCONT)
                     self.link.sendall(frames.frame(0, frames.RESULT, self._run(call)))
@@ -136,7 +132,31 @@ class Monitor:
         finally:
             self.orders.close()  # ends the fork server
             confine.reap_all(self.isolation, self.proc)
-            confine.leave_worker_slot(self.isolation)
+            self._clear(confine.leave_worker_slot)
+
+    def _clear(self, function: Callable[[Isolation], None]) -> None:
+        """Clear the worker slot; one that cannot be cleared is never used again."""
+        try:
+            function(self.isolation)
+        except OSError:
+            self.link.sendall(frames.frame(0, frames.SPOILED))
+            raise
+
+    def _next(self, *, at_rest: bool) -> bytes:
+        """What the supervisor sends next. Until then what is stopped stays so, and within its limits."""
+        pause = FIRST
+        while at_rest and not self.ended and not select.select([self.link], [], [], pause)[0]:
+            usage = self.processes.look(resume=False)
+            if usage.awake:  # the kernel wakes a process group that is orphaned, for one
+                confine.signal_all(self.isolation, self.proc, signal.SIGSTOP)
+            if usage.memory > self.limits["memory"]:
+                self.broken |= frames.MEMORY
+            if usage.cpu - self.cpu_before >= self.limits["cpu"]:
+                self.broken |= frames.CPU
+            if self.broken:
+                self._end_worker()
+            pause = FIRST if usage.awake else min(2 * pause, AT_REST)
+        return self.link.recv(1 << 20)
 
     def _discard(self) -> None:
         """Drop what the stopped worker said after its last report."""
@@ -145,11 +165,13 @@ class Monitor:
                 continue
 
     def _run(self, call: bytes) -> bytes:
+        if self.broken:
+            return frames.pack(frames.VERDICT.pack(frames.KILLED, 0, 0.0, 0.0, 0, self.broken, 0, 0), b"", b"", b"")
         self.out.start()
         self.err.start()
         watch = _Watch(self, frames.frame(0, frames.CALL, call))
         report = watch.wait()
-        cpu = max(watch.peak.cpu, self._worker_cpu())
+        cpu = max(watch.peak.cpu, cpu_of(self.pid))
         if report is None:
             cpu = max(cpu, self._end_worker())
         else:  # nothing runs on after a report
@@ -166,13 +188,6 @@ class Monitor:
         )
         return frames.pack(verdict, bytes(self.out.kept), bytes(self.err.kept), report or b"")
 
-    def _worker_cpu(self) -> float:
-        """CPU seconds of all threads of the worker, exact where /proc counts in hundredths."""
-        try:
-            return time.clock_gettime((~self.pid << 3) | 2)  # clock_getcpuclockid(3)
-        except OSError:
-            return 0.0
-
     def _end_worker(self) -> float:
         """Kill the worker, have the fork server clear up, note how it ended; CPU seconds with its children's."""
         if self.ended:
@@ -184,46 +199,6 @@ class Monitor:
         ending = fork_server.Ending.from_buffer_copy(self.orders.recv(ctypes.sizeof(fork_server.Ending)))
         self.ended, self.exit_code = True, ending.exit_code
         return ending.cpu
-
-    def usage(self) -> Usage:
-        """Sum over the processes of the worker slot. Pages shared after a fork count once."""
-        total = Usage()
-        pids = confine.descendants(self.proc, self.root)
-        for pid in pids:
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                memory, tasks, number = self._status(pid)
-                total.memory += memory
-                total.tasks += tasks
-                if len(pids) > 1 and number:  # a crowd must not keep this process from looking
-                    confine.give_way(number)
-                fields = confine.read_at(self.proc, f"{pid}/stat").rpartition(b")")[2].split()
-                total.cpu += sum(map(int, fields[11:15])) / _CLOCK
-        if len(pids) > 1 and total.memory > self.limits["memory"]:
-            # Pages shared after a fork were counted twice. Counting exactly is slow: let nothing grow meanwhile.
-            confine.signal_all(self.isolation, self.proc, signal.SIGSTOP)
-            total.memory = sum(self._proportional(pid) for pid in pids)
-            confine.signal_all(self.isolation, self.proc, signal.SIGCONT)
-        return total
-
-    def _status(self, pid: int) -> tuple[int, int, int]:
-        """(bytes of memory, threads, process id in a namespace of this process's own; 0: none, or it is ending)."""
-        values = {}
-        for line in confine.read_at(self.proc, f"{pid}/status").splitlines():
-            name, _, rest = line.partition(b":")
-            values[name] = rest
-        held = sum(int(values.get(name, b"0").split()[0]) for name in (b"RssAnon", b"RssShmem"))
-        numbers = values.get(b"NSpid", b"").split()  # one for every namespace, that of /proc first
-        return held * 1024, int(values.get(b"Threads", b"1")), int(numbers[1]) if len(numbers) > 1 else 0
-
-    def _proportional(self, pid: int) -> int:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            try:
-                for line in confine.read_at(self.proc, f"{pid}/smaps_rollup").splitlines():
-                    if line.startswith(b"Pss_Anon:"):
-                        return int(line.split()[1]) * 1024
-            except PermissionError:  # it made itself unreadable: all that it maps is its own
-                return self._status(pid)[0]
-        return 0
 
 
 class _Watch:
@@ -288,7 +263,7 @@ class _Watch:
             self._kill(frames.OUTPUT)
         if now < tick:
             return tick
-        usage = monitor.usage()
+        usage = monitor.processes.look()
         self.peak.memory = max(self.peak.memory, usage.memory)
         self.peak.cpu = usage.cpu
         if usage.memory > limits["memory"]:
@@ -297,7 +272,7 @@ class _Watch:
             self._kill(frames.CPU)
         if usage.tasks >= limits["processes"]:
             self.limits |= frames.PROCESSES
-        room = limits["memory"] - usage.memory
+        room = 0 if usage.hiding else limits["memory"] - usage.memory
         return time.monotonic() + min(TICK, max(HASTE, room / PACE))
 
     def _kill(self, limit: int) -> None:

@@ -20,7 +20,7 @@ from agentgym.tools.python.inside import confine, frames, seccomp
 from agentgym.tools.python.inside.confine import Isolation
 from agentgym.tools.python.inside.monitor import Monitor
 
-_FULL = b"full"
+_FULL, _SPOILED = b"full", b"spoiled"
 
 
 def main(config_text: str) -> None:
@@ -92,6 +92,7 @@ class _Router:
         self.leases: dict[int, socket.socket] = {}
         self.monitors: dict[socket.socket, tuple[int, frames.Frames]] = {}
         self.owner: dict[socket.socket, int] = {}
+        self.spoiled: set[socket.socket] = set()  # those whose worker slot cannot be cleared
         self.selector = selectors.DefaultSelector()
 
     def run(self) -> None:
@@ -141,6 +142,8 @@ class _Router:
         for _, kind, payload in self.monitors[monitor][1].feed(data):
             if kind == frames.READY:
                 self._take_back(monitor)
+            elif kind == frames.SPOILED:
+                self.spoiled.add(monitor)
             else:
                 frames.write_all(1, frames.frame(self.owner[monitor], kind, payload))
 
@@ -170,11 +173,16 @@ class _Router:
         self.selector.unregister(monitor)
         worker_slot, _ = self.monitors.pop(monitor)
         monitor.close()
-        self.free.insert(0, worker_slot)
+        spoiled = monitor in self.spoiled
+        self.spoiled.discard(monitor)
+        if not spoiled:
+            self.free.insert(0, worker_slot)
         self.lent.discard(monitor)
         if monitor in self.spares:
             self.spares.remove(monitor)
         lease = self.owner.pop(monitor, None)
         if lease is not None:
             del self.leases[lease]
-            frames.write_all(1, frames.frame(lease, frames.GONE))
+            frames.write_all(1, frames.frame(lease, frames.GONE, _SPOILED if spoiled else b""))
+        if not self.free and not self.monitors:  # every worker slot is spoiled: the host starts another sandbox
+            os._exit(1)

@@ -1,0 +1,223 @@
+"""Limits that hold in more than one process or call: children nobody waits for, what wakes between calls, clearing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agentgym.envs.code.judge import passed
+from agentgym.errors import MissingExtra, SandboxUnavailable
+from agentgym.tools.python import Failure, Limit, Limits, PythonError, Result, open_sandbox
+from agentgym.tools.python.sandbox import ProcessSandbox
+
+MIB = 1 << 20
+LIMITS = Limits(
+    wall=60, cpu=0.6, memory=96 * MIB, processes=12, file_size=16 * MIB, disk=32 * MIB, output=4096, open_files=64
+)
+
+
+@pytest.fixture(scope="module", params=["bubblewrap", "docker"])
+def one_worker_slot(request: pytest.FixtureRequest) -> Iterator[ProcessSandbox]:
+    """A sandbox whose stateless calls all happen in one worker slot, one after the other."""
+    try:
+        made = open_sandbox(request.param, limits=LIMITS, parallel=1, worker_slots=2)
+    except (SandboxUnavailable, MissingExtra) as error:
+        pytest.skip(str(error))
+    assert isinstance(made, ProcessSandbox)
+    with made:
+        yield made
+
+
+@pytest.fixture
+def unprotected() -> Iterator[ProcessSandbox]:
+    with pytest.warns(RuntimeWarning, match="without a sandbox"):
+        made = open_sandbox("unsafe-local", limits=LIMITS, unsafe_local=True, parallel=1, worker_slots=2)
+    assert isinstance(made, ProcessSandbox)
+    with made:
+        yield made
+
+
+#: Children that use EACH CPU seconds, until they used MOST together.
+CHILDREN = """
+import os, signal, time
+if HIDDEN: signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+reader, writer = os.pipe()
+total = 0
+while total < MOST:
+    crowd = [os.fork() for _ in range(3)]
+    if 0 in crowd:
+        while time.process_time() < EACH: pass
+        os.write(writer, b'%10d' % (time.process_time() * 1e6))
+        os._exit(0)
+    total += sum(int(os.read(reader, 10)) for _ in crowd) / 1e6
+    if not HIDDEN: [os.waitpid(pid, 0) for pid in crowd]
+"""
+# A child inherits a list with zeros for those forked after it.
+CHILDREN = CHILDREN.replace(
+    "crowd = [os.fork() for _ in range(3)]",
+    "crowd = []\n    while len(crowd) < 3 and 0 not in crowd: crowd.append(os.fork())",
+)
+
+
+def children(*, hidden: bool, each: float, most: float) -> str:
+    return f"HIDDEN, EACH, MOST = {hidden}, {each}, {most}\n{CHILDREN}"
+
+
+@pytest.mark.parametrize("each", [0.1, 0.005])
+def test_children_that_nobody_waits_for_use_the_calls_cpu_time(one_worker_slot: ProcessSandbox, each: float) -> None:
+    result = one_worker_slot.run(children(hidden=True, each=each, most=6))
+    assert result.error == PythonError(Failure.CPU, message="killed after 0.6 CPU s")
+
+
+def test_children_that_were_waited_for_count_once(one_worker_slot: ProcessSandbox) -> None:
+    result = one_worker_slot.run(children(hidden=False, each=0.1, most=0.29))
+    assert result.error is None
+    assert 0.29 <= result.cpu_seconds < 0.6
+
+
+#: The worker makes itself unreadable to the monitor: its program may be run, not read.
+UNREADABLE = """
+import os, shutil, sys
+shutil.copy(os.path.realpath('/proc/self/exe') if os.path.exists('/proc/self/exe') else sys.executable, 'python')
+os.chmod('python', 0o111)
+code = "import time; held = bytearray(40 << 20); time.sleep(60)"
+pids = [os.spawnve(os.P_NOWAIT, './python', ['python', '-SEc', code], {'PYTHONHOME': sys.prefix}) for _ in range(6)]
+os.wait()
+"""
+
+
+def test_memory_of_unreadable_processes_counts(one_worker_slot: ProcessSandbox) -> None:
+    if one_worker_slot.kind == "docker":
+        pytest.skip("no file of its own can be run there")
+    result = one_worker_slot.run(UNREADABLE)
+    assert result.error is not None
+    assert (result.error.kind, result.limits) == (Failure.MEMORY, (Limit.MEMORY,))
+    assert passed(one_worker_slot, UNREADABLE, [["", ""]]) == 0
+
+
+PAGE_TABLES = """
+import mmap, os, time
+any(os.fork() == 0 for _ in range(10))
+span, held = 1 << 30, []
+while span >= 2 << 20:
+    try:
+        area = mmap.mmap(-1, span, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
+    except (OSError, MemoryError):
+        span //= 2
+        continue
+    held.append(area)
+    for at in range(0, span, 2 << 20):
+        area[at]
+time.sleep(60)
+"""
+
+
+def test_page_tables_count_as_memory(one_worker_slot: ProcessSandbox) -> None:
+    result = one_worker_slot.run(PAGE_TABLES)
+    assert result.error is not None
+    assert (result.error.kind, result.limits) == (Failure.MEMORY, (Limit.MEMORY,))
+
+
+def test_addresses_signals_and_crashes_are_limited(one_worker_slot: ProcessSandbox) -> None:
+    code = "import resource as r\n[r.getrlimit(w) for w in (r.RLIMIT_AS, r.RLIMIT_SIGPENDING, r.RLIMIT_CORE)]"
+    space = 4 * 96 * MIB + (4 << 30)
+    assert one_worker_slot.run(code).value == f"[({space}, {space}), (1024, 1024), (1, 1)]"
+
+
+#: Children that fill memory once they are awake after this call.
+CROWD = """
+import os, time
+begun, pids = time.monotonic(), []
+while len(pids) < 4 and 0 not in pids:
+    pids.append(os.fork())
+if 0 in pids:
+    time.sleep(max(0, begun + 1 - time.monotonic()))
+    held = bytearray(60 << 20)
+    while True:
+        time.sleep(.01)
+print(*pids)
+"""
+
+
+def test_limits_hold_between_calls(unprotected: ProcessSandbox) -> None:
+    with unprotected.session() as session:
+        pids = [int(word) for word in session.run(CROWD).stdout.split()]
+        assert len(pids) == 4
+        end = time.monotonic() + 20
+        while time.monotonic() < end and Path(f"/proc/{pids[0]}").exists():  # nothing in a sandbox can do this
+            with contextlib.suppress(ProcessLookupError):
+                for pid in pids:
+                    os.kill(pid, signal.SIGCONT)
+            time.sleep(0.001)
+        result = session.run("1")
+        error = PythonError(Failure.MEMORY, message=f"killed: more than {LIMITS.memory} bytes of memory")
+        assert result == Result(error=error, limits=(Limit.MEMORY,), lost=True)
+        assert result.seconds == 0.0  # it was killed before this call
+        assert session.run("2").value == "2"
+
+
+def test_what_wakes_between_calls_is_stopped_again(unprotected: ProcessSandbox) -> None:
+    with unprotected.session() as session:
+        pid = int(session.run("import os\nos.getpid()").value or 0)
+        for _ in range(3):
+            os.kill(pid, signal.SIGCONT)
+            end = time.monotonic() + 20
+            while (state := _state(pid)) != "T" and time.monotonic() < end:
+                time.sleep(0.01)
+            assert state == "T"
+        assert session.run("1").value == "1"
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+SPOIL = "import os\nos.makedirs('a/b')\nhere = os.getcwd()\nos.chdir('/')\nos.rename(here, here + '-elsewhere')"
+
+
+def test_a_worker_slot_that_cannot_be_cleared_is_not_used_again(unprotected: ProcessSandbox) -> None:
+    process = unprotected.process()
+    for number in range(2):  # of three
+        assert unprotected.run(SPOIL).error is None
+        assert unprotected.run("import os\nos.listdir('.')").value == "[]", number
+    assert unprotected.process() is process
+    assert unprotected.run(SPOIL).error is None
+    for _ in range(3):  # all are spoiled: another sandbox process
+        assert unprotected.run("import os\nos.listdir('.')").value == "[]"
+    assert unprotected.process() is not process
+
+
+NAMES = """
+import os
+for n in range(1, 12000):
+    open(f'.{n}-0', 'w').close()
+os.makedirs('a/b/c/d')
+"""
+
+
+def test_file_names_do_not_keep_a_worker_slot_from_being_cleared(one_worker_slot: ProcessSandbox) -> None:
+    for _ in range(3):
+        assert one_worker_slot.run(NAMES).error is None
+        assert one_worker_slot.run("import os\nos.listdir('.')").value == "[]"
+
+
+FULL = """
+import os
+try:
+    while True:
+        os.mkdir('d')
+        os.chdir('d')
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+def test_a_folder_without_a_free_inode_is_cleared(one_worker_slot: ProcessSandbox) -> None:
+    assert one_worker_slot.run(FULL).stdout == "No space left on device\n"
+    assert one_worker_slot.run("import os\nos.listdir('.')").value == "[]"
