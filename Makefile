@@ -42,11 +42,11 @@ bench: $(READY)  ## every benchmark, one after the other; results in benchmarks/
 	for file in credit generation overhead trl_step waiting; do \
 	    OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$file.py --json benchmarks/out/$$file.json || exit 1; done
 
-docs: $(READY)  ## write the tables of the documentation anew
-	$(BIN)/python docs/tables.py
+docs: $(READY)  ## build the documentation into site/, links and anchors checked, without the network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 wheel: $(READY)  ## build the wheel and try it in an environment of its own
 	.ci/wheel
 
 clean:  ## remove what was built, never runs
-	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv dist build site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

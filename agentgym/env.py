@@ -37,7 +37,7 @@ class Info(TypedDict, total=False):
     tool_calls: Sequence[ToolCall]  #: the calls run in this turn
     error: str  #: why the action was not understood; absent when it was
     success: bool  #: on the last turn: whether the task was solved
-    answers: Sequence[str]  #: accepted answers; for reward and credit only, never part of an observation
+    answers: Sequence[str]  #: accepted answers; for rewards and advantages only, never part of an observation
     evidence: Sequence[str]  #: ids of the documents that support the answer
     columns: Mapping[str, float | str]  #: of this turn: numbers, ids, short texts that rewards and advantages may read
     metrics: Mapping[str, float]  #: on the last turn: numbers of the whole episode

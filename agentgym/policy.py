@@ -40,7 +40,7 @@ class Request:
 
     Attributes:
         episode: id of the running episode; a policy may keep state (a cache) under it until ``release``.
-        key: 64-bit key of this turn; every random draw of the answer hangs off it (:mod:`agentgym.keyed_random`).
+        key: 64-bit key of this turn; the answer's random numbers are derived from it (:mod:`agentgym.keyed_random`).
         observation: the text that is new this turn.
         info: what the environment returned beside it; ``answers`` and ``evidence`` are never in it.
         turns: the finished turns before this one.

@@ -1,18 +1,18 @@
-"""Write the tables of the documentation that repeat what the code says: ``make docs``.
+"""Tables and pages of the documentation that repeat what the code says.
 
-A table stands between ``<!-- NAME -->`` and ``<!-- end -->``. The output of the README's first example is written too.
-Tests compare the files with what this writes.
+A page has ``<!-- NAME -->`` where one of them belongs; it is made when the site is built (``docs/hooks.py``), so
+nothing in the documentation is edited for a new environment, algorithm, part, option, command or rule.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from gymnasium.envs.registration import load_env_creator
 
@@ -26,8 +26,6 @@ from agentgym.trainers.parts import STAGES, algorithm_names, get_algorithm, load
 from agentgym.trainers.run.config import TrainConfig
 
 ROOT = Path(__file__).parent.parent
-END = "<!-- end -->"
-FILES = ("README.md", "docs/environments.md", "docs/training.md")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -41,10 +39,10 @@ def file_of(thing: object) -> Path:
     return Path(sys.modules[thing.__module__].__file__ or "").relative_to(ROOT)
 
 
-def link(thing: object) -> str:
-    """To the file that defines it, from the root."""
-    path = file_of(thing)
-    return f"[{path.relative_to('agentgym')}]({path})"
+def api(name: str, function: Any, level: int) -> str:
+    """A heading, and what the function's docstring and signature say."""
+    where = f"{function.__module__}.{function.__name__}"
+    return f"{'#' * level} `{name}` {{ #{name} }}\n\n::: {where}\n    options: {{heading_level: {level + 1}}}\n"
 
 
 def first_line(thing: object) -> str:
@@ -61,7 +59,7 @@ def environments() -> str:
         entry = registry.find(env_id).entry_point
         made = load_env_creator(entry) if isinstance(entry, str) else entry
         what = first_line(made).removeprefix(f"`{env_id}`: ")
-        rows.append((f"`{env_id}`", what, ", ".join(getattr(made, "splits", ())), link(made)))
+        rows.append((f"`{env_id}`", what, ", ".join(getattr(made, "splits", ())), f"`{file_of(made)}`"))
     return table(("environment", "what it is", "splits", "file"), rows)
 
 
@@ -76,8 +74,13 @@ def algorithms() -> str:
         paper = (
             f"[{number[0]}](https://arxiv.org/abs/{number[0]})" if number else f"{place[1]} {place[2]}" if place else ""
         )
-        rows.append((f"`{name}`", found.summary, paper, link(found.build)))
-    return table(("algorithm", "idea", "paper", "file"), rows)
+        rows.append((f"[`{name}`](#{name})", found.summary, paper, found.build.__module__.split(".")[-2]))
+    return table(("algorithm", "idea", "paper", "family"), rows)
+
+
+def algorithm_pages() -> str:
+    """Every algorithm's docstring and parameters."""
+    return "\n".join(api(name, get_algorithm(name).build, 3) for name in algorithm_names())
 
 
 def commands() -> str:
@@ -105,18 +108,32 @@ def contract() -> str:
     return table(("rule", "what holds"), ((f"`{rule.name}`", rule.promise) for rule in RULES.values()))
 
 
+def stage_order() -> list[str]:
+    """The stages of an algorithm in their order, then those inside others' parts."""
+    load_parts()
+    return list(dict.fromkeys([*stage_names().values(), *STAGES]))
+
+
 def parts() -> str:
     """What can stand in each stage of an algorithm, and what can stand inside these parts."""
-    load_parts()
-    fields = dict.fromkeys([*stage_names().values(), *STAGES])
     rows = []
-    for name in fields:
-        factories = STAGES[name].factories
-        files = sorted({f"[{path.name}](../{path})" for path in map(file_of, factories.values())})
+    for name in stage_order():
         inside = [f"`{user.name}`" for user in STAGES.values() if name in user.uses]
         label = f"`{name}`" + (f" (inside {', '.join(inside)})" if inside else "")
-        rows.append((label, ", ".join(f"`{factory}`" for factory in sorted(factories)), ", ".join(files)))
-    return table(("stage", "parts", "file"), rows)
+        rows.append((label, ", ".join(f"[`{factory}`](#{factory})" for factory in sorted(STAGES[name].factories))))
+    return table(("stage", "parts"), rows)
+
+
+def part_pages() -> str:
+    """Every part's docstring and parameters, by the stage that it is made for; ``add`` stands once."""
+    pages, seen = [], set()
+    for name in stage_order():
+        pages.append(f"## `{name}`: {STAGES[name].what.split(' ', 1)[1]}\n")
+        for factory, make in sorted(STAGES[name].factories.items()):
+            if factory not in seen:
+                pages.append(api(factory, inspect.unwrap(make), 3))
+            seen.add(factory)
+    return "\n".join(pages)
 
 
 def gui() -> str:
@@ -133,33 +150,18 @@ TABLES = {
     "gui": gui,
     "environments": environments,
     "algorithms": algorithms,
+    "algorithm_pages": algorithm_pages,
     "commands": commands,
     "contract": contract,
     "options": options,
     "parts": parts,
+    "part_pages": part_pages,
 }
 
 
-def session(text: str) -> str:
-    """The text with what its first Python example prints in the block after it."""
-    code = text.partition("```python\n")[2].partition("```")[0]
-    before, mark, rest = text.partition("```text\n")
-    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    return f"{before}{mark}{printed}```{rest.partition('```')[2]}"
+MARK = re.compile(r"^<!-- (\w+) -->$", re.MULTILINE)
 
 
 def written(text: str) -> str:
-    """The text with every table as the code has it now."""
-    for name, make in TABLES.items():
-        if f"<!-- {name} -->\n" in text:
-            before, _, rest = text.partition(f"<!-- {name} -->\n")
-            _, _, after = rest.partition(END)
-            text = f"{before}<!-- {name} -->\n{make()}\n{END}{after}"
-    return text
-
-
-if __name__ == "__main__":
-    for file in FILES:
-        path = ROOT / file
-        new = written(path.read_text(encoding="utf-8"))
-        path.write_text(session(new) if file == "README.md" else new, encoding="utf-8")
+    """The text with each mark replaced by what it names."""
+    return MARK.sub(lambda found: TABLES[found[1]](), text)

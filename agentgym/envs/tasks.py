@@ -20,7 +20,7 @@ class Question:
 
     Attributes:
         text: the first observation.
-        answers: accepted answers; for scoring and credit only, never shown.
+        answers: accepted answers; for scores, rewards and advantages only, never shown.
         evidence: ids of the documents that support the answer; never shown.
         id: ``info["task_id"]``; a digest of the rest where it is left out.
         data: whatever else a scorer or an expert needs; JSON values; never shown.

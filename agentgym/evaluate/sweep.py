@@ -104,8 +104,8 @@ def evaluate(
 ) -> Curve:
     """Play the same tasks under every budget.
 
-    The random draws of a policy hang off the run key, the task and the turn, not off the budget or the policy: what
-    differs between two rows is what the budget, or the other policy, changed.
+    A policy's random numbers are derived from the run key, the task and the turn. They depend on neither the budget nor
+    the policy, so two rows differ only by what the budget, or the other policy, changed.
 
     Args:
         make_env: makes one environment, without a budget.

@@ -138,7 +138,7 @@ class ModelPolicy:
             return None
         actions = request.info.get("admissible")
         if not actions:
-            raise PolicyError("admissible=true needs info['admissible'], which this environment does not give")
+            raise PolicyError("rollout.admissible=true needs info['admissible'], which this environment does not give")
         return [self._closed(action) for action in actions]
 
     def _opened(self, request: Request) -> _Episode:

@@ -37,8 +37,8 @@ def make_report(run: RunFolder | str | os.PathLike[str], *, episodes: int = 48) 
     """
     folder = run if isinstance(run, RunFolder) else RunFolder(run)
     lines = folder.metrics.read()
-    credit = {line["episode"]: line["advantage"] for line in folder.advantages.read()}
-    shown = [view(e, credit.get(e.id)) for e in choose(folder.episodes, episodes)]
+    advantages = {line["episode"]: line["advantage"] for line in folder.advantages.read()}
+    shown = [view(e, advantages.get(e.id)) for e in choose(folder.episodes, episodes)]
     charts = make_charts(lines)
     script = _file("page.js")
     page = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 WIDTH, HEIGHT, PAD = 300.0, 96.0, 6.0
-_FIRST = ("success", "reward", "episode_turns", "errors", "loss")
+_FIRST = ("success", "reward", "episode_turns", "invalid_action_rate", "loss")
 _BOOKKEEPING = ("update", "event", "split")
 Point = tuple[float, float]
 

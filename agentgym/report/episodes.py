@@ -30,14 +30,14 @@ def choose(read: Callable[[], Iterator[Episode]], count: int) -> list[Episode]:
     return [e for e in read() if e.group in chosen][:count]
 
 
-def view(episode: Episode, credit: Sequence[float] | None) -> dict[str, Any]:
+def view(episode: Episode, advantages: Sequence[float] | None) -> dict[str, Any]:
     """An episode as the template wants it.
 
     Args:
-        credit: one number a turn; None where it was not trained on.
+        advantages: one number a turn; None where it was not trained on.
     """
-    known = credit is not None and len(credit) == len(episode.turns)
-    values = list(credit or ()) if known else [None] * len(episode.turns)
+    known = advantages is not None and len(advantages) == len(episode.turns)
+    values = list(advantages or ()) if known else [None] * len(episode.turns)
     largest = max((abs(v) for v in values if v is not None), default=0.0)
     turns = [
         {
@@ -48,7 +48,7 @@ def view(episode: Episode, credit: Sequence[float] | None) -> dict[str, Any]:
             "error": turn.error is not None,
             "screenshot": base64.b64encode(turn.screenshot).decode() if turn.screenshot is not None else None,
             "calls": [_call(call) for call in turn.tool_calls],
-            "credit": value,
+            "advantage": value,
             "strength": round(abs(value) / largest, 3) if value is not None and largest else 0,
             "sign": "none" if not value else "up" if value > 0 else "down",
         }

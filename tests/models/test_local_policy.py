@@ -225,7 +225,9 @@ def test_actions_are_drawn_among_the_admissible_ones(small, played):
 def test_an_environment_without_admissible_actions_is_named(small):
     model, tokenizer = small()
     policy = ModelPolicy(model, tokenizer, admissible=True)
-    with pytest.raises(PolicyError, match=r"admissible=true needs info\['admissible'\], which this environment"):
+    with pytest.raises(
+        PolicyError, match=r"rollout.admissible=true needs info\['admissible'\], which this environment"
+    ):
         policy.submit(Request("e", 0, "You see red.", {}, ()))
 
 

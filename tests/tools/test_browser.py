@@ -282,8 +282,8 @@ def test_as_tools_of_an_episode(chromium: Chromium, site: Site) -> None:
 
 @pytest.mark.chromium
 def test_the_environment_of_the_docs_is_played_on_a_local_site(site: Site) -> None:
-    """The block of docs/environments.md, on a port that is free here."""
-    text = (Path(__file__).parents[2] / "docs" / "environments.md").read_text()
+    """The block of docs/guides/browser_and_mcp.md, on a port that is free here."""
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "browser_and_mcp.md").read_text()
     block = next(b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if b.startswith("# museum.py"))
     site.extra["/"] = "<title>Museum</title><p>Friday: from 10. Sunday: from 12.</p>"
     names: dict[str, Any] = {}

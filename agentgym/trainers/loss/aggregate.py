@@ -14,7 +14,7 @@ A token counts if its weight is positive, a sequence if one of its tokens counts
 multiply the loss and stay out of the denominators. With an empty mask all coefficients are 0. Means over
 groups instead of sequences are the same functions with the group's number as ``sequence``.
 
-**Bias** as in ``credit``: whether leave-one-out credit, one sequence an episode, keeps the direction of the policy
+**Bias**, in docstrings: whether leave-one-out advantages, one sequence an episode, keep the direction of the policy
 gradient when the policy decides how long episodes are.
 """
 

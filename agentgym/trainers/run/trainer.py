@@ -325,7 +325,7 @@ class Training:
     def _tell_options(self) -> None:
         """Show what the run does where the default depends on the model."""
         config = self.config
-        chosen = {"lr": config.optimizer.lr, "max_new_tokens": config.rollout.max_new_tokens}
+        chosen = {"optimizer.lr": config.optimizer.lr, "rollout.max_new_tokens": config.rollout.max_new_tokens}
         if config.sft.episodes:
             chosen["sft.lr"] = config.sft.lr
         kind = kind_of(config.model.name, lora=config.model.lora is not None)

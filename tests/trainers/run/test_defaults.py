@@ -126,7 +126,7 @@ def test_the_tiny_model_of_a_run_keeps_its_own(tmp_path):
     told = []
     free = dict.fromkeys(RANDOM)
     start(tmp_path / "run", lambda *event: told.append(event), **free, **{"run.updates": 0, "sft.episodes": 0})
-    assert told[0] == ("tiny model in float32", {"lr": 3e-4, "max_new_tokens": 32})
+    assert told[0] == ("tiny model in float32", {"optimizer.lr": 3e-4, "rollout.max_new_tokens": 32})
     assert BASE["optimizer.lr"] == 1e-3  # what other tests ask for is not what is the default
 
 

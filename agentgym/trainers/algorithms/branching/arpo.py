@@ -58,7 +58,7 @@ def arpo(
         threshold: branch iff P exceeds it, as the paper writes, instead of a draw.
         match_released_code: read the signal as the released code does: one turn late, summed, and 0 after the first
             answer.
-        attribution: what turns get that several episodes share: each episode's own credit, the mean of it, the mean
+        attribution: what turns get that several episodes share: each episode's own advantage, the mean of it, the mean
             with the weight of one turn, or the change of value along the tree (no group statistics).
         clip: ε of the clipped ratio.
         kl: coefficient of the k3 penalty towards the first weights.
@@ -70,11 +70,11 @@ def arpo(
     rewards = [malformed(format_score)] if format_score is not None else []
     rewards += [tool_bonus(bonus)] if bonus else []
     plain = chain(episode_return(), standardize())
-    credit = {"soft": plain, "node_values": node_values(value=value)}.get(attribution, chain(plain, mean_over_copies()))
+    own = {"soft": plain, "node_values": node_values(value=value)}
     return Algorithm(
         branching=entropy_branching(roots, alpha, beta, window, each, cap, fill, threshold, match_released_code),
         reward=chain(*rewards) if rewards else env_reward(),
-        advantage=credit,
+        advantage=own.get(attribution, chain(plain, mean_over_copies())),
         turn_weight=(inverse_copy_weight(),) if attribution in ("hard_unit", "node_values") else (),
         loss_term=surrogate(bound=epsilon_clip(clip, clip), shape=min_clip(dual=3.0)),
         penalty=(kl_penalty(kl),) if kl else (),

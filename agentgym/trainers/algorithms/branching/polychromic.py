@@ -27,9 +27,9 @@ def polychromic(
 ) -> Algorithm:
     """Sets of episodes that went on from one state are paid for succeeding *and* for differing.
 
-    f(set) = mean reward · share of distinct ways; an episode's credit, for ``window`` turns, is the mean of f over its
-    sets minus the mean over all sets of the state. Two ways are the same if they met the same states. 2509.25424. Every
-    set counts, where the paper draws 4; other turns get the reward minus the group's mean, where the paper has a
+    f(set) = mean reward · share of distinct ways; an episode's advantage, for ``window`` turns, is the mean of f over
+    its sets minus the mean over all sets of the state. Two ways are the same if they met the same states. 2509.25424.
+    Every set counts, where the paper draws 4; other turns get the reward minus the group's mean, where the paper has a
     critic. Rewards are taken to lie in 0…1. The penalty is KL(π_old‖π).
 
     Bias: on purpose, towards differing.

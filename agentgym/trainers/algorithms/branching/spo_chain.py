@@ -23,7 +23,7 @@ def spo_chain(
     mask: Annotated[float, Field(gt=0, le=1)] = 0.9,
     clip: Annotated[float, Field(gt=0, lt=1)] = 0.2,
 ) -> Algorithm:
-    """Along one episode the value before every turn is measured by continuations; a turn's credit is its change.
+    """Along one episode the value before every turn is measured by continuations; a turn's advantage is its change.
 
     A = V(next cut) − V(this cut), V the mean reward of the continuations from there; after the last cut the episode's
     own reward. Cuts are turns here; the paper cuts at unsure tokens. Continuations are not learned from. 2505.23564.

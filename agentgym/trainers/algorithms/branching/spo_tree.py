@@ -25,10 +25,10 @@ def spo_tree(
     mask: Annotated[float, Field(gt=0, le=1)] = 0.9,
     clip: Annotated[float, Field(gt=0, lt=1)] = 0.2,
 ) -> Algorithm:
-    """A tree of fixed shape; a segment's credit is how much it changed the mean of what came of it.
+    """A tree of fixed shape; a segment's advantage is how much it changed the mean of what came of it.
 
     A = V(child) − V(parent), V the mean of a node's children, or the reward of a leaf; segments are turns here, not
-    tokens. Each segment is learned from once, without those of credit 0, and only at tokens that were not certain.
+    tokens. Each segment is learned from once, without those of advantage 0, and only at tokens that were not certain.
     2505.23564. ``group_size`` has to be the product of the factors. Edges of earlier updates are not replayed.
 
     Bias: by the number of tokens that count; with ``scale`` also by the spread among siblings.

@@ -20,7 +20,7 @@ def cispo(
     low: Annotated[float, Field(ge=0, le=1)] = 0.0,
     high: Annotated[float, Field(ge=1)] = 5.0,
 ) -> Algorithm:
-    """GRPO's credit, with the importance ratio as a bounded weight, so that no token loses its gradient.
+    """GRPO's advantage, with the importance ratio as a bounded weight, so that no token loses its gradient.
 
     −sg(clip(ρ, low, high))·A·log π, mean over all action tokens. MiniMax-M1, 2506.13585, eq. 4-5. The bounds are of the
     ratio itself; as in the paper only the upper one is used by default (5 is TRL's; the paper gives no number).

@@ -26,7 +26,7 @@ def dapo(
     limit: Annotated[int, Field(ge=5)] | None = None,
     mask_cut: bool = False,
 ) -> Algorithm:
-    """GRPO's credit with more room upwards, tokens weighted equally, and only groups whose rewards differ.
+    """GRPO's advantage with more room upwards, tokens weighted equally, and only groups whose rewards differ.
 
     max(−Aρ, −A·clip(ρ, 1 − ε_low, 1 + ε_high)), mean over all action tokens of the batch; groups without spread are
     replaced by rolling out again until the batch is full. 2503.14476. No KL term, as in the paper. Where the paper

@@ -21,7 +21,7 @@ def grpo(
     clip: Annotated[float, Field(gt=0, lt=1)] = 0.2,
     kl: Annotated[float, Field(ge=0)] = 0.0,
 ) -> Algorithm:
-    """Each episode's reward against the mean and spread of its group; every turn gets the same credit.
+    """Each episode's reward against the mean and spread of its group; every turn gets the same advantage.
 
     Aᵢ = (Rᵢ − mean R) / (std R + 1e-6), std unbiased, in the group of episodes of one task. Clipped surrogate, mean
     over an episode's action tokens, then over episodes. DeepSeekMath, 2402.03300, eq. 3. A group of one, and a group

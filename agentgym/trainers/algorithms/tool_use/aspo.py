@@ -25,7 +25,7 @@ def aspo(
     clip_high: Annotated[float, Field(ge=0)] = 0.28,
     rollouts: PositiveInt = 10,
 ) -> Algorithm:
-    """DAPO whose solved episodes get more credit the earlier they first called a tool.
+    """DAPO whose solved episodes get a larger advantage the earlier they first called a tool.
 
     A + clip(δ·(p − mean p) / mean L, −k·A, k·A) for a group's solved episodes with a call, p the action tokens up to
     the first call, L all of them. 2508.19201. The bounded bias is added to the advantage, so being right always counts

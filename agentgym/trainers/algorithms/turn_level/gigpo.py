@@ -30,7 +30,7 @@ def gigpo(
     clip: Annotated[float, Field(gt=0, lt=1)] = 0.2,
     kl: Annotated[float, Field(ge=0)] = 0.0,
 ) -> Algorithm:
-    """GRPO's credit for the episode, plus credit among all turns of a group that met the same state.
+    """GRPO's advantage of the episode, plus that of each turn among all turns of its group that met the same state.
 
     A = A_episode + ω · A_turn. A_episode compares an episode's reward with the mean of its group. A_turn compares the
     discounted return from a turn on with the mean of those of every turn in the group with an equal anchor, whichever

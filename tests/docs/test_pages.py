@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import pkgutil
 import re
@@ -11,11 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import tables
 import yaml
+from blocks import ROOT, blocks, shell_lines
 
 import agentgym
 from agentgym.check import check_env
@@ -32,62 +32,41 @@ from agentgym.trainers.loss.tokens import Tokens
 from agentgym.trainers.parts import STAGES, get_algorithm
 from agentgym.trainers.run.config import TrainConfig, options
 
-ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+GUIDES = sorted(ROOT.glob("docs/guides/*.md"))
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
 def page(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-
-
-@pytest.fixture(scope="module")
-def tables() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize("name", ["README.md", "docs/environments.md", "docs/training.md"])
-def test_tables_are_those_of_the_code(tables: ModuleType, name: str) -> None:
-    assert page(name) == tables.written(page(name)), "run: make docs"
-    assert name in tables.FILES
-
-
-def test_every_table_stands_somewhere(tables: ModuleType) -> None:
-    found = [name for file in tables.FILES for name in re.findall(r"<!-- (\w+) -->", page(file)) if name != "end"]
+def test_every_table_stands_in_one_place() -> None:
+    found = [name for path in PAGES for name in tables.MARK.findall(path.read_text(encoding="utf-8"))]
     assert sorted(found) == sorted(tables.TABLES)
 
 
-def test_a_table_that_is_out_of_date_is_written_anew(tables: ModuleType) -> None:
-    text = "before\n<!-- commands -->\n| old |\n<!-- end -->\nbetween\n<!-- algorithms -->\n<!-- end -->\nafter\n"
-    new = tables.written(text)
-    assert "| old |" not in new
-    assert "`agentgym train`" in new
-    assert "`gigpo`" in new
-    assert new.startswith("before\n")
-    assert "<!-- end -->\nbetween\n" in new
-    assert new.endswith("<!-- end -->\nafter\n")
-    assert tables.written(new) == new
+def test_a_mark_becomes_its_table() -> None:
+    new = tables.written("before\n<!-- commands -->\nbetween\n<!-- algorithms -->\nafter <!-- commands --> it\n")
+    assert "| `agentgym train` |" in new
+    assert "| [`gigpo`](#gigpo) |" in new
+    assert new.startswith("before\n| command")
+    assert "|\nbetween\n|" in new
+    assert new.endswith("|\nafter <!-- commands --> it\n")
 
 
-def test_every_part_has_its_place_in_the_table(tables: ModuleType) -> None:
+def test_every_part_has_its_place_in_the_table() -> None:
     """Each factory of the package stands in the row of its stage, and no stage's row is empty."""
     rows = {re.findall(r"`(\w+)`", row)[0]: row for row in tables.parts().splitlines()[2:]}
     assert set(rows) == set(STAGES)
     for name, stage in STAGES.items():
         assert set(re.findall(r"`(\w+)`", rows[name].split(" | ")[1])) == set(stage.factories) != set()
-        for path in re.findall(r"\]\(\.\./(\S+)\)", rows[name]):
-            assert (ROOT / path).is_file()
+    sections = tables.part_pages()
+    for stage in STAGES.values():
+        for name in stage.factories:
+            assert len(re.findall(rf"^### `{name}` {{ #{name} }}$", sections, re.MULTILINE)) == 1
 
 
-def test_every_option_has_its_section(tables: ModuleType) -> None:
+def test_every_option_has_its_section() -> None:
     """The options of a section stand below its name, those without one above all."""
     before, *pieces = re.split(r"\*\*`(\w+)`\*\*: ", tables.options())
     named = dict(zip(pieces[::2], pieces[1::2], strict=True))
@@ -97,21 +76,21 @@ def test_every_option_has_its_section(tables: ModuleType) -> None:
     assert [*free, *(name for names in listed.values() for name in names)] == [name for name, _ in options()]
 
 
-def test_every_algorithm_names_its_paper(tables: ModuleType) -> None:
+def test_every_algorithm_names_its_paper() -> None:
     rows = [line.split(" | ") for line in tables.algorithms().splitlines()[2:]]
     assert [row[0] for row in rows if not row[2].strip()] == []
 
 
-def test_the_first_session_prints_what_is_shown(tmp_path: Path) -> None:
-    code, shown = blocks(page("README.md"), "python")[0], blocks(page("README.md"), "text")[0]
-    assert len(code.splitlines()) <= 14
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert done.stdout == shown, "run: make docs"
+def test_the_readme_is_short() -> None:
+    """What it is, a picture, how to install it, three commands and why, on one screen; the rest on two more."""
+    text = page("README.md")
+    assert len(text.partition("\n## ")[0].splitlines()) <= 36
+    assert len(text.splitlines()) <= 140
 
 
 def environment_example(name: str, folder: Path) -> None:
-    """Write an example of the page on environments to the file that its first line names."""
-    (code,) = (b for b in blocks(page("docs/environments.md"), "python") if b.startswith(f"# {name}\n"))
+    """Write an example of the guides to the file that its first line names."""
+    (code,) = (b for guide in GUIDES for b in blocks(guide.read_text(), "python") if b.startswith(f"# {name}\n"))
     (folder / name).write_text(code)
 
 
@@ -131,7 +110,7 @@ def test_the_shop_keeps_the_contract_and_its_expert_buys(tmp_path: Path) -> None
 
 def test_prices_are_those_of_the_list(tmp_path: Path) -> None:
     environment_example("shop.py", tmp_path)
-    (listed,) = (b for b in blocks(page("docs/environments.md"), "yaml") if b.startswith("tools:"))
+    (listed,) = (b for b in blocks(page("docs/guides/tools.md"), "yaml") if b.startswith("tools:"))
     (tmp_path / "prices.yaml").write_text(listed)
     play = ["eval", "shop:me/Shop-v0", "--policy", "expert", "--prices", "prices.yaml", "--budget", "cost=0.11,0.12"]
     told = run_agentgym(tmp_path, *play)  # two calls of add and one of checkout
@@ -156,7 +135,7 @@ def test_syntaxes_are_written_as_shown(tmp_path: Path) -> None:
         """
         return item
 
-    section = page("docs/environments.md").partition("## Syntaxes")[2].partition("\n## ")[0]
+    section = page("docs/guides/tools.md").partition("## Syntaxes")[2].partition("\n## ")[0]
     rows = dict(re.findall(r"^\| `(\w+)`[^|]* \|(.*)\|$", section, re.MULTILINE))
     assert sorted(rows) == syntaxes()
     for name, cells in rows.items():
@@ -183,25 +162,15 @@ def registry() -> Iterator[None]:
 
 
 def training_example(beginning: str) -> dict[str, Any]:
-    """What a Python block of the page on training defines."""
-    (code,) = (b for b in blocks(page("docs/training.md"), "python") if b.startswith(beginning))
+    """What a Python block of the guide to advantage rules defines."""
+    (code,) = (b for b in blocks(page("docs/guides/advantage.md"), "python") if b.startswith(beginning))
     names: dict[str, Any] = {"__name__": "example"}
-    exec(compile(code, "training.md", "exec"), names)
+    exec(compile(code, "advantage.md", "exec"), names)
     return names
 
 
 @pytest.mark.usefixtures("registry")
-def test_the_own_algorithm_of_the_training_page_works() -> None:
-    training_example("# mine.py")
-    made = get_algorithm("mine")(scale=False)
-    turns = TurnTable.from_columns(group=[0, 0], episode=[0, 1], turn=[0, 0], reward=[1.0, 0.0])
-    assert made.advantage(turns, turns.reward).tolist() == [1.0, -1.0]
-    other = with_part(made, "advantage", "chain(episode_return(), doubled(0.25))")
-    assert other.advantage(turns, turns.reward).tolist() == [0.25, 0.0]
-
-
-@pytest.mark.usefixtures("registry")
-def test_the_own_penalty_of_the_training_page_works() -> None:
+def test_the_own_penalty_of_the_guide_works() -> None:
     torch = pytest.importorskip("torch", reason="needs the extra train")
     training_example("# careful.py")
     made = with_part(Algorithm(), "penalty", "entropy_floor(0.2, coefficient=3.0)")
@@ -211,17 +180,8 @@ def test_the_own_penalty_of_the_training_page_works() -> None:
     assert made.penalty[0](tokens).tolist() == pytest.approx([0.3, 0.0])
 
 
-def test_the_rules_of_the_training_page_work() -> None:
-    """Returns 1, 1, 0, 0 discounted to 0.95, 1, 0, 0; the first turns share a state."""
-    names = training_example("from agentgym.trainers.advantage")
-    spread = 0.5**0.5
-    whole = 0.5 / (spread + 1e-6)
-    expected = [whole + 0.475, whole, -whole - 0.475, -whole]
-    assert names["advantage"].tolist() == pytest.approx(expected)
-
-
-def test_the_options_of_the_training_page_are_options() -> None:
-    (text,) = (b for b in blocks(page("docs/training.md"), "yaml") if b.startswith("env:"))
+def test_the_options_of_the_page_are_options() -> None:
+    (text,) = (b for b in blocks(page("docs/reference/options.md"), "yaml") if b.startswith("env:"))
     config = TrainConfig.checked(yaml.safe_load(text))
     assert (config.model.tiny.layers, config.optimizer.lr, config.parameters) == (3, 0.001, {"discount": 0.9})
 
@@ -249,10 +209,10 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
-def test_commands_in_examples_exist(path: Path, tables: ModuleType) -> None:
+def test_commands_in_examples_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     inline = re.findall(r"`(agentgym [^`]+)`", text)
-    lines = [line.strip() for block in blocks(text, "bash") for line in block.splitlines()]
+    lines = shell_lines(text)
     named = {line.split()[1] for line in [*inline, *lines] if re.match(r"agentgym \w", line)}
     assert named <= set(re.findall(r"`agentgym ([\w-]+)`", tables.commands()))
     targets = set(re.findall(r"^([a-z-]+):", page("Makefile"), re.MULTILINE))
@@ -278,7 +238,7 @@ def test_every_metric_has_its_line() -> None:
         *summary([episode]),
         *branching_metrics([episode], [decision]),
     }
-    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", page("docs/training.md").partition("## Metrics")[2], re.MULTILINE)
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", page("docs/reference/metrics.md"), re.MULTILINE)
     documented = {name for row in rows for name in re.findall(r"\w+", row)}
     assert names <= documented
     assert documented - names == {"kept_episodes", "calls_per_turn", "generated_tokens"}
@@ -324,7 +284,7 @@ def test_the_architecture_shows_every_file_and_folder() -> None:
         r"`([\w/]+(?:\.py|/))`",
         "".join(
             row.split("|")[1]
-            for row in page("docs/architecture.md").partition("## Rooms")[2].partition("\n## ")[0].splitlines()
+            for row in page("docs/concepts/architecture.md").partition("## Rooms")[2].partition("\n## ")[0].splitlines()
             if row.startswith("| ")
         ),
     )
