@@ -20,6 +20,7 @@ import numpy as np
 from agentgym.env import MAX_OBSERVATION, capped
 from agentgym.policy import Reply
 from agentgym.records import CallStatus, Sample, StopReason, ToolCall, Usage
+from agentgym.waiting import Job
 
 _CUTS = frozenset({StopReason.TURN_LIMIT, StopReason.BUDGET, StopReason.CONTEXT_FULL})
 _POLICY_STOPS = frozenset({StopReason.CONTEXT_FULL, StopReason.POLICY_STOPPED})
@@ -85,6 +86,17 @@ def after_step(result: Any) -> Stepped:
         if stop not in _CUTS:
             raise Unusable(f"info['stop'] must say what cut the episode off ({_either(_CUTS)}), got {str(stop)!r}")
     return Stepped(observation, earned, stop, None if success is None else flag("info['success']", success), info)
+
+
+def jobs(given: object) -> Sequence[Job]:
+    """What a step in parts waits for."""
+    if type(given) not in _ROWS and (isinstance(given, (str, bytes)) or not isinstance(given, Sequence)):
+        raise Unusable(f"a step in parts must yield a sequence of jobs, got {shown(given)}")
+    waited = cast("Sequence[Job]", given)
+    for job in waited:
+        if not callable(getattr(job, "start", None)) or not hasattr(job, "ended"):
+            raise Unusable(f"a step in parts must yield jobs (agentgym.waiting.Job), got {shown(job)}")
+    return waited
 
 
 def reply(given: object) -> Reply:

@@ -16,7 +16,7 @@ import gymnasium as gym
 from agentgym.env import can_step_in_parts, fork, step_in_parts
 from agentgym.records import Task, Usage
 from agentgym.rollout.live_episode import LiveEpisode, Meter, meter_of
-from agentgym.rollout.returned import Stepped, after_reset, after_step, environment, explain, shown
+from agentgym.rollout.returned import Stepped, after_reset, after_step, environment, explain, jobs, shown
 from agentgym.rollout.threads import OutOfTime, Threads, limited
 from agentgym.waiting import Job, Waiting
 
@@ -83,7 +83,7 @@ class Call:
         try:
             if self.parts is None:
                 self.began, self.parts = time.perf_counter(), self.function(self)
-            self.jobs = next(self.parts)
+            self.jobs = jobs(next(self.parts))
             return
         except StopIteration as over:
             self.value = over.value
@@ -231,9 +231,15 @@ class Stepping:
                 if not job.ended and not job.late:
                     return True
             call.go_on()
-            for job in call.jobs:
-                self._look_at(job, call.began)
-                job.start(partial(self._done, call))
+            try:
+                for job in call.jobs:
+                    self._look_at(job, call.began)
+                    job.start(partial(self._done, call))
+            except BaseException as problem:  # e.g. the system has no further thread
+                if isinstance(problem, KeyboardInterrupt):
+                    raise
+                self._leave_jobs(call)
+                call.error, call.ended = problem, time.perf_counter()
         return False
 
     def _over(self, call: Call) -> list[Call]:
@@ -263,10 +269,16 @@ class Stepping:
 
     def _leave(self, call: Call, late: OutOfTime) -> None:
         call.left, call.error, call.ended = True, late, time.perf_counter()
-        for job in call.jobs:
-            job.give_up()
+        self._leave_jobs(call)
         if call.env is not None:
             self._helpers.start(partial(close_quietly, call.env))  # which may end the call
+
+    def _leave_jobs(self, call: Call) -> None:
+        for job in call.jobs:
+            try:
+                job.give_up()
+            except Exception as error:  # its step is over already
+                _log.debug("giving up a job: %s", explain(error))
 
     def close_all(self, envs: Iterable[gym.Env[str, str]], limit: float | None) -> None:
         """Close environments and threads, without waiting for calls that hang."""

@@ -20,6 +20,7 @@ from agentgym.envs.tool_env import Question, ToolEnv
 from agentgym.policy import Reply, Request, ScriptedPolicy
 from agentgym.records import Episode, StopReason, Task
 from agentgym.rollout import Group, Rollout, garbage, stepping
+from agentgym.tools.execution import Execution
 from agentgym.tools.tool import Tool, tool
 from agentgym.waiting import Waiting, finish
 
@@ -401,6 +402,59 @@ def test_a_step_that_raises_is_one_failed_episode(action: str, failure: str, loc
 
     episodes = played(make, lambda request: action, 3, lockstep=lockstep)
     assert [(e.stop, e.failure, len(e.turns)) for e in episodes] == [(StopReason.ACTION_ERROR, failure, 2)] * 3
+
+
+class Unstartable(Execution):
+    def start(self, done: Callable[[], object]) -> None:
+        raise RuntimeError("can't start new thread")
+
+
+class Stubborn(Unstartable):
+    def give_up(self) -> None:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("mode", ["threads", "lockstep"])
+@pytest.mark.parametrize(
+    ("waited", "failure"),
+    [
+        (None, "a step in parts must yield a sequence of jobs, got None"),
+        (5, "a step in parts must yield a sequence of jobs, got 5"),
+        ("abc", "a step in parts must yield a sequence of jobs, got 'abc'"),
+        ([5], "a step in parts must yield jobs (agentgym.waiting.Job), got 5"),
+        ([Unstartable(list)], "RuntimeError: can't start new thread"),
+        ([Execution(list), Stubborn(list)], "RuntimeError: can't start new thread"),
+    ],
+)
+def test_a_step_that_waits_for_nonsense_is_one_failed_episode(waited: Any, failure: str, mode: str) -> None:
+    class Odd(ToolEnv):
+        def step_in_parts(self, action: str) -> Waiting[StepResult]:
+            if action == "odd":
+                yield waited
+            return (yield from super().step_in_parts("<put>a</put>"))
+
+    def make() -> Any:
+        return Odd([put], {"train": [Question("q")]}, score, syntax="tags", max_turns=2)
+
+    def act(request: Request) -> str:
+        return "odd" if request.turns and request.episode == "01/0" else "x"
+
+    episodes = played(make, act, 3, **MODES[mode])
+    assert [(e.stop, e.failure) for e in episodes if e.failure] == [(StopReason.ACTION_ERROR, failure)]
+    assert [len(e.turns) for e in episodes] == [2] * 3
+
+
+@pytest.mark.parametrize("lockstep", [False, True])
+def test_a_step_in_parts_that_is_no_generator_is_a_failure(lockstep: bool) -> None:
+    class Whole(ToolEnv):
+        def step_in_parts(self, action: str) -> Any:
+            return "done", 1.0, True, False, {}
+
+    def make() -> Any:
+        return Whole([put], {"train": [Question("q")]}, score, syntax="tags")
+
+    episodes = played(make, lambda request: "x", 3, lockstep=lockstep)
+    assert [e.stop for e in episodes] == [StopReason.ACTION_ERROR] * 3
 
 
 # How often garbage is looked for --------------------------------------------------------------------------------------
