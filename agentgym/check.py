@@ -19,7 +19,7 @@ import gymnasium as gym
 from agentgym import registry
 from agentgym.contract import RULES, NotApplicable, Rule, Subject
 from agentgym.contract.subject import Env
-from agentgym.env import ReplayWrapper
+from agentgym.env import ReplayWrapper, close_quietly
 from agentgym.errors import ContractError, UsageError
 
 MOST = 5  #: violations of one rule that are listed
@@ -110,7 +110,7 @@ def check_env(
         return _judge(subject)
     finally:
         for instance in made:
-            instance.close()
+            close_quietly(instance)
 
 
 def _factory(env: str | Env | Callable[..., Env]) -> tuple[str, Callable[..., Env], bool]:
@@ -156,7 +156,7 @@ def _found(rule: Rule, subject: Subject) -> list[Violation]:
                 break
     except NotApplicable:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a check that an environment may end says nothing
         if isinstance(error, UsageError) and rule.name == "make":
             raise  # the arguments are wrong, not the environment
         where = traceback.extract_tb(error.__traceback__)[-1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, TypedDict
@@ -19,6 +20,8 @@ from agentgym.errors import ForkError, UnknownName
 from agentgym.records import ToolCall
 from agentgym.space import Text
 from agentgym.waiting import Waiting
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["SPLITS", "Info", "ReplayWrapper", "Text", "TextEnv", "digest", "fork"]
 
@@ -188,6 +191,16 @@ def can_fork(env: gym.Env[str, str]) -> bool:
     while isinstance(env, gym.Wrapper) and not isinstance(env, ReplayWrapper):
         env = env.env
     return isinstance(env, ReplayWrapper)
+
+
+def close_quietly(env: gym.Env[str, str]) -> None:
+    """Close an environment that is not needed any more; what goes wrong is logged, and nobody's failure."""
+    try:
+        env.close()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        _log.debug("closing %s", type(env.unwrapped).__name__, exc_info=True)
 
 
 def can_step_in_parts(env: gym.Env[str, str]) -> bool:

@@ -16,7 +16,7 @@ import gymnasium as gym
 import numpy as np
 
 from agentgym import keyed_random
-from agentgym.env import Info
+from agentgym.env import Info, close_quietly
 from agentgym.errors import PolicyError, UsageError
 from agentgym.records import Episode, Sample, StopReason, Turn, Usage
 
@@ -127,7 +127,7 @@ def check_playable(policy: Policy, env: gym.Env[str, str]) -> None:
         if (require := getattr(policy, "require", None)) is not None:
             require(env)
     finally:
-        env.close()
+        close_quietly(env)
 
 
 def random_action(request: Request) -> str:
@@ -158,7 +158,7 @@ class RandomPolicy(SyncPolicy):
         """Refuse an environment without random actions."""
         try:
             admissible = env.reset(seed=0)[1].get("admissible")
-        except Exception:  # its episodes will tell
+        except (Exception, SystemExit):  # its episodes will tell
             return
         if not admissible and getattr(env.unwrapped, "sample_action", None) is None:
             raise UsageError(f"{_NO_RANDOM}, and {_name(env)} has neither; add one, or choose a policy without chance")
@@ -208,13 +208,13 @@ class ExpertPolicy(SyncPolicy):
             try:
                 env.reset(seed=seed)
                 known = expert() is not None
-            except Exception:  # its episodes will tell
+            except (Exception, SystemExit):  # its episodes will tell
                 return
             if known:
                 return
         raise UsageError(
             f"{_name(env)} has no expert, or one without an action for any of {_TASKS} tasks; write its expert(), or "
-            "do without: another policy, and no warm start"
+            "do without: another policy, and no fine-tuning"
         )
 
     def _stray(self, request: Request, mistake: str | None) -> Reply:

@@ -20,7 +20,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from agentgym.env import ReplayWrapper
-from agentgym.errors import DISTRIBUTION, AgentGymError, UnknownName, UsageError
+from agentgym.errors import DISTRIBUTION, AgentGymError, ContractError, UnknownName, UsageError
 
 GROUP = "agentgym.envs"
 _loaded = False
@@ -77,6 +77,7 @@ def make(env_id: str, **kwargs: Any) -> ReplayWrapper:
     Raises:
         UnknownName: no such id; the nearest ones are offered.
         UsageError: the environment refused its arguments, or a module that it needs is not installed.
+        ContractError: it tries to end the process.
     """
     spec = find(env_id)
     try:
@@ -85,6 +86,8 @@ def make(env_id: str, **kwargs: Any) -> ReplayWrapper:
         raise
     except ModuleNotFoundError as error:
         raise UsageError(f"{spec.id} needs the module {error.name!r}, which is not installed") from error
+    except SystemExit as error:
+        raise ContractError(f"{spec.id} cannot be made: it calls sys.exit({error.code!r})") from error
     except TypeError as error:
         # Gymnasium re-raises a constructor's TypeError with the whole id and kwargs; its first sentence says it all.
         raise UsageError(f"{spec.id} cannot be made with {kwargs}: {str(error).splitlines()[0]}") from error
@@ -113,7 +116,7 @@ def import_named(module: str) -> None:
     """Import a module that was named by the user, e.g. to let it register its environments.
 
     Raises:
-        UsageError: there is no such module.
+        UsageError: there is no such module, or it is a script that ends the process.
     """
     if not all(part.isidentifier() for part in module.split(".")):
         raise UsageError(f"cannot import {module!r}: that is no module name")
@@ -123,6 +126,10 @@ def import_named(module: str) -> None:
         missing = error.name is not None and (module == error.name or module.startswith(f"{error.name}."))
         hint = f"; install it, or run this where {module.partition('.')[0]}.py is" if missing else ""
         raise UsageError(f"cannot import {module!r}: {error}{hint}") from error
+    except SystemExit as error:
+        raise UsageError(
+            f"cannot import {module!r}: it calls sys.exit({error.code!r}); let it do so under if __name__ == '__main__'"
+        ) from error
 
 
 def _register(found: Iterable[EntryPoint]) -> None:

@@ -46,7 +46,7 @@ def _garbage(subject: Subject) -> Iterator[str]:
         start(env, subject.seeds[0])
         try:
             met = step(env, action)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             yield f"{name}: raised {type(error).__name__}: {short(str(error))}"
             env = subject.make()
             continue

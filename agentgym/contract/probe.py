@@ -9,10 +9,13 @@ from typing import Any
 import gymnasium as gym
 
 from agentgym import keyed_random
-from agentgym.contract.subject import Met, agreed, some_action
+from agentgym.contract.subject import Met, agreed, short, some_action
+from agentgym.env import close_quietly
+from agentgym.errors import AgentGymError, WorldFault
 
 _MARK = "4711"
 _TURNS = 3  # that are played
+_TASKS = 8  # that are tried to begin
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Probe:
         permutable_names: sets of names that can be permuted throughout an episode, see :class:`agentgym.TextEnv`.
         answer_markup: what its syntax writes before and after an answer; the usual tags where it has no syntax.
         tool_schemas: JSON schemas of its tools where an endpoint has to be given them, else empty.
-        info: what ``reset(seed=0)`` gave beside the first observation.
+        info: what the first ``reset`` that works, of seeds 0 to 7, gave beside the first observation; else empty.
+        failure: why none of them works; None where one does.
     """
 
     env_id: str
@@ -40,13 +44,17 @@ class Probe:
     answer_markup: tuple[str, str]
     tool_schemas: list[dict[str, Any]] = field(repr=False)
     info: Mapping[str, Any] = field(repr=False)
+    failure: str | None = None
 
 
 def probe(make_env: Callable[[], gym.Env[str, str]]) -> Probe:
-    """Make an environment, look at it, reset it once, and close it."""
+    """Make an environment, look at it, reset it until that works, and close it.
+
+    A world that cannot begin this or that task is no obstacle: its episodes will tell.
+    """
     env = make_env()
     try:
-        _, info = env.reset(seed=0)
+        info, failure = _first_info(env)
         base: Any = env.unwrapped
         return Probe(
             env_id=env.spec.id if env.spec is not None else type(base).__name__,
@@ -58,9 +66,27 @@ def probe(make_env: Callable[[], gym.Env[str, str]]) -> Probe:
             answer_markup=answer_markup(env),
             tool_schemas=base.tools.schemas() if getattr(getattr(base, "syntax", None), "native", False) else [],
             info=info,
+            failure=failure,
         )
     finally:
-        env.close()
+        close_quietly(env)
+
+
+def _first_info(env: gym.Env[str, str]) -> tuple[Mapping[str, Any], str | None]:
+    """The info of the first task that can be begun; or nothing, and why not."""
+    failure = None
+    for seed in range(_TASKS):
+        try:
+            _, info = env.reset(seed=seed)
+            if not isinstance(info, Mapping):
+                raise TypeError(f"reset gave the info {short(info)}")
+        except (Exception, SystemExit) as error:
+            if isinstance(error, AgentGymError) and not isinstance(error, WorldFault):
+                raise  # what it refuses
+            failure = failure or f"{type(error).__name__}: {error}".removesuffix(": ")
+        else:
+            return info, None
+    return {}, failure
 
 
 def columns_of(make_env: Callable[[], gym.Env[str, str]]) -> frozenset[str]:
@@ -75,10 +101,10 @@ def columns_of(make_env: Callable[[], gym.Env[str, str]]) -> frozenset[str]:
             names.update(info.get("columns") or ())
             if terminated or truncated:
                 break
-    except Exception:  # what it does to an odd action is not the question here
+    except (Exception, SystemExit):  # what it does to an odd action is not the question here
         return frozenset(names)
     finally:
-        env.close()
+        close_quietly(env)
     return frozenset(names)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from agentgym import keyed_random
 from agentgym.contract.subject import Env, NotApplicable, Subject, difference, play, replay, rule, start, step
-from agentgym.env import ReplayWrapper, fork
+from agentgym.env import ReplayWrapper, close_quietly, fork
 
 
 @rule(
@@ -113,4 +113,4 @@ def _copies(subject: Subject, copy: Callable[[Env], Env]) -> Iterator[str]:
                 if parted := difference(expected[turn + 1 :], rest):
                     yield f"seed {seed}, copied before turn {turn}: {who}: {parted}"
                     return
-            twin.close()
+            close_quietly(twin)

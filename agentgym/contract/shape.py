@@ -52,6 +52,22 @@ def _reset(subject: Subject) -> Iterator[str]:
 
 
 @rule(
+    "close",
+    "close() raises nothing, before an episode, in one and twice",
+    "catch in close() what goes wrong there; an environment that is closed is not needed any more",
+    "reset",
+)
+def _close(subject: Subject) -> Iterator[str]:
+    for begun in (False, True):
+        env = subject.make()
+        if begun:
+            env.reset(seed=subject.seeds[0])
+        env.close()
+        env.close()
+    yield from ()
+
+
+@rule(
     "step",
     "step(action) returns (str, finite float, bool, bool, dict)",
     "return observation, reward, terminated, truncated, info",
@@ -181,5 +197,5 @@ def _end(subject: Subject) -> Iterator[str]:
                 yield f"seed {seed}: a step after the end of the episode was taken"
             except gym.error.ResetNeeded:
                 continue
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 yield f"seed {seed}: a step after the end raised {type(error).__name__}: {error}"

@@ -13,7 +13,7 @@ import gymnasium as gym
 
 from agentgym.contract.actions import GARBAGE
 from agentgym.contract.subject import Met, NotApplicable, Subject, play, rule, start, step
-from agentgym.env import ReplayWrapper
+from agentgym.env import ReplayWrapper, close_quietly
 
 
 @rule(
@@ -127,7 +127,7 @@ def _parameters(subject: Subject) -> Iterator[str]:
 def _accepts(attempt: Callable[[], object]) -> bool:
     try:
         attempt()
-    except Exception:
+    except (Exception, SystemExit):
         return False
     return True
 
@@ -141,7 +141,7 @@ def _accepts(attempt: Callable[[], object]) -> bool:
 def _spec(subject: Subject) -> Iterator[str]:
     if subject.spec is None:
         raise NotApplicable("it has no spec; register it")
-    gym.make(pickle.loads(pickle.dumps(subject.spec)), disable_env_checker=True).close()  # noqa: S301  our own bytes
+    close_quietly(gym.make(pickle.loads(pickle.dumps(subject.spec)), disable_env_checker=True))  # noqa: S301  our own bytes
     yield from ()
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import gymnasium as gym
 
-from agentgym.env import can_step_in_parts, fork, step_in_parts
+from agentgym.env import can_step_in_parts, close_quietly, fork, step_in_parts
 from agentgym.records import Task, Usage
 from agentgym.rollout.live_episode import LiveEpisode, Meter, meter_of
 from agentgym.rollout.returned import Stepped, after_reset, after_step, environment, explain, jobs, shown
@@ -311,14 +311,6 @@ class Stepping:
 
 def _is_late(timed: Call | Job, now: float) -> bool:
     return timed.limit is not None and 0 < timed.began < now - timed.limit and not timed.ended
-
-
-def close_quietly(env: gym.Env[str, str]) -> None:
-    """Close an environment whose episode has failed already."""
-    try:
-        env.close()
-    except BaseException as error:
-        _log.debug("closing %s: %s", type(env.unwrapped).__name__, explain(error))
 
 
 # What a call does -----------------------------------------------------------------------------------------------------

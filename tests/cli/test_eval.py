@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 
 from agentgym.cli import main
@@ -458,3 +459,96 @@ def test_a_run_folder_plays_its_newest_checkpoint(tmp_path: Path, capsys: pytest
         (curve,) = json.loads(capsys.readouterr().out)["policies"]
         assert curve["policy"] == f"{folder}@update-0"
         assert curve["rows"][0]["tokens"]["mean"] <= 8
+
+
+ODD = '''
+import sys
+import gymnasium
+from agentgym.env import TextEnv
+
+
+class World(TextEnv):
+    """One turn; something is wrong with it."""
+
+    def __init__(self, wrong=""):
+        super().__init__()
+        self.wrong = wrong
+        if wrong == "made":
+            sys.exit(0)
+
+    def reset(self, *, seed=None, options=None):
+        if self.wrong == "reset":
+            raise RuntimeError("no room")
+        if self.wrong == "reset leaves":
+            sys.exit(0)
+        if self.wrong == "reset of some" and seed % 2 == 0:
+            raise RuntimeError("no room")
+        if self.wrong == "reset gives nothing":
+            return None
+        return "go", {"task_id": str(seed), "anchor": "0", "admissible": ["yes"]}
+
+    def step(self, action):
+        return "done", 1.0, True, False, {"task_id": "x", "anchor": "1", "success": True}
+
+    def expert(self):
+        if self.wrong == "expert":
+            sys.exit(0)
+        return "yes"
+
+    def close(self):
+        if self.wrong == "close":
+            raise OSError("stuck")
+        if self.wrong == "close leaves":
+            sys.exit(0)
+
+
+gymnasium.register("odd/World-v0", entry_point=World, disable_env_checker=True)
+'''
+
+
+@pytest.fixture
+def odd_worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    (tmp_path / "odd_worlds.py").write_text(ODD)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "odd_worlds:odd/World-v0"
+    gymnasium.registry.pop("odd/World-v0", None)
+    sys.modules.pop("odd_worlds", None)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "policy", "code", "said"),
+    [
+        ("reset", "random", 1, "4 of 4 episodes failed in the world or the policy and are left out; the first: Run"),
+        ("reset", "expert", 1, "every episode ended in an error, so nothing is known about the policy"),
+        ("reset leaves", "expert", 1, "the first: SystemExit: 0"),
+        ("reset gives nothing", "random", 1, "every episode ended in an error"),
+        ("reset of some", "expert", 0, "2 of 4 episodes failed in the world or the policy"),
+        ("expert", "expert", 1, "the first: SystemExit: 0"),
+        ("close", "expert", 0, "100.0 %"),
+        ("close leaves", "random", 0, "100.0 %"),
+    ],
+)
+def test_a_world_that_is_broken_from_the_start_is_counted(
+    odd_worlds: str, wrong: str, policy: str, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What an environment does before the first episode is no traceback, and ``sys.exit(0)`` in it is no success."""
+    assert run(odd_worlds, f"wrong={wrong}", "--policy", policy, "--episodes", "4") == code
+    assert said in capsys.readouterr().out
+
+
+def test_a_world_that_ends_the_process_when_it_is_made_is_refused(
+    odd_worlds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(odd_worlds, "wrong=made", "--policy", "random") == 2
+    assert capsys.readouterr().err == "agentgym: odd/World-v0 cannot be made: it calls sys.exit(0)\n"
+
+
+def test_a_module_that_is_a_script_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "odd_script.py").write_text("import sys; sys.exit(0)")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run("odd_script:odd/World-v0", "--policy", "random") == 2
+    assert capsys.readouterr().err == (
+        "agentgym: cannot import 'odd_script': it calls sys.exit(0); let it do so under if __name__ == '__main__'\n"
+    )

@@ -129,6 +129,44 @@ class CannotBeMade(Rooms):
         raise OSError("no data file")
 
 
+@breaks("make")
+class LeavesWhenMade(Rooms):
+    def __init__(self, *, split: str = "train") -> None:
+        raise SystemExit(0)
+
+
+@breaks("close")
+class CannotBeClosed(Rooms):
+    def close(self) -> None:
+        raise OSError("gone already")
+
+
+@breaks("close")
+class LeavesWhenClosed(Rooms):
+    def close(self) -> None:
+        raise SystemExit(0)
+
+
+@breaks("close")
+class CannotBeClosedTwice(Rooms):
+    def close(self) -> None:
+        del self.over
+
+
+@breaks("step")
+class LeavesInAStep(Rooms):
+    def step(self, action: str) -> Result:
+        raise SystemExit(0)
+
+
+@breaks("garbage")
+class LeavesOverAnOddAction(Rooms):
+    def step(self, action: str) -> Result:
+        if len(action) > 1000:
+            raise SystemExit(0)
+        return super().step(action)
+
+
 @breaks("reset")
 class ResetReturnsOnlyText(Rooms):
     def reset(self, **kwargs: Any) -> Any:

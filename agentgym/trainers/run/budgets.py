@@ -9,6 +9,7 @@ import gymnasium as gym
 from agentgym import keyed_random
 from agentgym.budget import Budget, BudgetedEnv, parse_budgets, under
 from agentgym.contract import probe
+from agentgym.env import close_quietly
 from agentgym.errors import UsageError
 from agentgym.records import Episode, StopReason, Task
 from agentgym.trainers.run.config import TrainConfig
@@ -36,7 +37,7 @@ class TrainingBudgets:
         if config.budget.limits is not None:
             unit = "tool_calls" if probe(make_env).has_tools else "turns"
             self.choices = parse_budgets(config.budget.limits, unit)
-            self.environment().close()
+            close_quietly(self.environment())
 
     def environment(self) -> gym.Env[str, str]:
         """A training environment under the budget of its task."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import gymnasium as gym
 
 from agentgym.contract import Probe, columns_of
+from agentgym.env import close_quietly
 from agentgym.errors import UsageError
 from agentgym.models.loading import check_model
 from agentgym.models.lora import check_lora
@@ -45,11 +46,16 @@ def check_run(config: TrainConfig, algorithm: Algorithm, found: Probe) -> None:
         UsageError: one line that says what is missing, and what to do.
         MissingExtra: a package that the run needs.
     """
+    if found.failure is not None:
+        raise UsageError(
+            f"no task of {found.env_id} can be begun, its reset fails: {found.failure}; "
+            f"mend it, see: agentgym check {config.env}"
+        )
     unknown = algorithm.needs - COMPUTED
     algorithm.check(columns_of(environment(config, "train")) if unknown else ())
     check_model(config.model.name, config.model.device)
     check_lora(config.model.lora, config.model.name)
-    environment(config, config.eval.split)().close()
+    close_quietly(environment(config, config.eval.split)())
     check_info(found, algorithm.needs)
     TrainingBudgets(config, environment(config, "train"))
     if config.sft.episodes:

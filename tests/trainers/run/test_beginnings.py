@@ -37,12 +37,26 @@ class Silent(Letters):
         return {k: v for k, v in super()._info().items() if k != "admissible"}
 
 
+class Shut(Letters):
+    """No task of it can be begun, or not every one."""
+
+    def __init__(self, some=False, **options):
+        super().__init__(**options)
+        self.some = some
+
+    def reset(self, *, seed=None, options=None):
+        if not self.some or not seed:
+            raise OSError("no room")
+        return super().reset(seed=seed, options=options)
+
+
 @pytest.fixture(autouse=True)
 def worlds():
+    gym.register("tests/Shut-v0", entry_point=Shut, disable_env_checker=True)
     gym.register("tests/NoExpert-v0", entry_point=NoExpert, disable_env_checker=True)
     gym.register("tests/Silent-v0", entry_point=Silent, disable_env_checker=True)
     yield
-    del gym.registry["tests/NoExpert-v0"], gym.registry["tests/Silent-v0"]
+    del gym.registry["tests/Shut-v0"], gym.registry["tests/NoExpert-v0"], gym.registry["tests/Silent-v0"]
 
 
 def start(path, progress=None, **options):
@@ -93,3 +107,20 @@ def test_evaluations_are_cut_where_training_is(max_turns, seen, tmp_path):
     )
     (metrics,) = (f for stage, f in told if stage == "evaluation")
     assert metrics["eval_episode_turns"] == seen
+
+
+def test_a_world_of_which_no_task_can_be_begun_is_refused(tmp_path):
+    with pytest.raises(UsageError) as refused:
+        start(tmp_path / "run", env="tests/Shut-v0")
+    assert str(refused.value) == (
+        "no task of tests/Shut-v0 can be begun, its reset fails: OSError: no room; "
+        "mend it, see: agentgym check tests/Shut-v0"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_world_of_which_the_first_task_cannot_be_begun_is_played(tmp_path):
+    """One of the three tasks of the evaluation fails, and is counted."""
+    training = start(tmp_path / "run", env="tests/Shut-v0", env_options={"some": True})
+    (evaluation,) = training.folder.metrics.read()
+    assert (evaluation["eval_failed"], evaluation["eval_failure"]) == (1, "OSError: no room")
