@@ -83,7 +83,9 @@ class Policy(Protocol):
     """Maps requests to actions.
 
     A policy whose answers come from elsewhere at times of their own has an attribute ``remote`` = True; a rollout then
-    never makes it wait for a round of steps to be complete.
+    never makes it wait for a round of steps to be complete. A policy that shows its contexts has a method
+    ``context_behind(request) -> Sample``: the context of one more turn, without an action. It is asked for the record
+    of an episode that something could follow, before ``release``.
     """
 
     def submit(self, request: Request) -> Reply | Future[Reply]:

@@ -12,6 +12,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
+from agentgym.errors import UsageError
+
 
 class StopReason(StrEnum):
     """Why an episode ended; exactly one per episode."""
@@ -183,6 +185,8 @@ class Episode:
         parent, fork_turn: for a branch, the episode it was forked from and the first turn of its own.
         success: what the environment said on the last turn; None where it says nothing.
         final: the observation after the last action, which nothing answered.
+        final_context: the context that ends with it, stored as that of one more turn, without an action; None where no
+            turn could follow, or where the policy does not say what it sees.
         answers, evidence: accepted answers and supporting document ids; for reward and credit only, never shown.
         failure: the message of the exception behind ``ACTION_ERROR``, ``WORLD_FAULT`` or ``POLICY_ERROR``.
         metrics: numbers of the whole episode that the environment gave on the last turn.
@@ -200,6 +204,7 @@ class Episode:
     parent: str | None = None
     fork_turn: int | None = None
     final: str = ""
+    final_context: Sample | None = None
     answers: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
     failure: str | None = None
@@ -262,6 +267,21 @@ class Episode:
                 start = turn.sample.extend(ids)
                 out.append(tuple(ids[:start]))
         return out
+
+    def context_behind(self) -> tuple[int, ...]:
+        """The full context behind the last turn.
+
+        Raises:
+            UsageError: it was not recorded.
+        """
+        if self.final_context is None:
+            raise UsageError(
+                f"episode {self.id!r} ({self.stop}) has no final_context; a policy that shows its contexts records it "
+                "in a rollout (context_behind), and agentgym.trainers.sft.demonstrations.tokenised adds it to texts"
+            )
+        ids = sampled_ids(self.turns)
+        self.final_context.extend(ids)
+        return tuple(ids)
 
 
 def sampled_ids(turns: Iterable[Turn]) -> list[int]:

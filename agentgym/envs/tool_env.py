@@ -29,7 +29,7 @@ import copy
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -83,6 +83,10 @@ class ToolEnv(TextEnv):
 
     Tools that name one ``session`` share it for the episode, and the scorer may look at it: see
     :mod:`agentgym.tools.session`. A fork has copies of the sessions.
+
+    Where a task names the documents that support its answer and a tool shows documents (``Tool.shows``), each turn has
+    two columns: ``evidence_recall``, the share of them that results have shown so far, and ``evidence_cited``, the
+    share of them that earlier turns had shown and this action cites as ``[id]``. The last recall is in the metrics.
 
     A budget refuses calls through :attr:`gate`, asked once for every valid call before it runs, in the order of the
     calls. Set it before each ``step``: a fork starts without one.
@@ -160,7 +164,7 @@ class ToolEnv(TextEnv):
         return question.text, self._info()
 
     def _begin(self, question: Question) -> None:
-        self.question = question
+        self.question, self._evidence = question, tuple(dict.fromkeys(question.evidence))
         self.calls: list[ToolCall] = []
         self.turn = 0
         self._running = True
@@ -175,17 +179,18 @@ class ToolEnv(TextEnv):
         if not self._running:
             raise gym.error.ResetNeeded("no episode is running; call reset() before step()")
         self.turn += 1
-        parsed = self.syntax.parse(action)
+        parsed, read = self.syntax.parse(action), self.documents_shown(self._evidence)
         if parsed.answer is not None:
             self._running = False
             score = yield from self._scored(parsed.answer)
-            return OVER, score.reward, True, False, self._info(success=score.success)
+            return OVER, score.reward, True, False, self._info(success=score.success, **self._found(action, read))
         observation, told = yield from self._play(parsed)
         if self.turn < self.max_turns:
-            return observation, 0.0, False, False, self._info(**told)
+            return observation, 0.0, False, False, self._info(**told, **self._found(action, read))
         self._running = False
         score = yield from self._scored(None)
-        return observation, score.reward, False, True, self._info(**told, success=score.success)
+        found = self._found(action, read)
+        return observation, score.reward, False, True, self._info(**told, **found, success=score.success)
 
     def _scored(self, answer: str | None) -> Waiting[Score]:
         scoring = Execution(partial(self.score, answer))
@@ -200,6 +205,25 @@ class ToolEnv(TextEnv):
         seen = (self.session,) if self._scorer_sees_session else ()
         value = self._scorer(answer, self.question, *seen)
         return value if isinstance(value, Score) else Score(float(value), bool(value >= 1.0))
+
+    def documents_shown(self, documents: Iterable[str]) -> list[str]:
+        """Those of the documents that results of this episode contain, in the order given."""
+        done = [(self.syntax.tools[call.name].shows, call.result) for call in self.calls if call.error is None]
+        return [d for d in documents if any(shows is not None and shows(result, d) for shows, result in done)]
+
+    @property
+    def evidence_recall(self) -> float:
+        """Share of the task's supporting documents that results have shown so far; 1 where it names none."""
+        return len(self.documents_shown(self._evidence)) / len(self._evidence) if self._evidence else 1.0
+
+    def _found(self, action: str, read: Collection[str]) -> dict[str, Any]:
+        """``info`` about the supporting documents, of which results had shown some before the action."""
+        if not self._evidence or all(tool.shows is None for tool in self.tools.tools):
+            return {}
+        cited = sum(f"[{' '.join(document.split())}]" in action for document in read) / len(self._evidence)
+        columns = {"evidence_recall": self.evidence_recall, "evidence_cited": cited}
+        over = {} if self._running else {"metrics": {"evidence_recall": columns["evidence_recall"]}}
+        return {"columns": columns, **over}
 
     @property
     def session(self) -> Any:

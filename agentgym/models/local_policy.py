@@ -14,7 +14,7 @@ from agentgym.models.chat_template import ChatTemplate
 from agentgym.models.contexts import Context, full_history
 from agentgym.models.engines.local import Engine, Generation, TokenSampling
 from agentgym.policy import Reply, Request
-from agentgym.records import Episode, Sample, StopReason, Usage, sampled_ids
+from agentgym.records import Sample, StopReason, Usage, sampled_ids
 
 
 @dataclass(slots=True)
@@ -68,7 +68,6 @@ class ModelPolicy:
         self._window = longest_context(model)
         self.max_context = min(max_context or self._window, self._window)
         self.version = 0
-        self._instructions = ""
         self.engine = Engine(
             model,
             self.chat.ends,
@@ -89,7 +88,6 @@ class ModelPolicy:
         state = self._episodes.get(request.episode)
         if state is None:
             state = self._episodes[request.episode] = self._opened(request)
-        self._instructions = request.instructions
         before = [*state.context, *state.action]
         context = self.context(self.chat, request, before)
         if len(context) >= self.max_context:
@@ -128,10 +126,10 @@ class ModelPolicy:
         self.version += 1
         self.engine.forget()
 
-    def after(self, episode: Episode) -> list[int]:
+    def context_behind(self, request: Request) -> Sample:
         """The context that would have come after the episode's last turn, as far as it fits the model's window."""
-        request = Request(episode.id, 0, episode.final, {}, episode.turns, self._instructions)
-        return self.context(self.chat, request, sampled_ids(episode.turns))[: self._window]
+        before = sampled_ids(request.turns)
+        return Sample.behind(before, self.context(self.chat, request, before)[: self._window], ())
 
     def _among(self, request: Request) -> list[list[int]] | None:
         if not self.admissible:

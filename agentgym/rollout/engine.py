@@ -19,7 +19,7 @@ from agentgym import keyed_random
 from agentgym.budget import BudgetedEnv
 from agentgym.env import can_fork
 from agentgym.errors import ContractError, PolicyError, UsageError, WorldFault
-from agentgym.policy import Policy, Reply, Sampling
+from agentgym.policy import Policy, Reply, Request, Sampling
 from agentgym.records import Episode, StopReason, Task
 from agentgym.rollout import returned
 from agentgym.rollout.branching import Branching, Independent
@@ -307,16 +307,18 @@ class Rollout:
         final: str = "",
         failure: str | None = None,
     ) -> None:
-        state = episode.state
+        state, behind = episode.state, None
         try:
-            self.policy.release(episode.id)
+            request = Request(episode.id, 0, final, {}, episode.turns, self.instructions)
+            behind = returned.released(self.policy, request, stop)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             if failure is None:
                 stop, success, failure = StopReason.POLICY_ERROR, None, f"release: {returned.explain(error)}"
         del self._running[id(episode)], state.living[episode.id]
-        done = episode.record(self.env_id, self._fingerprint, stop, success, final, failure)
+        known = {"success": success, "final": final, "final_context": behind, "failure": failure}
+        done = episode.record(self.env_id, stop, fingerprint=self._fingerprint, **known)
         if self.branching.keeps(state, done):
             state.finished += 1
         else:
@@ -341,11 +343,7 @@ class Rollout:
     def _call(
         self, kind: Kind, episode: LiveEpisode, function: Callable[[Call], Any], left: float | None = None
     ) -> None:
-        """Have a method of the environment called, and handle what it returned as soon as that is there.
-
-        Args:
-            left: seconds that are left of the episode's budget.
-        """
+        """Have a method called, and handle what it returned once that is there; ``left``: seconds of the budget."""
         call = Call(kind, episode, function, episode.order, self.step_seconds, episode.env, episode.meter)
         if left is not None and (call.limit is None or left < call.limit):
             assert isinstance(call.meter, BudgetedEnv)

@@ -155,27 +155,22 @@ class LiveEpisode:
         """Whether the policy has answered it; False for a branch without a request so far."""
         return self.reply is not _NO_REPLY
 
-    def record(
-        self, env: str, fingerprint: str, stop: StopReason, success: bool | None, final: str, failure: str | None
-    ) -> Episode:
-        """The episode, now that it is over."""
+    def record(self, env: str, stop: StopReason, **known: Any) -> Episode:
+        """The episode, now that it is over; with the fields that only the rollout knows."""
         return Episode(
             self.id,
             env,
             self.task,
             tuple(self.turns),
             stop,
-            success=success,
             group=self.state.group.id,
             member=self.member,
             parent=self.parent,
             fork_turn=self.fork_turn,
-            final=final,
             answers=self.answers,
             evidence=self.evidence,
-            failure=failure,
-            fingerprint=fingerprint,
             metrics=self.metrics,
+            **known,
         )
 
     def branch(self) -> LiveEpisode:

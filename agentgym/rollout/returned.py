@@ -18,11 +18,12 @@ import gymnasium as gym
 import numpy as np
 
 from agentgym.env import MAX_OBSERVATION, capped
-from agentgym.policy import Reply
+from agentgym.policy import Policy, Reply, Request
 from agentgym.records import CallStatus, Sample, StopReason, ToolCall, Usage
 from agentgym.waiting import Job
 
 _CUTS = frozenset({StopReason.TURN_LIMIT, StopReason.BUDGET, StopReason.CONTEXT_FULL})
+_UNFINISHED = _CUTS | {StopReason.POLICY_STOPPED}  # something could have followed
 _POLICY_STOPS = frozenset({StopReason.CONTEXT_FULL, StopReason.POLICY_STOPPED})
 _NUMBERS = (bool, int, float)
 _CELLS = (*_NUMBERS, str)  # what a column may hold
@@ -124,6 +125,19 @@ def answer(given: object) -> Reply | Future[Reply]:
     if not isinstance(given, Reply):
         raise Unusable(f"the policy must answer with a Reply or a concurrent.futures.Future, got {shown(given)}")
     return reply(given)
+
+
+def released(policy: Policy, request: Request, stop: StopReason) -> Sample | None:
+    """Release an episode; the context of one more turn, where one could follow and the policy shows its contexts."""
+    try:
+        ask = getattr(policy, "context_behind", None)
+        if ask is None or stop not in _UNFINISHED:
+            return None
+        sample: Sample = ask(request)
+        _sample(sample)
+        return sample
+    finally:
+        policy.release(request.episode)
 
 
 def flag(name: str, value: Any) -> bool:

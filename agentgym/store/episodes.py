@@ -61,26 +61,30 @@ def decode(line: bytes) -> Episode:
         task = Task(**record.pop("task"))
         turns = tuple(map(_turn, record.pop("turns")))
         stop = StopReason(record.pop("stop"))
-        answers, evidence = tuple(record.pop("answers", ())), tuple(record.pop("evidence", ()))
-        return Episode(task=task, turns=turns, stop=stop, answers=answers, evidence=evidence, **record)
+        record |= {name: tuple(record.get(name, ())) for name in ("answers", "evidence")}
+        return Episode(
+            task=task, turns=turns, stop=stop, final_context=_sample(record.pop("final_context", None)), **record
+        )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise StoreError(f"not an episode record ({type(error).__name__}: {error}): {line[:60]!r}...") from error
 
 
 def _turn(record: dict[str, Any]) -> Turn:
     calls = tuple(ToolCall(**c) for c in record.pop("tool_calls", ()))
-    sample = record.pop("sample", None)
-    if sample is not None:
-        for name in ("context", "action", "logprobs", "entropies"):
-            sample[name] = tuple(sample.get(name, ()))
-        sample["choices"] = tuple(map(tuple, sample.get("choices", ())))
-        sample = Sample(**sample)
+    sample = _sample(record.pop("sample", None))
     screenshot = record.pop("screenshot", None)
     if screenshot is not None:
         screenshot = base64.b64decode(screenshot, validate=True)
     return Turn(
         tool_calls=calls, sample=sample, usage=Usage(**record.pop("usage", {})), screenshot=screenshot, **record
     )
+
+
+def _sample(record: dict[str, Any] | None) -> Sample | None:
+    if record is None:
+        return None
+    record |= {name: tuple(record.get(name, ())) for name in ("context", "action", "logprobs", "entropies")}
+    return Sample(**record | {"choices": tuple(map(tuple, record.get("choices", ())))})
 
 
 def _plain(value: object) -> object:
@@ -111,7 +115,7 @@ def _finite(value: object) -> bool:
     if isinstance(value, ToolCall):
         return math.isfinite(value.seconds + value.cost) and _finite(value.arguments)
     if isinstance(value, Episode):
-        return _finite(value.task.options) and _finite(value.turns) and _finite(value.metrics)
+        return all(map(_finite, (value.task.options, value.turns, value.metrics, value.final_context)))
     if isinstance(value, Mapping):
         return all(map(_finite, value.values()))
     if isinstance(value, list | tuple):

@@ -95,6 +95,7 @@ def _schema(pa: Any) -> Any:
             "sample": sample,
             "usage": usage,
             "screenshot": pa.binary(),
+            "columns": text,
         }.items()
     )
     task = pa.struct({"seed": text, "options": text, "task_id": text}.items())
@@ -111,10 +112,12 @@ def _schema(pa: Any) -> Any:
             "parent": text,
             "fork_turn": whole,
             "final": text,
+            "final_context": sample,
             "answers": pa.list_(text),
             "evidence": pa.list_(text),
             "failure": text,
             "fingerprint": text,
+            "metrics": text,
             "reward": real,
             "tool_calls": whole,
         }.items()

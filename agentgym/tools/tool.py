@@ -47,6 +47,8 @@ class Tool:
             a tool that remembers nothing.
         max_characters: length to which results are cut; a note tells the agent how long they were.
         parallel: whether neighbouring calls of one turn may run at the same time; see :func:`tool`.
+        shows: ``shows(result, document_id)`` -> whether a result contains that document; None for a tool that shows no
+            documents.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Tool:
     session: MakeSession | None = field(default=None, repr=False)
     max_characters: int = MAX_CHARACTERS
     parallel: bool = False
+    shows: Callable[[str, str], bool] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from agentgym.errors import UsageError
+from agentgym.errors import UsageError, nearest
 from agentgym.records import Task
 from agentgym.rollout import Branching
 from agentgym.trainers.advantage.baselines import standardize
@@ -98,12 +98,12 @@ class Algorithm:
         Raises:
             UsageError: a part reads what neither episodes nor the update have, or a critic that nothing trains.
         """
-        known = COMPUTED | set(columns)
-        unmet = sorted(self.needs - known)
-        if unmet:
+        given = set(columns)
+        if unmet := sorted(self.needs - COMPUTED - given):
             raise UsageError(
-                f"a part reads {unmet[0]!r}, which is neither computed nor in this environment's info['columns']; "
-                f"there is {', '.join(sorted(known))}"
+                f"a part reads {unmet[0]!r}, which is neither computed nor in info['columns'] of this environment's "
+                f"first turns ({', '.join(sorted(given)) or 'none'}); give it there, or choose an algorithm that does "
+                f"not read it{nearest(unmet[0], COMPUTED | given)}"
             )
         if self.needs & {"value", "bootstrap"} and (self.critic is None or "target" not in self.needs):
             raise UsageError(

@@ -117,6 +117,7 @@ def test_a_training_reads_what_the_environment_gives_and_refuses_what_it_does_no
     training.run()
     assert [line["env_score"] for line in training.folder.metrics.read() if "env_score" in line] == [0.5]
     options |= {"overrides": {"reward": "overlong(9, 9, column='greedy')"}}
-    with pytest.raises(UsageError, match=r"a part reads 'greedy', which is neither .*; there is .* steps"):
+    said = r"reads 'greedy', which is neither computed nor in .* first turns \(room, safe, steps\); give it there"
+    with pytest.raises(UsageError, match=said):
         Training.start(TrainConfig.checked(options), tmp_path / "other")
     assert not (tmp_path / "other").exists()

@@ -53,6 +53,7 @@ EPISODE = st.builds(
     parent=st.none() | TEXT,
     fork_turn=st.none() | st.integers(0, 99),
     final=TEXT,
+    final_context=st.none() | SAMPLE,
     answers=st.lists(TEXT, max_size=2).map(tuple),
     evidence=st.lists(TEXT, max_size=2).map(tuple),
     failure=st.none() | TEXT,

@@ -60,7 +60,7 @@ def test_the_expert_searches_then_computes(split: str, kind: str) -> None:
         assert [action.startswith("<search>") for action, _ in turns[:-2]] == [True] * (len(turns) - 2)
         assert turns[-2][0].startswith("<python>")
         _, reward, _, _, info = turns[-1][1]
-        assert (reward, info["success"], info["evidence_recall"]) == (1.0, True, 1.0)
+        assert (reward, info["success"], info["metrics"]["evidence_recall"]) == (1.0, True, 1.0)
     env.close()
 
 
@@ -111,7 +111,7 @@ def test_rewards_by_hand() -> None:
     env.step(f"<search>{first}</search>")
     env.step(f"<python>print('[{second}] is here')</python>")  # no search result
     _, reward, _, _, info = env.step("<answer>-1</answer>")
-    assert (reward, info["success"], info["evidence_recall"]) == (0.25, False, 0.5)
+    assert (reward, info["success"], info["metrics"]["evidence_recall"]) == (0.25, False, 0.5)
 
 
 def test_a_fork_at_every_turn_goes_on_like_a_fresh_replay() -> None:

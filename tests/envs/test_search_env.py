@@ -96,7 +96,7 @@ def test_the_expert_solves_every_task(split: str, kind: str, hops: int) -> None:
         last = play(env, task)[-1]
         assert last[2] == 1.0
         assert last[3]["success"] is True
-        assert last[3]["evidence_recall"] == 1.0
+        assert last[3]["metrics"]["evidence_recall"] == 1.0
 
 
 def test_the_expert_knows_only_what_it_has_seen() -> None:
@@ -196,7 +196,7 @@ def test_rewards_for_format_and_evidence() -> None:
     first, answer = info["evidence"][0], info["answers"][0]
     env.step(f"<search>{first}</search>")
     _, reward, _, _, info = env.step(f"<answer>{answer}</answer>")
-    assert info["evidence_recall"] == 0.5
+    assert info["metrics"]["evidence_recall"] == 0.5
     assert reward == pytest.approx(1.0 + 0.5 * 0.5 + 0.1)
     env.reset(options={"task": 0})
     _, _, _, _, info = env.step("<search>never closed")
@@ -427,7 +427,7 @@ def test_own_questions_and_corpus(tmp_path: Path) -> None:
         assert turns[0][1] == "<search>What does the Moon orbit?</search>"
         assert "[c1] Moon: The Moon orbits the Earth." not in turns[0][0]
         assert turns[-1][2] == 1.0
-        assert turns[-1][3]["evidence_recall"] == 1.0
+        assert turns[-1][3]["metrics"]["evidence_recall"] == 1.0
         assert turns[-1][3]["task_id"] == "q1"
     with pytest.raises(UsageError, match="has no question in split 'test'"):
         SearchEnv(questions=str(tmp_path / "q.jsonl"), corpus=tmp_path / "corpus.jsonl", split="test")

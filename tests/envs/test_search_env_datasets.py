@@ -128,7 +128,7 @@ def test_the_environment_over_passages_that_come_along(tmp_path: Path) -> None:
     assert "Bob wed Ann." in shown
     _, reward, _, _, info = env.step("<answer>Anna</answer>")
     assert reward == 1.0
-    assert info["evidence_recall"] == 1.0
+    assert info["metrics"]["evidence_recall"] == 1.0
 
 
 def test_the_expert_over_own_questions(tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ are met again, actions are misunderstood, calls fail and are refused, beliefs an
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from agentgym.models.chat_template import ChatTemplate
-from agentgym.records import Episode, Sample, StopReason, Task, ToolCall, Turn
+from agentgym.records import Episode, Sample, StopReason, Task, ToolCall, Turn, sampled_ids
 
 TEMPERATURE = 0.7
 FULL, LIMIT, BUDGET = StopReason.CONTEXT_FULL, StopReason.TURN_LIMIT, StopReason.BUDGET
@@ -152,18 +152,23 @@ def build(small: Any) -> World:
         turns = list(made[parent].turns[:fork]) if parent else []
         group = name.partition("/")[0]
         for t in own:
-            turns.append(_turn(world, chat, rng, turns, t, COLOURS[group]))
+            turns.append(_turn(world, chat, rng, turns, t, group))
         made[name] = Episode(
             name, "test", Task(0, task_id=TASKS[group]), tuple(turns), stop, success=success, group=group,
             member=int(name[-1]), parent=parent, fork_turn=fork if parent else None,
             final=f"Still {COLOURS[group]}, turn {len(turns)}.", answers=ANSWERS[group], evidence=EVIDENCE[group],
         )  # fmt: skip
+        if stop is not ENDED:
+            ids = world.after(made[name])
+            behind = Sample.behind(sampled_ids(turns), ids, ())
+            made[name] = replace(made[name], final_context=behind)
     world.episodes = list(made.values())
     world.listen()
     return world
 
 
-def _turn(world: World, chat: ChatTemplate, rng: Any, before: list[Turn], t: T, colour: str) -> Turn:
+def _turn(world: World, chat: ChatTemplate, rng: Any, before: list[Turn], t: T, group: str) -> Turn:
+    colour = COLOURS[group]
     observation = f"Still {colour}, turn {len(before)}." if before else f"You see {colour}."
     history: list[int] = []
     for turn in before:
@@ -181,4 +186,22 @@ def _turn(world: World, chat: ChatTemplate, rng: Any, before: list[Turn], t: T, 
     old = np.where(rng.random(t.tokens) < 0.12, np.log(0.95), np.minimum(usual - gap, -1e-3))
     entropy = rng.uniform(0.1, 5.0, t.tokens)
     sample = Sample(keep, tuple(context), tuple(action), tuple(old.tolist()), tuple(entropy.tolist()))
-    return Turn(observation, t.action, t.reward, t.anchor, t.error, t.calls, sample)
+    columns = _columns(before, t, EVIDENCE[group])
+    return Turn(observation, t.action, t.reward, t.anchor, t.error, t.calls, sample, columns=columns)
+
+
+def _columns(before: list[Turn], t: T, evidence: tuple[str, ...]) -> dict[str, float]:
+    """What an environment with these documents says about a turn."""
+    if not evidence:
+        return {}
+    calls = [(turn.tool_calls, True) for turn in before] + [(t.calls, False)]
+    found = [
+        (d, earlier)
+        for made, earlier in calls
+        for c in made
+        for d in evidence
+        if f"[{d}] about" in c.result and c.error is None
+    ]
+    shown, read = {d for d, _ in found}, {d for d, earlier in found if earlier}
+    cited = {d for d in read if f"[{d}]" in t.action}
+    return {"evidence_recall": len(shown) / len(evidence), "evidence_cited": len(cited) / len(evidence)}

@@ -129,9 +129,9 @@ def test_what_did_not_fit_is_what_a_critic_and_beliefs_are_asked_about(small, pl
     full = [e for e in played(policy, groups=1, turns=9) if e.stop is StopReason.CONTEXT_FULL]
     assert full
     for e in full:
-        text = tokenizer.decode(policy.after(e))
+        text = tokenizer.decode(e.context_behind())
         assert text.endswith("<|user|>Still red, turn 1.<|assistant|>")
-        assert len(policy.after(e)) > policy.max_context
+        assert len(e.context_behind()) > policy.max_context
         asked = AnswerProbes(policy.chat, policy.context).ask([replace(e, answers=("red",))])
         assert tokenizer.decode(asked.rows[-1].tokens).startswith(text)
 
@@ -172,13 +172,21 @@ def test_versions_count_updates(small, played):
 def test_the_context_after_an_episode_is_the_next_turns(small, played):
     model, tokenizer = small()
     policy = ModelPolicy(model, tokenizer, max_new_tokens=3)
-    for e in played(policy, groups=2):
-        ids = policy.after(e)
+    ends = set()
+    for e in played(policy, groups=4):
+        ends.add(e.stop)
+        if e.terminated:
+            assert e.final_context is None
+            continue
+        ids = e.context_behind()
         asked = Request(e.id, 0, e.final, {}, e.turns, "Write the colour that you see.")
-        assert ids == policy.context(policy.chat, asked, sampled_ids(e.turns))
+        assert list(ids) == policy.context(policy.chat, asked, sampled_ids(e.turns))
         assert tokenizer.decode(ids).endswith(f"<|user|>{e.final}<|assistant|>")
+        assert e.final_context.keep == len(sampled_ids(e.turns))  # each token is stored once
+    assert StopReason.TURN_LIMIT in ends
     short, tokenizer = small(max_context=10)
-    assert len(ModelPolicy(short, tokenizer).after(e)) == 10
+    before = sampled_ids(e.turns)
+    assert len([*before[: (cut := ModelPolicy(short, tokenizer).context_behind(asked)).keep], *cut.context]) == 10
 
 
 class Fork(Independent):

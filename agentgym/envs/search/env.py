@@ -19,7 +19,6 @@ from agentgym.envs.tool_env import Question, Score, ToolEnv
 from agentgym.errors import UnknownName, UsageError
 from agentgym.tools.search import Bm25Index, Retriever, SearchR1Client, fetch_tool, open_index, search_tool
 from agentgym.tools.search.corpus import read_corpus
-from agentgym.tools.search.tools import documents_shown
 from agentgym.tools.syntax.base import Call
 from agentgym.waiting import Waiting
 
@@ -38,7 +37,8 @@ class SearchEnv(ToolEnv):
 
     The last turn's reward is the score of the answer (exact match or F1, the best over all accepted answers), plus
     ``format_reward`` if every action of an answered episode was understood, plus ``evidence_reward`` times the share of
-    the supporting documents that the tools showed (``info["evidence_recall"]``). ``info["success"]`` is exact match.
+    the supporting documents that the tools showed (``evidence_recall``, see ``ToolEnv``). ``info["success"]`` is exact
+    match.
 
     Args:
         split: ``"train"``, ``"test"`` or ``"unseen"``.
@@ -136,8 +136,6 @@ class SearchEnv(ToolEnv):
     def step_in_parts(self, action: str) -> Waiting[StepResult]:
         observation, reward, terminated, truncated, info = yield from super().step_in_parts(action)
         self._misread += "error" in info
-        if terminated or truncated:
-            info["evidence_recall"] = self.evidence_recall
         return observation, reward, terminated, truncated, info
 
     def score(self, answer: str | None) -> Score:
@@ -151,24 +149,17 @@ class SearchEnv(ToolEnv):
     def _score(self, answer: str, question: Question) -> Score:
         return Score(self._measure(answer, question.answers), bool(exact_match(answer, question.answers)))
 
-    @property
-    def evidence_recall(self) -> float:
-        """Share of the supporting documents that the tools have shown so far; 1 where none is named."""
-        named = self.question.evidence
-        return len(documents_shown(named, self.calls)) / len(named) if named else 1.0
-
     def expert(self) -> str | None:
         """The next search, named by what the question and the results so far say, or the answer at their end; see
         :func:`agentgym.envs.search.expert.next_move`."""
-        again = self._redundant_call()
-        move = again or next_move(self.question, self.calls, can_fetch="fetch" in self.syntax.tools)
+        move = self._redundant_call() or next_move(self)
         if move is None:
             return None
         return self.syntax.render(answer=move) if isinstance(move, str) else self.syntax.render([move])
 
     def _redundant_call(self) -> Call | None:
         """Opens the document found last, as long as two turns are left for each that is still to be found."""
-        documents = documents_shown(self.question.evidence, self.calls)
+        documents = self.documents_shown(self.question.evidence)
         left = self.max_turns - self.turn - 2 * (len(self.question.evidence) - len(documents))
         if not documents or left <= 1:
             return None

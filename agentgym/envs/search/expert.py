@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agentgym.envs.tool_env import Question
+from agentgym.envs.tool_env import ToolEnv
 from agentgym.records import ToolCall
-from agentgym.tools.search.tools import documents_shown
 from agentgym.tools.syntax.base import Call
 
 
-def next_move(question: Question, calls: Sequence[ToolCall], *, can_fetch: bool) -> Call | str | None:
+def next_move(env: ToolEnv) -> Call | str | None:
     """The next call, the answer, or None where the searches did not bring what it follows from.
 
     In the invented world it looks up one subject after another, each named by the question or by a document that it
@@ -18,13 +17,13 @@ def next_move(question: Question, calls: Sequence[ToolCall], *, can_fetch: bool)
     question, then for the titles of missing evidence that the results mention, and gives the accepted answer that
     they mention (yes and no need no mention).
     """
-    facts = question.data.get("facts")
+    facts = env.question.data.get("facts")
     if facts is None:
-        return _explore(question, calls)
+        return _explore(env)
     for subject, relation, _ in facts:
-        if not documents_shown([subject], calls):
-            return _look_up(subject, relation, calls, can_fetch=can_fetch)
-    return question.answers[0]
+        if not env.documents_shown([subject]):
+            return _look_up(subject, relation, env.calls, can_fetch="fetch" in env.syntax.tools)
+    return env.question.answers[0]
 
 
 def _look_up(subject: str, relation: str, calls: Sequence[ToolCall], *, can_fetch: bool) -> Call | None:
@@ -36,14 +35,15 @@ def _look_up(subject: str, relation: str, calls: Sequence[ToolCall], *, can_fetc
     return None
 
 
-def _explore(question: Question, calls: Sequence[ToolCall]) -> Call | str | None:
+def _explore(env: ToolEnv) -> Call | str | None:
+    question, calls = env.question, env.calls
     if not calls:
         return Call("search", {"query": question.text})
     results = "\n".join(call.result for call in calls if call.error is None)
     queries = {str(call.arguments.get("query")) for call in calls}
     for document in question.evidence:
         title = document.partition("#")[0]
-        if title in results and title not in queries and not documents_shown([document], calls):
+        if title in results and title not in queries and not env.documents_shown([document]):
             return Call("search", {"query": title})
     lowered = results.lower()
     return next((a for a in question.answers if a.lower() in lowered or a.lower() in ("yes", "no")), None)

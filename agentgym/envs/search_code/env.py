@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Unpack
+from typing import Unpack
 
 from agentgym.env import SPLITS, digest
 from agentgym.envs.code.interpreter import PythonEnv, PythonOptions
@@ -15,7 +15,6 @@ from agentgym.envs.search_code.questions import KINDS, MAX_HOPS, draw
 from agentgym.envs.tool_env import Question, Score, ToolEnv
 from agentgym.errors import UnknownName, UsageError
 from agentgym.tools.search import fetch_tool, search_tool
-from agentgym.tools.search.tools import documents_shown
 from agentgym.tools.syntax.base import Call
 
 INSTRUCTIONS = (
@@ -30,7 +29,7 @@ class SearchCodeEnv(PythonEnv):
     The splits share no person, place, work, organisation or event, and ``unseen`` follows one relation more.
 
     The last turn's reward is 1 for the right number, plus ``evidence_reward`` times the share of the supporting
-    documents that the searches showed (``info["evidence_recall"]``).
+    documents that the searches showed (``evidence_recall``, see ``ToolEnv``).
 
     Args:
         split: ``"train"``, ``"test"`` or ``"unseen"``.
@@ -90,24 +89,11 @@ class SearchCodeEnv(PythonEnv):
             **options,
         )
 
-    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = super().step(action)
-        if terminated or truncated:
-            info["evidence_recall"] = self.evidence_recall
-        return observation, reward, terminated, truncated, info
-
     def score(self, answer: str | None) -> Score:
         value = super().score(answer)
         if not self._evidence_reward:
             return value
         return value._replace(reward=value.reward + self._evidence_reward * self.evidence_recall)
-
-    @property
-    def evidence_recall(self) -> float:
-        """Share of the supporting documents that the searches have shown so far."""
-        named = self.question.evidence
-        searches = [call for call in self.calls if call.name != "python"]
-        return len(documents_shown(named, searches)) / len(named) if named else 1.0
 
     @property
     def fingerprint(self) -> str:
@@ -120,8 +106,7 @@ def next_move(env: ToolEnv) -> Call | str | None:
     runs = [call for call in env.calls if call.arguments.get("code") == program]
     if runs:
         return runs[-1].result.splitlines()[-1].strip() if runs[-1].error is None else None
-    searches = [call for call in env.calls if call.name != "python"]
-    move = next_search(env.question, searches, can_fetch="fetch" in env.syntax.tools)
+    move = next_search(env)
     return Call("python", {"code": program}) if isinstance(move, str) else move
 
 

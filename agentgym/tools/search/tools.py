@@ -6,10 +6,9 @@ document was shown if a line of the result begins with its id in brackets, and c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import replace
 
 from agentgym.errors import UsageError
-from agentgym.records import ToolCall
 from agentgym.tools.search.passage import Passage, Retriever
 from agentgym.tools.tool import Tool, tool
 
@@ -41,7 +40,8 @@ def search_tool(
         """
         return show(retriever.search(query, k), characters)
 
-    return tool(search, name=name, timeout=timeout, price=price, parallel=timeout is not None)
+    made = tool(search, name=name, timeout=timeout, price=price, parallel=timeout is not None)
+    return replace(made, shows=shows)
 
 
 def fetch_tool(
@@ -64,7 +64,8 @@ def fetch_tool(
         """
         return show([retriever.fetch(document.strip().removeprefix("[").removesuffix("]"))], characters)
 
-    return tool(fetch, name=name, timeout=timeout, price=price, parallel=timeout is not None)
+    made = tool(fetch, name=name, timeout=timeout, price=price, parallel=timeout is not None)
+    return replace(made, shows=shows)
 
 
 def show(passages: list[Passage], characters: int) -> str:
@@ -76,12 +77,6 @@ def shows(result: str, document_id: str) -> bool:
     """Whether a result that :func:`show` wrote contains that document."""
     start = f"[{_one_line(document_id)}] "
     return result.startswith(start) or f"\n{start}" in result
-
-
-def documents_shown(document_ids: Iterable[str], calls: Iterable[ToolCall]) -> list[str]:
-    """Those of the documents that the results of the calls contain, in the order given."""
-    results = [call.result for call in calls if call.error is None]
-    return [document for document in document_ids if any(shows(result, document) for result in results)]
 
 
 def _line(passage: Passage, characters: int) -> str:

@@ -13,23 +13,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from agentgym.errors import UsageError
 from agentgym.records import Episode, Turn
-from agentgym.trainers.advantage.evidence import evidence_columns
 from agentgym.trainers.advantage.partitions import Codes, Floats, Partition, _pairs, factorise, reverse_scan, sums_by
 
 REQUIRED = ("group", "episode", "turn", "reward")
-
-
 IDS = ("group", "episode", "task", "anchor", "parent")  # any hashables; None means "not known"
-
-
 DTYPES: Mapping[str, type] = {
     **dict.fromkeys(("reward", "entropy", "value", "bootstrap", "kl"), np.float64),
-    **dict.fromkeys(("answer_logprob", "answer_logprob_before", "evidence_recall", "evidence_cited"), np.float64),
+    **dict.fromkeys(("answer_logprob", "answer_logprob_before"), np.float64),
     **dict.fromkeys(("turn", "tokens", "tool_calls", "refused_calls", "malformed_calls", "fork_turn"), np.int64),
     **dict.fromkeys(("success", "valid", "truncated", "terminated"), np.bool_),
 }
-
-
 #: Every column that episodes or an update give; an environment's ``info["columns"]`` may give more.
 COLUMNS = frozenset({*REQUIRED, *IDS, *DTYPES, "observation", "action_key", "tools"})
 
@@ -63,8 +56,6 @@ class TurnTable:
     malformed_calls         int, calls of unknown tools or with wrong arguments, which never ran either
     entropy                 float, mean entropy (nats) of the action's tokens; NaN: not recorded, or no tokens
     task                    id of the task, the same whenever it is played again
-    evidence_recall         float, share of the supporting documents shown so far, see :mod:`.evidence`; NaN: none named
-    evidence_cited          float, share of them that the action cites; NaN: none named
     answer_logprob          float, mean log-probability of the accepted answer after the turn, see AnswerProbe; NaN:
                             not asked for
     answer_logprob_before   float, the same before the turn
@@ -96,12 +87,12 @@ class TurnTable:
         return table
 
     @classmethod
-    def from_episodes(cls, episodes: Sequence[Episode]) -> TurnTable:
+    def from_episodes(cls, episodes: Sequence[Episode], columns: Iterable[str] = ()) -> TurnTable:
         """One row per turn, in the order of the episodes and of their turns.
 
         Failed episodes do not belong in a table and are refused, not dropped, so that row numbers stay what the caller
         thinks they are. An episode without a group is a group of its own. A turn without a value has NaN or None; a
-        column is left out only where no turn has one (``entropy``, evidence).
+        column is left out only where no turn has one, and it is not among ``columns``.
 
         Raises:
             UsageError: an episode failed.
@@ -114,7 +105,7 @@ class TurnTable:
             )
         rows = [(e, number, turn) for e in episodes for number, turn in enumerate(e.turns)]
         counts = [turn.call_counts for _, _, turn in rows]
-        columns: dict[str, list[Any]] = {
+        found: dict[str, list[Any]] = {
             "group": [e.group or ("episode", e.id) for e, _, _ in rows],
             "episode": [e.id for e, _, _ in rows],
             "task": [e.task.task_id or f"seed {e.task.seed}" for e, _, _ in rows],
@@ -137,9 +128,8 @@ class TurnTable:
         }
         entropy = [_mean_entropy(t) for _, _, t in rows]
         if not all(map(math.isnan, entropy)):
-            columns["entropy"] = entropy
-        columns.update(evidence_columns(episodes))
-        return cls.from_columns(**columns, **_environment_columns([t for _, _, t in rows], columns))
+            found["entropy"] = entropy
+        return cls.from_columns(**found, **_environment_columns([t for _, _, t in rows], found, columns))
 
     def with_columns(self, **columns: Iterable[Any]) -> TurnTable:
         """This table with columns added or replaced.
@@ -314,13 +304,15 @@ def _action_key(turn: Turn) -> str:
     return " ".join(turn.action.split())
 
 
-def _environment_columns(turns: Sequence[Turn], known: Collection[str]) -> dict[str, list[Any]]:
+def _environment_columns(
+    turns: Sequence[Turn], known: Collection[str], expected: Iterable[str]
+) -> dict[str, list[Any]]:
     """What environments gave for turns; a turn without a value has NaN among numbers, None among texts.
 
     Raises:
         UsageError: a column that is called as one of the table's own.
     """
-    names = dict.fromkeys(name for turn in turns for name in turn.columns)
+    names = dict.fromkeys((*(name for turn in turns for name in turn.columns), *expected))
     for name in names:
         if name in known or name in COLUMNS:
             raise UsageError(f"info['columns'] has {name!r}, which is a column of the turn table; give it another name")

@@ -22,10 +22,10 @@ def rubrics(
     """C-GRPO: part of what a right answer earns depends on the facts that were found for it (CaRR, 2601.06021).
 
     R = R_o · ((1 − α) + α · R_r / max R_r in the group); what is not positive stays as it is. R_r, the share of the
-    question's facts that hold up, is ``column`` on the last turn. Here the facts are the documents that support the
-    answer, so no judge is needed: shown by a tool (``evidence_recall``), or shown and then cited by the answering
-    action (``evidence_cited``, the paper's rule). The paper's search from the answer along shared entities is left out:
-    a document's entities are not recorded. Without named evidence an episode keeps its reward.
+    question's facts that hold up, is ``column`` of the environment on the last turn. Here the facts are the documents
+    that support the answer, so no judge is needed: shown by a tool (``evidence_recall``), or shown and then cited by
+    the answering action (``evidence_cited``, the paper's rule). The paper's search along shared entities is left out: a
+    document's entities are not recorded. Without named evidence an episode keeps its reward.
 
     Args:
         weight: α in [0, 1].

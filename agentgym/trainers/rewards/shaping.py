@@ -39,7 +39,8 @@ def overlong(
         raise UsageError(f"overlong needs 0 < buffer <= limit, got limit={limit!r}, buffer={buffer!r}")
 
     def apply(turns: TurnTable, reward: Floats) -> Floats:
-        over = (turns.per_episode(turns.column(column)) - (limit - buffer)) / buffer
+        length = turns.per_episode(np.nan_to_num(turns.column(column)))  # a turn without a value adds nothing
+        over = (length - (limit - buffer)) / buffer
         out = reward.copy()
         out[turns.last] -= factor * np.clip(over, 0.0, cap)
         return out

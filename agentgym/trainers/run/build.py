@@ -17,7 +17,7 @@ from agentgym.models.tiny import tiny
 from agentgym.records import Episode
 from agentgym.registry import import_of
 from agentgym.store import RunFolder
-from agentgym.trainers.algorithm import Algorithm
+from agentgym.trainers.algorithm import COMPUTED, Algorithm
 from agentgym.trainers.expressions import with_part
 from agentgym.trainers.parts import get_algorithm
 from agentgym.trainers.run.config import TrainConfig
@@ -131,4 +131,4 @@ def build_learner(config: TrainConfig, algorithm: Algorithm, policy: ModelPolicy
         instructions=found.instructions,
         limit=longest_context(policy.model),
     )
-    return Learner(policy.model, algorithm, optimizer, policy.after, probes)
+    return Learner(policy.model, algorithm, optimizer, probes, columns=algorithm.needs - COMPUTED)

@@ -18,14 +18,7 @@ from agentgym.trainers.algorithm import COMPUTED, Algorithm
 from agentgym.trainers.run.budgets import TrainingBudgets
 from agentgym.trainers.run.config import TrainConfig
 
-#: Column of the turn table -> the key of ``info`` that it is made from.
-KEYS = {
-    "answer_logprob": "answers",
-    "answer_logprob_before": "answers",
-    "evidence_recall": "evidence",
-    "evidence_cited": "evidence",
-}
-_WHAT = {"answers": "the policy's belief in the accepted answer", "evidence": "the documents that support the answer"}
+_BELIEFS = {"answer_logprob", "answer_logprob_before"}
 
 
 def environment(config: TrainConfig, split: str) -> Callable[[], gym.Env[str, str]]:
@@ -56,7 +49,7 @@ def check_run(config: TrainConfig, algorithm: Algorithm, found: Probe) -> None:
     check_model(config.model.name, config.model.device)
     check_lora(config.model.lora, config.model.name)
     close_quietly(environment(config, config.eval.split)())
-    check_info(found, algorithm.needs)
+    check_answers(found, algorithm.needs)
     TrainingBudgets(config, environment(config, "train"))
     if config.sft.episodes:
         check_playable(ExpertPolicy(config.sft.expert_noise), environment(config, "train")())
@@ -66,15 +59,14 @@ def check_run(config: TrainConfig, algorithm: Algorithm, found: Probe) -> None:
         raise UsageError(f"rollout.admissible: {config.env} gives no info['admissible']; leave it out")
 
 
-def check_info(found: Probe, needs: Iterable[str]) -> None:
-    """Look for what the parts read. Single tasks may still lack it; they get no such advantage.
+def check_answers(found: Probe, needs: Iterable[str]) -> None:
+    """Look for the accepted answers, if parts read beliefs in them. Single tasks may still lack them.
 
     Raises:
-        UsageError: a key of ``info`` is missing.
+        UsageError: there are none.
     """
-    for key in sorted({KEYS[name] for name in needs if name in KEYS}):
-        if not found.info.get(key):
-            raise UsageError(
-                f"the algorithm reads {_WHAT[key]}, but this environment's reset gives no info[{key!r}]; add it there, "
-                "or choose an algorithm that reads rewards only, e.g. grpo"
-            )
+    if _BELIEFS & set(needs) and not found.info.get("answers"):
+        raise UsageError(
+            "the algorithm reads the policy's belief in the accepted answer, but this environment's reset gives no "
+            "info['answers']; add it there, or choose an algorithm that reads rewards only, e.g. grpo"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from agentgym import keyed_random
@@ -28,7 +28,19 @@ def tokenised(
     Args:
         noise: (episode, turn) of actions that are not to be imitated. The reward of every turn becomes 1, theirs 0.
     """
-    return replace(episode, turns=tuple(_turns(episode, chat, context, instructions, noise)))
+    turns: list[Turn] = []
+    before: list[int] = []
+    for number, turn in enumerate(episode.turns):
+        request = Request(episode.id, 0, turn.observation, {}, episode.turns[:number], instructions)
+        ids, action = context(chat, request, before), chat.closed(turn.action)
+        reward = float((episode.id, number) not in noise)
+        turns.append(replace(turn, reward=reward, sample=Sample.behind(before, ids, action)))
+        before = [*ids, *action]
+    if episode.terminated:
+        return replace(episode, turns=tuple(turns))
+    request = Request(episode.id, 0, episode.final, {}, episode.turns, instructions)
+    behind = Sample.behind(before, context(chat, request, before), ())
+    return replace(episode, turns=tuple(turns), final_context=behind)
 
 
 def cut_short(episodes: Iterable[Episode], chat: ChatTemplate, max_new_tokens: int) -> str | None:
@@ -63,16 +75,3 @@ def with_permuted_names(episode: Episode, names: Sequence[Sequence[str]], key: i
 
     turns = tuple(replace(t, observation=said(t.observation), action=said(t.action)) for t in episode.turns)
     return replace(episode, turns=turns, final=said(episode.final))
-
-
-def _turns(
-    episode: Episode, chat: ChatTemplate, context: Context, instructions: str, noise: Collection[tuple[str, int]]
-) -> Iterator[Turn]:
-    before: list[int] = []
-    for number, turn in enumerate(episode.turns):
-        request = Request(episode.id, 0, turn.observation, {}, episode.turns[:number], instructions)
-        ids = context(chat, request, before)
-        action = chat.closed(turn.action)
-        reward = float((episode.id, number) not in noise)
-        yield replace(turn, reward=reward, sample=Sample.behind(before, ids, action))
-        before = [*ids, *action]

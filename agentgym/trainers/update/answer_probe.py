@@ -90,7 +90,11 @@ class AnswerProbes:
                 if self.probe.removed == "nothing" and not last:
                     asked.after[before + t] = asked.before[before + t + 1]
                     continue
-                following = self._following(episode, t, contexts[t], turn)
+                following = (
+                    episode.context_behind()
+                    if self.probe.removed == "nothing"
+                    else self._without(episode, t, contexts[t], turn)
+                )
                 asked.after[before + t] = self._slot(asked, number, episode.id, following, answers)
         return asked
 
@@ -100,13 +104,13 @@ class AnswerProbes:
         texts = list(dict.fromkeys(text for a in episode.answers if (text := str(a).strip())))
         return [np.array(self.chat.written(self._space + text), np.int64) for text in texts[:most]]
 
-    def _following(self, episode: Episode, t: int, context: Sequence[int], turn: Turn) -> list[int]:
-        """The context that follows a turn, with what is to be removed left out of it."""
+    def _without(self, episode: Episode, t: int, context: Sequence[int], turn: Turn) -> list[int]:
+        """The context that would follow a turn without its action, or without the thinking in it."""
         assert turn.sample is not None
         action = list(turn.sample.action)
         if self.probe.removed == "action":
             action, turn = [], replace(turn, action="")
-        elif self.probe.removed == "thinking":
+        else:
             action, turn = without_thought(self.chat, action), replace(turn, action=_THOUGHT.sub("", turn.action))
         last = t == len(episode.turns) - 1
         observation = episode.final if last else episode.turns[t + 1].observation

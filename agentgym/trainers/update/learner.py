@@ -5,7 +5,7 @@ turn table -> reward -> advantage -> weights -> prefix tree -> loss term + penal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agentgym.errors import UsageError
-from agentgym.records import Episode, sampled_ids
+from agentgym.records import Episode
 from agentgym.trainers.advantage.turn_table import TurnTable
 from agentgym.trainers.advantage.turn_weights import product
 from agentgym.trainers.algorithm import Algorithm
@@ -75,9 +75,9 @@ class Learner:
         model: a causal language model.
         algorithm: what is optimised.
         config: how the weights are moved.
-        after: tokens of the context that would have come after an episode's last turn; a critic reads the value of an
-            episode that was cut off there. By default what was played, without the last observation.
         answer_probes: asks for the policy's belief in the accepted answers, for parts that read it.
+        columns: what the environment gives in ``info["columns"]``, in some episodes at least; NaN where an update has
+            none of it.
 
     Attributes:
         reference: the first weights, if a part needs them.
@@ -92,11 +92,12 @@ class Learner:
         model: Any,
         algorithm: Algorithm,
         config: OptimizerConfig | None = None,
-        after: Callable[[Episode], Sequence[int]] = lambda episode: sampled_ids(episode.turns),
         answer_probes: AnswerProbes | None = None,
+        columns: Iterable[str] = (),
     ) -> None:
         algorithm.check(algorithm.needs)  # a column that is not there is named when it is read
-        self.model, self.algorithm, self.config, self.after = model, algorithm, config or OptimizerConfig(), after
+        self.model, self.algorithm, self.config = model, algorithm, config or OptimizerConfig()
+        self.columns = frozenset(columns)
         self.needs = needs = algorithm.needs
         self.answer_probes = answer_probes if needs & {"answer_logprob", "answer_logprob_before"} else None
         if self.answer_probes is None and needs & {"answer_logprob", "answer_logprob_before"}:
@@ -147,7 +148,8 @@ class Learner:
         self.optimizer.set_lr(ready * (self.config.lr if lr is None else lr))
         if not episodes:
             return Update({"num_turns": 0.0}, {})
-        turns, table = self._prepared(TurnTable.from_episodes(episodes), episodes, rows_of(episodes))
+        turns = TurnTable.from_episodes(episodes, self.columns)
+        turns, table = self._prepared(turns, episodes, rows_of(episodes))
         reward = self.algorithm.reward(turns, turns.reward)
         advantage = self.algorithm.advantage(turns, reward)
         weight = product(*self.algorithm.turn_weight)(turns, advantage)
@@ -239,7 +241,7 @@ class Learner:
         """The critic's value behind each episode that was cut off, on all its turns; 0 elsewhere."""
         cut_off = [n for n, episode in enumerate(episodes) if episode.truncated]
         value = np.zeros(len(episodes))
-        value[cut_off] = self._values_after([self.after(episodes[n]) for n in cut_off])
+        value[cut_off] = self._values_after([episodes[n].context_behind() for n in cut_off])
         return np.repeat(value, [len(e.turns) for e in episodes])
 
     def _values_after(self, contexts: Sequence[Sequence[int]]) -> Floats:

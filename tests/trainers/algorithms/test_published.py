@@ -520,7 +520,7 @@ def updated(world, algorithm, episodes):
     model = copy.deepcopy(world.first)
     beliefs = AnswerProbes(ChatTemplate(world.tokenizer), full_history(), algorithm.answer_probe, limit=256)
     options = OptimizerConfig(minibatches=2, max_tokens=150, max_grad_norm=1e9, temperature=ragged.TEMPERATURE)
-    learner = Learner(model, algorithm, options, world.after, beliefs)
+    learner = Learner(model, algorithm, options, beliefs)
     learner.model.load_state_dict(world.moved.state_dict())  # a reference keeps the first weights
     if learner.values is not None:
         with torch.no_grad():

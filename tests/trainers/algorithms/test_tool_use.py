@@ -20,7 +20,6 @@ from agentgym.policy import Request
 from agentgym.records import Episode, Sample, StopReason, Task, ToolCall, Turn
 from agentgym.store import RunFolder
 from agentgym.trainers.advantage.combine import chain
-from agentgym.trainers.advantage.evidence import evidence_columns
 from agentgym.trainers.advantage.turn_table import TurnTable
 from agentgym.trainers.advantage.turn_weights import subsample
 from agentgym.trainers.parts import get_algorithm
@@ -125,39 +124,6 @@ def test_tool_cost_refuses():
 # --- C-GRPO -----------------------------------------------------------------------------------------------------------
 
 
-def search(*documents, error=None):
-    return ToolCall("search", {}, "\n".join(f"[{d}] about {d}" for d in documents), error)
-
-
-def played(*turns, evidence=("a", "b"), episode="e"):
-    """Turns as (action, calls)."""
-    made = tuple(Turn("", action, tool_calls=tuple(calls)) for action, calls in turns)
-    return Episode(episode, "test", Task(0), made, StopReason.TERMINATED, group="g", evidence=evidence)
-
-
-def test_evidence_is_counted_as_it_is_shown():
-    episode = played(
-        ("<search>x</search>", [search("a", "z")]),
-        ("see [a] [b]", [search("b", error="timeout"), ToolCall("search", {}, "text with [b] inside a line")]),
-        ("see [a] [z]", [search("z", "b")]),
-        ("<answer>x</answer> [a] [b]", []),
-    )
-    got = evidence_columns([episode])
-    assert got["evidence_recall"] == [0.5, 0.5, 1.0, 1.0]
-    assert got["evidence_cited"] == [0.0, 0.5, 0.5, 1.0]  # b was not yet shown when it was first cited
-
-
-def test_episodes_without_evidence():
-    none = played(("x", []), evidence=(), episode="f")
-    assert evidence_columns([none]) == {}
-    some = evidence_columns([none, played(("x", [search("a")]))])
-    assert np.isnan(some["evidence_recall"][0])
-    assert some["evidence_recall"][1] == 0.5
-    turns = TurnTable.from_episodes([none, played(("x", [search("a")]))])
-    assert turns.evidence_recall[1] == 0.5
-    assert "evidence_recall" not in TurnTable.from_episodes([none])
-
-
 def test_rubrics_by_hand():
     turns = table(reward=[1.0, 1.0, 1.0, 0.0], evidence_recall=[1.0, 0.5, 0.0, 1.0])
     for relative in (True, False):  # the best of the group has 1
@@ -189,8 +155,13 @@ def test_malformed_episodes():
     assert malformed()(turns, turns.reward).tolist() == [0.0, -1.0, -1.0, 0.3, 0.7]
 
 
+def played(action, calls=()):
+    turn = Turn("", action, tool_calls=tuple(calls))
+    return Episode("e", "test", Task(0), (turn,), StopReason.TERMINATED, group="g")
+
+
 def test_groups_whose_successes_are_equal_are_drawn_again():
-    a, b = (replace(played(("x", [])), success=True, turns=(Turn("", "x", reward),)) for reward in (0.2, 0.9))
+    a, b = (replace(played("x"), success=True, turns=(Turn("", "x", reward),)) for reward in (0.2, 0.9))
     assert nonzero_variance()([a, b])
     assert not nonzero_variance(of="success")([a, b])
     assert nonzero_variance(of="success")([a, replace(b, success=False)])
@@ -216,7 +187,7 @@ def test_two_tools_that_ran_earn_the_bonus_of_arpo():
 
 def test_a_call_that_failed_is_no_use_of_a_tool():
     ran, failed = ToolCall("search"), ToolCall("python", error="ZeroDivisionError")
-    assert TurnTable.from_episodes([played(("x", [ran, failed, ran]))]).tools.tolist() == [("search", "search")]
+    assert TurnTable.from_episodes([played("x", [ran, failed, ran])]).tools.tolist() == [("search", "search")]
 
 
 def test_the_reward_of_arpo_is_an_option():
