@@ -11,9 +11,10 @@ The strings are registered with Gymnasium; a module is imported only when its en
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
+from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
@@ -67,21 +68,25 @@ def find(env_id: str) -> EnvSpec:
     return gym.registry[name]
 
 
-def make(env_id: str, **kwargs: Any) -> ReplayWrapper:
+def make(env_id: str, *, extra_tools: Sequence[str] = (), **kwargs: Any) -> ReplayWrapper:
     """Create an environment by name; like ``gymnasium.make`` without its checker, recorded so that it can be forked.
 
     Args:
         env_id: see :func:`find`.
+        extra_tools: further tools for the agent, ``module:name`` each; for environments with ``add_tools``.
         **kwargs: passed to the environment, e.g. ``split="test"``.
 
     Raises:
         UnknownName: no such id; the nearest ones are offered.
-        UsageError: the environment refused its arguments, or a module that it needs is not installed.
+        UsageError: the environment refused its arguments or a tool, or a module that it needs is not installed.
         ContractError: it tries to end the process.
     """
     spec = find(env_id)
     try:
-        return ReplayWrapper(gym.make(spec, disable_env_checker=True, **kwargs))
+        env = gym.make(spec, disable_env_checker=True, **kwargs)
+        if extra_tools:
+            _add_tools(env, spec.id, extra_tools)
+        return ReplayWrapper(env)
     except AgentGymError:
         raise
     except ModuleNotFoundError as error:
@@ -91,6 +96,13 @@ def make(env_id: str, **kwargs: Any) -> ReplayWrapper:
     except TypeError as error:
         # Gymnasium re-raises a constructor's TypeError with the whole id and kwargs; its first sentence says it all.
         raise UsageError(f"{spec.id} cannot be made with {kwargs}: {str(error).splitlines()[0]}") from error
+
+
+def _add_tools(env: gym.Env[Any, Any], name: str, tools: Sequence[str]) -> None:
+    add = getattr(env.unwrapped, "add_tools", None)
+    if add is None:
+        raise UsageError(f"{name} takes no further tools (it is no ToolEnv); leave out {', '.join(tools)}")
+    add([tools] if isinstance(tools, str) else tools)
 
 
 def takes_split(env_id: str) -> bool:
@@ -112,7 +124,7 @@ def import_of(env_id: str) -> str:
     return name
 
 
-def import_named(module: str) -> None:
+def import_named(module: str) -> ModuleType:
     """Import a module that was named by the user, e.g. to let it register its environments.
 
     Raises:
@@ -121,7 +133,7 @@ def import_named(module: str) -> None:
     if not all(part.isidentifier() for part in module.split(".")):
         raise UsageError(f"cannot import {module!r}: that is no module name")
     try:
-        import_module(module)
+        return import_module(module)
     except ModuleNotFoundError as error:
         missing = error.name is not None and (module == error.name or module.startswith(f"{error.name}."))
         hint = f"; install it, or run this where {module.partition('.')[0]}.py is" if missing else ""

@@ -1,4 +1,4 @@
-"""A new part, algorithm, syntax or environment is one new file in the package, and is named on the command line."""
+"""A new part, algorithm, syntax, tool or environment is one new file in the package, named on the command line."""
 
 from __future__ import annotations
 
@@ -73,6 +73,18 @@ NEW = {
 
         SYNTAX = Shout
     """,
+    "tools/calculator.py": '''
+        from agentgym.tools.tool import tool
+
+        @tool
+        def double(number: int) -> str:
+            """Twice a number.
+
+            Args:
+                number: any.
+            """
+            return f"It is {2 * number}."
+    ''',
     "envs/echo.py": '''
         import gymnasium as gym
 
@@ -109,11 +121,13 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def agentgym(copy: Path, *arguments: str) -> str:
+def agentgym(copy: Path, *arguments: str, typed: str = "") -> str:
     """What the command of the copy prints."""
     env = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "agentgym", *arguments]
-    done = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True, timeout=250, check=False)
+    done = subprocess.run(
+        command, cwd=copy, env=env, input=typed, capture_output=True, text=True, timeout=250, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -142,3 +156,12 @@ def test_parts_an_algorithm_and_an_environment_are_used_by_name(copy: Path) -> N
 def test_a_syntax_is_used_by_name(copy: Path) -> None:
     options = ["syntax=shout", "documents=400", "--policy", "expert", "--episodes", "2"]
     assert "100.0 %" in agentgym(copy, "eval", "agentgym/Search-v0", *options)
+
+
+def test_a_tool_is_used_by_name(copy: Path) -> None:
+    options = ["documents=400", "--tool", "agentgym.tools.calculator:double"]
+    typed = "<double>21</double>\n<search>who</search>\n<answer>x</answer>\n"
+    shown = agentgym(copy, "play", "agentgym/Search-v0", *options, typed=typed)
+    assert "Twice a number." in shown  # in the instructions
+    assert "It is 42." in shown
+    assert "100.0 %" in agentgym(copy, "eval", "agentgym/Search-v0", *options, "--policy", "expert", "--episodes", "2")

@@ -8,6 +8,7 @@ import typer
 
 from agentgym.cli.console.completion import env_ids
 from agentgym.cli.console.sandbox import SandboxOption, UnsafeOption, sandbox_settings
+from agentgym.cli.console.tools import ToolOption, tool_settings
 
 
 def command(
@@ -18,6 +19,7 @@ def command(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to try.")] = 3,
     turns: Annotated[int, typer.Option(min=1, help="How far episodes are played.")] = 20,
+    tool: ToolOption = None,
     sandbox: SandboxOption = None,
     unsafe_local_python: UnsafeOption = False,
 ) -> None:
@@ -26,7 +28,9 @@ def command(
     from agentgym.cli.console.arguments import environment
     from agentgym.cli.console.printing import printable
 
-    factory = environment(env, [*(settings or ()), *sandbox_settings(sandbox, unsafe_local_python)], split)
+    factory = environment(
+        env, [*(settings or ()), *sandbox_settings(sandbox, unsafe_local_python), *tool_settings(tool)], split
+    )
     report = check_env(env, seeds=range(seeds), turns=turns, **factory.keywords)
     print(printable(str(report)))
     if not report.ok:

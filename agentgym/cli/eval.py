@@ -13,6 +13,7 @@ from agentgym.cli.console.completion import env_ids, policies
 from agentgym.cli.console.players import PLAYER_HELP
 from agentgym.cli.console.printing import printable
 from agentgym.cli.console.sandbox import AllowImportOption, SandboxOption, UnsafeOption, sandbox_settings
+from agentgym.cli.console.tools import ToolOption, tool_settings
 
 if TYPE_CHECKING:
     from agentgym.evaluate import Comparison, Curve
@@ -57,6 +58,7 @@ def command(
     ] = None,
     model: Annotated[str | None, typer.Option(help="The model to ask a server for; default: its only one.")] = None,
     key_variable: Annotated[str, typer.Option(help="Environment variable with a server's API key.")] = "OPENAI_API_KEY",
+    tool: ToolOption = None,
     sandbox: SandboxOption = None,
     unsafe_local_python: UnsafeOption = False,
     allow_import: AllowImportOption = None,
@@ -80,7 +82,7 @@ def command(
     names = policy or []
     if not names or len(set(names)) < len(names):
         raise UsageError(f"name each policy once: --policy {PLAYER_HELP}")
-    chosen = [*(settings or ()), *sandbox_settings(sandbox, unsafe_local_python)]
+    chosen = [*(settings or ()), *sandbox_settings(sandbox, unsafe_local_python), *tool_settings(tool)]
     factory = environment(env, chosen, _split(env, split, chosen) if takes_split(env) else split)
     found = probe(factory)
     budgets = parse_budgets(budget, "tool_calls" if found.has_tools else "turns")

@@ -11,6 +11,7 @@ import typer
 from agentgym.cli.console.completion import env_ids, policies
 from agentgym.cli.console.printing import printable
 from agentgym.cli.console.sandbox import AllowImportOption, SandboxOption, UnsafeOption, sandbox_settings
+from agentgym.cli.console.tools import ToolOption, tool_settings
 from agentgym.errors import PolicyError
 from agentgym.records import StopReason
 
@@ -37,6 +38,7 @@ def command(
     split: Annotated[str | None, typer.Option(help="The split to play in.")] = None,
     max_turns: Annotated[int | None, typer.Option(min=1, help="Stop after this many turns.")] = None,
     save: Annotated[Path | None, typer.Option(help="Append the episode to a file in this folder.")] = None,
+    tool: ToolOption = None,
     sandbox: SandboxOption = None,
     unsafe_local_python: UnsafeOption = False,
     allow_import: AllowImportOption = None,
@@ -47,7 +49,9 @@ def command(
     from agentgym.rollout import Group, Rollout
     from agentgym.store import EpisodeWriter
 
-    factory = environment(env, [*(settings or ()), *sandbox_settings(sandbox, unsafe_local_python)], split)
+    factory = environment(
+        env, [*(settings or ()), *sandbox_settings(sandbox, unsafe_local_python), *tool_settings(tool)], split
+    )
     person = policy == "person"
     with (
         _player(policy, factory, allow_import or ()) as (_, chosen),

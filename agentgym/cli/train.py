@@ -15,6 +15,7 @@ from agentgym.cli.console.arguments import parse_value
 from agentgym.cli.console.options import TrainCommand, read_file, read_pair, read_settings
 from agentgym.cli.console.printing import printable
 from agentgym.cli.console.sandbox import AllowImportOption, SandboxOption, UnsafeOption, sandbox_settings
+from agentgym.cli.console.tools import ToolOption, tool_settings
 from agentgym.errors import DiskFull, MissingExtra, StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def command(
     resume: Path | None = typer.Option(
         None, help="resume this run folder from its latest checkpoint; run.updates=200 extends it"
     ),
+    tool: ToolOption = None,
     sandbox: SandboxOption = None,
     unsafe_local_python: UnsafeOption = False,
     allow_import: AllowImportOption = None,
@@ -78,14 +80,15 @@ def command(
     if env is not None and "=" in env:  # a file or a run names the environment, and options follow
         pairs, env = [env, *pairs], None
     if resume is not None:
-        if env or algorithm or overrides or model or config or out or sandbox:
+        if env or algorithm or overrides or model or config or out or sandbox or tool:
             raise UsageError("--resume takes everything from the run folder; beside it only e.g. run.updates=200")
         changes = {key: parse_value(value) for key, value in map(read_pair, pairs)}
         training = Training.resume(resume, show, changes, Allowed(allow_import or (), unsafe_local_python))
     else:
         if allow_import:
             raise UsageError("--allow-import is for --resume; what you name yourself is imported anyway")
-        pairs += [f"env.{setting}" for setting in sandbox_settings(sandbox, unsafe_local_python)]
+        chosen = [*sandbox_settings(sandbox, unsafe_local_python), *tool_settings(tool)]
+        pairs += [f"env.{setting}" for setting in chosen]
         named = {"env": env, "algorithm": algorithm, "model.name": model}
         named |= {key: value for key, value in map(read_pair, pairs) if key in ("env", "algorithm")}
         values = nested(read_file(config) | {k: v for k, v in named.items() if v is not None})

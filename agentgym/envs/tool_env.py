@@ -45,7 +45,7 @@ from agentgym.tools.sampling import WORDS, sample_call
 from agentgym.tools.session import MakeSession
 from agentgym.tools.syntax import make_syntax
 from agentgym.tools.syntax.base import Call, Parsed
-from agentgym.tools.tool import Tool
+from agentgym.tools.tool import Tool, named
 from agentgym.tools.toolbox import Gate, Toolbox
 from agentgym.waiting import Waiting, finish
 
@@ -137,23 +137,39 @@ class ToolEnv(TextEnv):
         for name, value in (("max_turns", max_turns), ("max_calls", max_calls)):
             if value < 1:
                 raise UsageError(f"{name} must be at least 1, got {value}")
-        self.tools = (tools if isinstance(tools, Toolbox) else Toolbox(tools)).open()
-        self.syntax = make_syntax(syntax, self.tools.tools)
         self.max_turns, self.max_calls = max_turns, max_calls
-        self.instructions = "\n\n".join(filter(None, (instructions, self.syntax.describe())))
-        self.waits = any(t.waits for t in self.tools.tools)
         self.gate: Gate | None = None
+        self._written, self._instructions = syntax, instructions
+        self._equip(tools if isinstance(tools, Toolbox) else Toolbox(tools))
         self._scorer, self._expert, self._session = scorer, expert, session
         self._scorer_sees_session = _takes_session(scorer)
         if session is not None and session not in self.tools.session_makers:
             raise UsageError(f"no tool has the session {session!r}; write @tool(session=...) with the same one")
         if self._scorer_sees_session:
-            self._session_maker()  # refused now and not at the end of an episode
+            self._session = self._session_maker()  # refused now and not at the end of an episode
         self._task_source = TaskSource(tasks, split)
         self.tasks, self.num_tasks = self._task_source.sequence, self._task_source.count
-        self._fingerprint = ""
         self._begin(Question(""))
         self._running = False
+
+    def add_tools(self, tools: Iterable[Tool | str]) -> None:
+        """Give the agent further tools; before the first ``reset``.
+
+        Args:
+            tools: tools, or ``module:name`` of tools.
+
+        Raises:
+            UsageError: no tool of that name, or one that is called as another.
+        """
+        more = [named(item) if isinstance(item, str) else item for item in tools]
+        self._equip(Toolbox([*self.tools.tools, *more]))
+
+    def _equip(self, tools: Toolbox) -> None:
+        self.tools = tools.open()
+        self.syntax = make_syntax(self._written, self.tools.tools)
+        self.instructions = "\n\n".join(filter(None, (self._instructions, self.syntax.describe())))
+        self.waits = any(t.waits for t in self.tools.tools)
+        self._fingerprint = ""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         gym.Env.reset(self, seed=seed)

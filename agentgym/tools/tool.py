@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, overload
 
 from agentgym.errors import UsageError
+from agentgym.registry import import_named
 from agentgym.tools.schema import NAME, read_function
 from agentgym.tools.session import MakeSession
 
@@ -99,6 +100,23 @@ class Tool:
     def waits(self) -> bool:
         """Whether a call may wait on something outside the process, so that it is better not stepped inline."""
         return self.timeout is not None or self.parallel or inspect.iscoroutinefunction(self.function)
+
+
+def named(name: str) -> Tool:
+    """The tool, or typed function, that ``module:name`` names; the module is imported.
+
+    Raises:
+        UsageError: not of that form, no such module, or nothing in it that could be a tool.
+    """
+    module, _, own = name.rpartition(":")
+    if not module or not own.isidentifier():
+        raise UsageError(f"{name!r} names no tool; write MODULE:NAME, e.g. my_tools:calculator")
+    found = getattr(import_named(module), own, None)
+    if isinstance(found, Tool):
+        return found
+    if not inspect.isroutine(found):
+        raise UsageError(f"{module!r} has no tool {own!r}; decorate a function of that name with @tool")
+    return tool(found)
 
 
 @overload

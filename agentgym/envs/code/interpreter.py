@@ -38,7 +38,7 @@ class PythonOptions(TypedDict, total=False):
 
 
 class PythonEnv(ToolEnv):
-    """A :class:`~agentgym.envs.tool_env.ToolEnv` whose last tool is ``python``.
+    """A :class:`~agentgym.envs.tool_env.ToolEnv` with the tool ``python``.
 
     All environments of a process share one sandbox; a session costs nothing until it runs code and ends with its
     episode. A task brings files along in ``Question.data["files"]``. Python's ``random`` is seeded by the task, so that
@@ -81,11 +81,11 @@ class PythonEnv(ToolEnv):
         self._penalties = _checked(penalties or {})
         self._limits = limits or TOOL_LIMITS
         self.sandbox: Sandbox = shared_sandbox(sandbox, limits=self._limits, unsafe_local=unsafe_local_python)
-        self._others, self._stateful = tuple(tools), stateful
+        self._stateful = stateful
         self._runner = Runner(self.sandbox, {}, None, characters)
         self._python = python_tool(self.sandbox, stateful=stateful, characters=characters)
         super().__init__(
-            [*self._others, self._python],
+            [*tools, self._python],
             tasks,
             scorer,
             syntax=syntax,
@@ -95,13 +95,18 @@ class PythonEnv(ToolEnv):
             session=session,
             split=split,
         )
+
+    def _equip(self, tools: Toolbox) -> None:
+        super()._equip(tools)
         self.waits = True
-        self.lockstep = not any(other.waits for other in self._others)  # a sandbox's answers do not hang on time
+        others = [t for t in tools.tools if t.name != self._python.name]
+        self.lockstep = not any(t.waits for t in others)  # a sandbox's answers do not depend on when they come
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         observation, info = super().reset(seed=seed, options=options)
         runner = replace(self._runner, files=self.question.data.get("files", {}), seed=_seed(self.question))
-        self.tools = Toolbox([*self._others, runner.attach(self._python)]).open(self.question)
+        tools = [runner.attach(t) if t.name == self._python.name else t for t in self.tools.tools]
+        self.tools = Toolbox(tools).open(self.question)
         return observation, info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:

@@ -9,18 +9,15 @@ For what is meant by bias see :mod:`.returns`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
-from agentgym.trainers.advantage.partitions import Codes, Floats, Partition, sums_by
+from agentgym.trainers.advantage.partitions import FLAT, Floats, Partition, moments, sums_by
 from agentgym.trainers.advantage.turn_table import TurnFunction, TurnTable
 from agentgym.trainers.parts import Declared, advantage, declare, turn_key
 
 By: TypeAlias = str | Callable[[TurnTable], Iterable[object]]
-
-
-FLAT = 1e-12  # a spread below this share of the values is rounding noise
 
 
 @advantage
@@ -62,7 +59,7 @@ def standardize(
     def apply(turns: TurnTable, values: Floats) -> Floats:
         sets = turns.sets(by)
         code = sets.code
-        found = _moments(values, sets, turns.first if per_episode else None, ddof)
+        found = moments(values, sets, ddof, turns.first if per_episode else None)
         deviation = (values - found.shift[code]) - found.mean[code]
         if scale:
             spread = found.deviation > 0
@@ -92,7 +89,7 @@ def leave_one_out(
 
     def apply(turns: TurnTable, values: Floats) -> Floats:
         sets, rows = turns.sets(by), turns.first if per_episode else None
-        found = _moments(values, sets, rows, 0)
+        found = moments(values, sets, 0, rows)
         own = values[turns.first][turns.episodes.code] if per_episode else values
         number, shift = found.number[sets.code], found.shift[sets.code]
         others = (number * found.mean[sets.code] - (own - shift)) / np.maximum(number - 1, 1)
@@ -140,7 +137,7 @@ def length_baseline() -> TurnFunction:
     """
 
     def apply(turns: TurnTable, values: Floats) -> Floats:
-        found, code = _moments(values, turns.groups, turns.first, 0), turns.groups.code
+        found, code = moments(values, turns.groups, 0, turns.first), turns.groups.code
         groups, length = Partition(code[turns.first], turns.groups.total), turns.per_episode(turns.tokens)
         away, tokens = values - found.shift[code], sums_by(groups, length)
         mean = sums_by(groups, length * away[turns.first]) / np.maximum(tokens, 1.0)
@@ -169,35 +166,11 @@ def best_of_group(scale: bool = False, eps: float = 1e-6) -> TurnFunction:
         lead = np.zeros(len(values))
         lead[best] = np.where(number > 1, values[best] - values[second], 0.0)
         if scale:
-            found = _moments(values, turns.groups, turns.first, 1)
+            found = moments(values, turns.groups, 1, turns.first)
             lead = lead / (found.deviation + eps)[groups]
         return lead[turns.episodes.code]
 
     return apply
-
-
-class _Moments(NamedTuple):
-    """Per set: how many values, one of them, the mean minus that one, the standard deviation (0: no spread)."""
-
-    number: Codes
-    shift: Floats
-    mean: Floats
-    deviation: Floats
-
-
-def _moments(values: Floats, sets: Partition, rows: Codes | None, ddof: int) -> _Moments:
-    """Moments of ``values[rows]`` in each set, taken about one member so that equal values cancel exactly."""
-    x = values if rows is None else values[rows]
-    sets = sets if rows is None else Partition(sets.code[rows], sets.total)
-    number = np.bincount(sets.code, minlength=sets.total)
-    shift = np.zeros(sets.total)
-    shift[sets.code] = x
-    away = x - shift[sets.code]
-    mean = sums_by(sets, away) / np.maximum(number, 1)
-    squares = sums_by(sets, (away - mean[sets.code]) ** 2)
-    flat = sums_by(sets, np.abs(away)) <= FLAT * sums_by(sets, np.abs(x))
-    deviation = np.sqrt(squares / np.maximum(number - ddof, 1))
-    return _Moments(number, shift, mean, np.where(flat | (number <= ddof), 0.0, deviation))
 
 
 def _whitened(values: Floats, weight: Floats, center: bool, eps: float) -> Floats:

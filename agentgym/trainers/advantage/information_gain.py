@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentgym.errors import UsageError
-from agentgym.trainers.advantage.partitions import Codes, Floats, Partition, sums_by
+from agentgym.trainers.advantage.partitions import Codes, Floats, Partition, moments
 from agentgym.trainers.advantage.turn_table import TurnFunction, TurnTable
 from agentgym.trainers.parts import advantage, reward
 
@@ -23,8 +23,6 @@ Kind: TypeAlias = Literal["log", "prob"]
 Norm: TypeAlias = Literal["separate", "joint", "per_turn_index", "none"]
 Accumulate: TypeAlias = Literal["sum", "mean", "rescaled"]
 NEEDS = frozenset({"answer_logprob", "answer_logprob_before"})
-#: A spread below this share of the values is rounding noise.
-FLAT = 1e-12
 
 
 @dataclass(frozen=True)
@@ -172,14 +170,10 @@ def _normalised(
 
 def _scores(values: Floats, sets: Partition, ddof: int, eps: float) -> Floats:
     """(x − μ) / (σ + ε) inside each set; 0 where a set has one value or no spread [values]."""
-    number = np.bincount(sets.code, minlength=sets.total)
-    shift = np.zeros(sets.total)
-    shift[sets.code] = values  # about one member, so that equal values cancel exactly
-    away = values - shift[sets.code]
-    away = away - (sums_by(sets, away) / np.maximum(number, 1))[sets.code]
-    deviation = np.sqrt(sums_by(sets, away**2) / np.maximum(number - ddof, 1))
-    flat = (number < 2) | (deviation < eps) | (deviation <= FLAT * np.abs(shift))
-    return np.where(flat[sets.code], 0.0, away / np.where(flat, 1.0, deviation + eps)[sets.code])
+    found, code = moments(values, sets, ddof), sets.code
+    away = values - found.shift[code] - found.mean[code]
+    flat = found.deviation < eps
+    return np.where(flat[code], 0.0, away / np.where(flat, 1.0, found.deviation + eps)[code])
 
 
 def _spread(values: Floats, code: Codes, total: int) -> NDArray[np.bool_]:

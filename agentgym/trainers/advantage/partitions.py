@@ -1,4 +1,4 @@
-"""Partitions of the turns into sets, and sums and scans over them."""
+"""Partitions of the turns into sets; sums, moments and scans over them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from agentgym.errors import UsageError
 
 Floats = NDArray[np.float64]
-
-
 Codes = NDArray[np.intp]
+FLAT = 1e-12  #: a spread below this share of the values is rounding noise
 
 
 class Partition(NamedTuple):
@@ -51,6 +50,30 @@ def sums_by(sets: Partition, values: Floats) -> Floats:
     return sums.astype(np.float64, copy=False)
 
 
+class Moments(NamedTuple):
+    """Per set: how many values, one of them, the mean minus that one, the standard deviation (0: no spread)."""
+
+    number: Codes
+    shift: Floats
+    mean: Floats
+    deviation: Floats
+
+
+def moments(values: Floats, sets: Partition, ddof: int, rows: Codes | None = None) -> Moments:
+    """Moments of ``values[rows]`` in each set, taken about one member so that equal values cancel exactly."""
+    if rows is not None:
+        values, sets = values[rows], Partition(sets.code[rows], sets.total)
+    number = np.bincount(sets.code, minlength=sets.total)
+    shift = np.zeros(sets.total)
+    shift[sets.code] = values
+    away = values - shift[sets.code]
+    mean = sums_by(sets, away) / np.maximum(number, 1)
+    squares = sums_by(sets, (away - mean[sets.code]) ** 2)
+    flat = sums_by(sets, np.abs(away)) <= FLAT * sums_by(sets, np.abs(values))
+    deviation = np.sqrt(squares / np.maximum(number - ddof, 1))
+    return Moments(number, shift, mean, np.where(flat | (number <= ddof), 0.0, deviation))
+
+
 def reverse_scan(values: Floats, remaining: Codes, factor: float) -> Floats:
     """yᵢ = xᵢ + factor · yᵢ₊₁ inside each run of a flat array; ``remaining`` counts what follows in the run.
 
@@ -66,7 +89,7 @@ def reverse_scan(values: Floats, remaining: Codes, factor: float) -> Floats:
     return out
 
 
-def _pairs(outer: Partition, inner: Partition) -> Partition:
+def pairs(outer: Partition, inner: Partition) -> Partition:
     """Number the pairs (outer, inner) that occur."""
     owner = np.zeros(inner.total, dtype=np.intp)
     owner[inner.code] = outer.code

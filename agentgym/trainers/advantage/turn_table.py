@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from agentgym.errors import UsageError
 from agentgym.records import Episode, Turn
-from agentgym.trainers.advantage.partitions import Codes, Floats, Partition, _pairs, factorise, reverse_scan, sums_by
+from agentgym.trainers.advantage.partitions import Codes, Floats, Partition, factorise, pairs, reverse_scan, sums_by
 
 REQUIRED = ("group", "episode", "turn", "reward")
 IDS = ("group", "episode", "task", "anchor", "parent")  # any hashables; None means "not known"
@@ -179,7 +179,7 @@ class TurnTable:
     @cached_property
     def episodes(self) -> Partition:
         """Turns by (group, episode)."""
-        return _pairs(self.groups, factorise("episode", self.episode))
+        return pairs(self.groups, factorise("episode", self.episode))
 
     @cached_property
     def _sets(self) -> dict[str, Partition]:
@@ -191,9 +191,9 @@ class TurnTable:
         A turn whose id is None is a set of its own: nothing is known that it could be compared with.
         """
         if callable(by):
-            return _pairs(self.groups, factorise(getattr(by, "__name__", "by"), _column("by", by(self))))
+            return pairs(self.groups, factorise(getattr(by, "__name__", "by"), _column("by", by(self))))
         if by not in self._sets:
-            self._sets[by] = _pairs(self.groups, factorise(by, self.column(by)))
+            self._sets[by] = pairs(self.groups, factorise(by, self.column(by)))
         return self._sets[by]
 
     @cached_property

@@ -15,16 +15,10 @@ Ints = NDArray[np.int64]
 
 #: Query-key pairs that cost about as much as one more attention call; more padding than this per path is not accepted.
 _CALL_PAIRS = 4096
-
-
 #: Query-key pairs that cost about as much as gathering one more key and its value.
 _KEY_PAIRS = 16
-
-
 #: Lengths are rounded up to this; attention kernels are up to 1.6 times slower on odd lengths.
 _ALIGN = 8
-
-
 #: From this share of own nodes on, plain causal attention over the whole path is cheaper than a masked rectangle.
 _CAUSAL_SHARE = 0.7
 
@@ -78,7 +72,7 @@ class MicroBatch:
     pairs: Ints
 
 
-def _blocks(paths: list[tuple[Ints, int]], exits: Ints) -> tuple[tuple[Block, ...], Ints]:
+def lay_out(paths: list[tuple[Ints, int]], exits: Ints) -> tuple[tuple[Block, ...], Ints]:
     """Group rectangles of similar shape; also where each node's result lies among all flattened queries, [N]."""
 
     def shape(queries: Ints, keys: Ints) -> tuple[bool, int, int]:

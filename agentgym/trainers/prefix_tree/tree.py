@@ -24,11 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentgym.errors import UsageError
-from agentgym.trainers.prefix_tree.blocks import MicroBatch, _blocks
+from agentgym.trainers.prefix_tree.blocks import MicroBatch, lay_out
 
 Ints = NDArray[np.int64]
-
-
 #: Tokens that cost about as much as one more forward and backward call.
 _CALL_TOKENS = 16
 
@@ -166,7 +164,7 @@ class TokenTree:
         nodes = np.concatenate([path[ancestors:] for path, ancestors in paths])
         self._local[nodes] = np.arange(len(nodes))
         exits = np.searchsorted(nodes, self.exit[nodes])
-        blocks, outputs = _blocks([(self._local[path], ancestors) for path, ancestors in paths], exits)
+        blocks, outputs = lay_out([(self._local[path], ancestors) for path, ancestors in paths], exits)
         # a prediction is keyed by its node, its token, and what it was drawn among
         width, sets = int(self.target.max()) + 1, len(self._choices)
         node_token = self.parent[scored] * width + self.target[scored]

@@ -73,6 +73,9 @@ def _named(config: TrainConfig) -> Iterator[tuple[str, str, Collection[str]]]:
     for option, value in (("env", config.env), ("algorithm", config.algorithm)):
         module = value.rpartition(":")[0]
         yield option, value, [module] if module else []
+    tools = config.env_options.get("extra_tools", ())
+    for tool in map(str, [tools] if isinstance(tools, str) else tools or ()):
+        yield "env.extra_tools", tool, [tool.rpartition(":")[0]]
     for stage, part in config.overrides.items():
         yield f"overrides.{stage}", part, modules_in(part)
 

@@ -74,6 +74,21 @@ def test_a_module_is_imported_only_if_the_user_names_it(tmp_path, evil, options,
     assert evil()
 
 
+@pytest.mark.parametrize("tools", [["evil_world:spy"], "evil_world:spy"])
+def test_a_tool_of_a_run_is_code_too(tmp_path, evil, tools):
+    path = folder(tmp_path, env="agentgym/Search-v0", env_options={"documents": 400, "extra_tools": tools})
+    with pytest.raises(
+        UsageError, match="would import code: env.extra_tools=evil_world:spy; .* --allow-import evil_world"
+    ):
+        Training.resume(path)
+    assert not evil()
+    training = Training.resume(path, allowed=Allowed({"evil_world"}))
+    assert resuming(training.folder, training.config).endswith("--allow-import evil_world")
+    with pytest.raises(UsageError, match="'evil_world' has no tool 'spy'"):
+        _ = training.probe
+    assert evil()
+
+
 def test_a_module_that_is_imported_already_or_belongs_to_the_package_is_no_new_code(tmp_path, evil):
     import_named("evil_world")
     path = folder(tmp_path, env="evil_world:me/World-v0")
