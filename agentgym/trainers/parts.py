@@ -324,13 +324,24 @@ def get_algorithm(name: str) -> RegisteredAlgorithm:
 
 @cache
 def load_parts() -> None:
-    """Import every module that registers parts: those of the rooms, and those of entry points."""
+    """Import every module that registers parts: those of the rooms, and those of entry points.
+
+    Raises:
+        UsageError: an entry point cannot be loaded.
+    """
     for room in ROOMS:
         package = import_module(f"agentgym.trainers.{room}")
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             import_module(module.name)
     for point in entry_points(group=ENTRY_POINTS):
-        point.load()
+        try:
+            point.load()
+        except Exception as error:
+            package = point.dist.name if point.dist is not None else "an installed package"
+            raise UsageError(
+                f"the parts of {package} ({point.name} = {point.value}) cannot be loaded: {type(error).__name__}: "
+                f"{error}; mend it, or pip uninstall {package}"
+            ) from error
 
 
 # Checks ---------------------------------------------------------------------------------------------------------------

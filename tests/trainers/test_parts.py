@@ -132,6 +132,26 @@ def test_modules_named_by_entry_points_are_imported(tmp_path):
     assert done.stdout.splitlines() == ["doubled(4.0)", "GRPO, doubled."]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("1 / 0", "ZeroDivisionError: division by zero"), ("import gone", "ModuleNotFoundError: No module named 'gone'")],
+)
+def test_a_package_whose_parts_cannot_be_loaded_is_named_in_one_line(tmp_path, text, said):
+    (tmp_path / "broken_parts.py").write_text(text)
+    metadata = tmp_path / "my_distribution-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-distribution\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[agentgym.parts]\nmine = broken_parts\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "agentgym", "algorithms"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        f"agentgym: the parts of my-distribution (mine = broken_parts) cannot be loaded: {said}; mend it, or pip "
+        "uninstall my-distribution"
+    )
+
+
 # --- registration -----------------------------------------------------------------------------------------------------
 
 

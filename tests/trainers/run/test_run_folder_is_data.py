@@ -78,7 +78,7 @@ def test_a_module_is_imported_only_if_the_user_names_it(tmp_path, evil, options,
 def test_a_tool_of_a_run_is_code_too(tmp_path, evil, tools):
     path = folder(tmp_path, env="agentgym/Search-v0", env_options={"documents": 400, "extra_tools": tools})
     with pytest.raises(
-        UsageError, match="would import code: env.extra_tools=evil_world:spy; .* --allow-import evil_world"
+        UsageError, match=r"would import code: env\.extra_tools=evil_world:spy; .* --allow-import evil_world"
     ):
         Training.resume(path)
     assert not evil()

@@ -28,8 +28,9 @@ def c_grpo(
 
     R = R_o · ((1 − α) + α · R_r / max R_r of the group), R_r the share of the question's supporting documents that
     hold; a wrong answer earns nothing for them. CaRR, 2601.06021. The paper's judge is not needed where questions name
-    their evidence (``info["evidence"]``). Left out: its search for a connected chain of facts, and its mask of tokens
-    whose probability differs between sampling and training, which here come from the same weights and the same code.
+    their evidence, so that the environment gives ``evidence_recall`` and ``evidence_cited``. Left out: its search for a
+    connected chain of facts, and its mask of tokens whose probability differs between sampling and training, which here
+    come from the same weights and the same code.
 
     Bias: that of grpo, and by the length of episodes through the mean over tokens.
 
