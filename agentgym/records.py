@@ -12,8 +12,6 @@ from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
-from agentgym.errors import UsageError
-
 
 class StopReason(StrEnum):
     """Why an episode ended; exactly one per episode."""
@@ -268,17 +266,10 @@ class Episode:
                 out.append(tuple(ids[:start]))
         return out
 
-    def context_behind(self) -> tuple[int, ...]:
-        """The full context behind the last turn.
-
-        Raises:
-            UsageError: it was not recorded.
-        """
+    def context_behind(self) -> tuple[int, ...] | None:
+        """The full context behind the last turn, where it was recorded."""
         if self.final_context is None:
-            raise UsageError(
-                f"episode {self.id!r} ({self.stop}) has no final_context; a policy that shows its contexts records it "
-                "in a rollout (context_behind), and agentgym.trainers.sft.demonstrations.tokenised adds it to texts"
-            )
+            return None
         ids = sampled_ids(self.turns)
         self.final_context.extend(ids)
         return tuple(ids)

@@ -24,6 +24,7 @@ from agentgym.policy import Request
 from agentgym.records import Episode, Turn
 from agentgym.trainers.advantage.information_gain import AnswerProbe
 from agentgym.trainers.prefix_tree.tree import Row
+from agentgym.trainers.update.batch import context_behind
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -91,7 +92,7 @@ class AnswerProbes:
                     asked.after[before + t] = asked.before[before + t + 1]
                     continue
                 following = (
-                    episode.context_behind()
+                    context_behind(episode)
                     if self.probe.removed == "nothing"
                     else self._without(episode, t, contexts[t], turn)
                 )

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from agentgym.errors import UsageError
 from agentgym.records import Episode
 from agentgym.trainers.prefix_tree.rows import TokenTable
 from agentgym.trainers.prefix_tree.tree import TokenTree
@@ -46,6 +47,20 @@ def steps(
         ids = {episodes[n].id for n in taught}
         rows = [row for row in table.rows if row.keep_together in ids]
         yield Step(TokenTree.build(rows), np.flatnonzero(np.isin(of_token, taught)))
+
+
+def context_behind(episode: Episode) -> tuple[int, ...]:
+    """The context behind the last turn of an episode.
+
+    Raises:
+        UsageError: it was not recorded.
+    """
+    if (context := episode.context_behind()) is not None:
+        return context
+    raise UsageError(
+        f"episode {episode.id!r} ({episode.stop}) has no final_context; a rollout records it from a policy that shows "
+        "its contexts (context_behind), and agentgym.trainers.sft.demonstrations.tokenised adds it to texts"
+    )
 
 
 def minibatches(episodes: Sequence[Episode], count: int) -> Iterator[list[int]]:

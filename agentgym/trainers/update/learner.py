@@ -25,7 +25,7 @@ from agentgym.trainers.prefix_tree.rows import TokenTable, rows_of
 from agentgym.trainers.prefix_tree.scoring import Scorer, without_dropout
 from agentgym.trainers.prefix_tree.tree import Row, TokenTree
 from agentgym.trainers.update.answer_probe import AnswerProbes
-from agentgym.trainers.update.batch import Step, steps
+from agentgym.trainers.update.batch import Step, context_behind, steps
 from agentgym.trainers.update.metrics import UpdateMetrics, turn_metrics
 from agentgym.trainers.update.optimizer import Name, Optimizer
 from agentgym.trainers.update.reference import Reference
@@ -241,7 +241,7 @@ class Learner:
         """The critic's value behind each episode that was cut off, on all its turns; 0 elsewhere."""
         cut_off = [n for n, episode in enumerate(episodes) if episode.truncated]
         value = np.zeros(len(episodes))
-        value[cut_off] = self._values_after([episodes[n].context_behind() for n in cut_off])
+        value[cut_off] = self._values_after([context_behind(episodes[n]) for n in cut_off])
         return np.repeat(value, [len(e.turns) for e in episodes])
 
     def _values_after(self, contexts: Sequence[Sequence[int]]) -> Floats:

@@ -58,7 +58,7 @@ def test_an_episode_without_the_context_behind_it_is_refused(small, played):
     policy = ModelPolicy(model, tokenizer, max_new_tokens=3)
     episodes = [replace(e, stop=StopReason.BUDGET, final_context=None) for e in played(policy, groups=1)]
     learner = Learner(model, get_algorithm("ppo")(), OptimizerConfig())
-    with pytest.raises(UsageError, match=r"episode 'g0/0' \(budget\) has no final_context; a policy that shows"):
+    with pytest.raises(UsageError, match=r"episode 'g0/0' \(budget\) has no final_context; a rollout records it"):
         learner.update(episodes)
 
 
