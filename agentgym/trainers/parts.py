@@ -337,10 +337,10 @@ def load_parts() -> None:
         try:
             point.load()
         except Exception as error:
-            package = point.dist.name if point.dist is not None else "an installed package"
+            owner = point.dist.name if point.dist is not None else "an installed package"
             raise UsageError(
-                f"the parts of {package} ({point.name} = {point.value}) cannot be loaded: {type(error).__name__}: "
-                f"{error}; mend it, or pip uninstall {package}"
+                f"the parts of {owner} ({point.name} = {point.value}) cannot be loaded: {type(error).__name__}: "
+                f"{error}; mend it, or pip uninstall {owner}"
             ) from error
 
 
