@@ -7,9 +7,11 @@ import io
 import struct
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 
 from agentgym.errors import MissingExtra, UsageError
 from agentgym.models.admission import admit
@@ -17,6 +19,7 @@ from agentgym.models.kinds import Precision, kind_of, newest_of
 from agentgym.models.lora import base_of, load_adapters, without_bars
 from agentgym.models.memory import realign
 from agentgym.models.precision import chosen
+from agentgym.store import RunFolder
 
 
 def check_model(name: str, device: str) -> None:
@@ -48,10 +51,12 @@ def load(name: str, *, dtype: Precision = "auto", device: str = "cpu") -> tuple[
 
     Raises:
         UsageError: neither a model nor reachable by that name, or no such device.
-        StoreError: the folder of a run without a checkpoint.
+        StoreError: the folder of a run without a checkpoint, or whose newest one is damaged.
         MissingExtra: a ``.gguf`` file, or adapters, without the package that reads them.
     """
-    name = newest_of(name)
+    if (newest := newest_of(name)) != name:
+        RunFolder(name).latest_checkpoint()  # every byte of it is as it was written
+        name = newest
     check_model(name, device)
     without_bars()
     precision = "float32" if dtype == "auto" and kind_of(name) == "tiny" else chosen(dtype, device)
@@ -60,8 +65,8 @@ def load(name: str, *, dtype: Precision = "auto", device: str = "cpu") -> tuple[
         own_tokenizer = base is None or (Path(name) / "tokenizer_config.json").is_file()
         tokenizer = _tokenizer(name if own_tokenizer else str(base))
         model = _weights(base or name, precision)
-    except (OSError, ValueError, LookupError, struct.error) as error:
-        first = str(error).splitlines()[0]
+    except (OSError, ValueError, LookupError, EOFError, struct.error, SafetensorError, UnpicklingError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"cannot load model {name!r}: {first} (give a local folder, a hub name, or 'tiny')") from error
     model = model.to(device)
     if base is not None:

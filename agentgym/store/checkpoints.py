@@ -100,6 +100,17 @@ class Checkpoints:
             raise StoreError(f"the checkpoint {path} is damaged: {wrong}; {offer}")
         return update, path
 
+    def whole(self, update: int) -> Path:
+        """The checkpoint of an update, every byte of it as it was written.
+
+        Raises:
+            StoreError: it is damaged.
+        """
+        path = self.folder(update)
+        if (wrong := damage(path)) is not None:
+            raise StoreError(f"the checkpoint {path} is damaged: {wrong}; choose another one")
+        return path
+
 
 def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, in a few words; None: every byte is as it was written."""

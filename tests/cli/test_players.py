@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,16 @@ from agentgym import make
 from agentgym.cli import main
 from agentgym.cli.console.arguments import names_model
 from agentgym.cli.console.players import Endpoint, player
-from agentgym.errors import UnknownName, UsageError
+from agentgym.errors import StoreError, UnknownName, UsageError
 from agentgym.models.kinds import MARK
+from agentgym.models.loading import load
 from agentgym.models.tiny import tiny
 from agentgym.policy import Request, Sampling
 from agentgym.records import Task
 from agentgym.rollout import Group, Rollout
 
 HOUSE = "agentgym/Household-v0"
+SMALLEST = [f"model.tiny.{size}" for size in ("layers=1", "hidden=16", "heads=2", "kv_heads=1", "vocabulary=300")]
 TEXTS = ["You are in a room. go to shelf 1. take book 1 from shelf 1. use desklamp 1"] * 3
 
 
@@ -90,8 +93,7 @@ def test_a_tiny_model_plays_as_it_was_trained(tmp_path: Path) -> None:
 
 def test_a_checkpoint_plays_as_its_run_does(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    sizes = [f"model.tiny.{size}" for size in ("layers=1", "hidden=16", "heads=2", "kv_heads=1", "vocabulary=300")]
-    options = ["run.updates=1", "run.checkpoint_every=1", "rollout.groups=1", "rollout.group_size=2", *sizes]
+    options = ["run.updates=1", "run.checkpoint_every=1", "rollout.groups=1", "rollout.group_size=2", *SMALLEST]
     options += ["rollout.max_turns=2", "rollout.max_new_tokens=5", "model.instructions=true", "eval.episodes=1"]
     with pytest.raises(SystemExit) as end:
         main(["train", HOUSE, "--out", str(run), *options])
@@ -102,6 +104,51 @@ def test_a_checkpoint_plays_as_its_run_does(tmp_path: Path) -> None:
         assert policy.max_new_tokens == 5
         assert "Open every door." in seen(policy)
     assert entered(str(run))[0] == f"{run}@update-1"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with two checkpoints."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    options = ["run.updates=1", "run.checkpoint_every=1", "rollout.groups=1", "rollout.group_size=2", *SMALLEST]
+    with pytest.raises(SystemExit) as end:
+        main(["train", HOUSE, "--out", str(run), "rollout.max_turns=2", "eval.episodes=1", *options])
+    assert end.value.code == 0
+    return run
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "trainer.pt", "tokenizer.json"])
+@pytest.mark.parametrize("how", ["empty", "cut", "flipped"])
+def test_a_damaged_checkpoint_is_no_model(trained: Path, file: str, how: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    path = run / "checkpoints" / "update-000001" / file
+    content = path.read_bytes()
+    at = len(content) // 2
+    flipped = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+    path.write_bytes({"empty": b"", "cut": content[:at], "flipped": flipped}[how])
+    what = (
+        f"the checkpoint {path.parent} is damaged: {file} is {'empty' if how == 'empty' else 'not what was written'}; "
+    )
+    older = "delete that folder and update-000000, which is whole, is the newest"
+    for play, then in ((str(run), older), (str(path.parent), "choose another one")):
+        with pytest.raises(StoreError) as refused:
+            entered(play)
+        assert str(refused.value) == what + then
+    with pytest.raises(StoreError) as refused:
+        load(str(run))  # as train --model does
+    assert str(refused.value) == what + older
+    assert entered(f"{run}/checkpoints/update-000000")[0] == f"{run}@update-0"
+
+
+@pytest.mark.parametrize("left", [0, 0.5])
+def test_weights_that_cannot_be_read_are_one_line(trained: Path, left: float, tmp_path: Path) -> None:
+    shutil.copytree(trained / "checkpoints" / "update-000001", tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(left * len(content))])
+    with pytest.raises(UsageError, match=r"^cannot load model '.*': Error while deserializing header: .*"):
+        load(str(tmp_path / "model"))
 
 
 @pytest.mark.parametrize(

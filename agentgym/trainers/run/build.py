@@ -97,7 +97,7 @@ def policy_from_run(path: str | Path, update: int | None = None, *, allowed: All
     if update is None:
         update, checkpoint = folder.latest_checkpoint()
     else:
-        checkpoint = folder.checkpoints()[update]
+        checkpoint = folder.saved.whole(update)
     policy = ModelPolicy(
         *load(str(checkpoint), dtype=precision(config), device=config.model.device),
         context=build_context(config, build_algorithm(config)),
