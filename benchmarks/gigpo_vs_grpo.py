@@ -1,13 +1,14 @@
 """GRPO against GiGPO in a world that an example trains in: same start, same number of episodes, several seeds.
 
     python benchmarks/gigpo_vs_grpo.py OUT --warm RUN/checkpoints/update-000000 --seeds 5 --updates 12
-    python benchmarks/gigpo_vs_grpo.py OUT --config examples/gui.yaml --warm RUN/checkpoints/update-000000
+    python benchmarks/gigpo_vs_grpo.py OUT --config examples/gui.yaml --warm RUN-0 RUN-1 RUN-2 --seeds 3
     python benchmarks/gigpo_vs_grpo.py OUT --updates 12 --table           # only prints the table
 
 Both arms take the options of the example; only the algorithm differs, with its defaults. A seed decides
-tasks and sampling. A finished run stays: the command continues where it stopped. Success is measured on the test split
-after the last update (``test``), and in training as the mean over all updates (``curve``) and over the last three
-(``last``).
+tasks and sampling, and which of several starts both arms have; a run of the example with ``run.updates=0`` is a start.
+A finished run stays: the command continues where it stopped. Success is measured on the test split before the first
+update (``start``) and after the last (``test``; ``gain`` is the difference), and in training as the mean over all
+updates (``curve``) and over the last three (``last``).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def run(arm: str, seed: int, given: argparse.Namespace) -> None:
     """Train one arm with one seed, from where it stopped."""
     options = yaml.safe_load(given.config.read_text())
     options |= {
-        "model.name": str(given.warm),
+        "model.name": str(given.warm[seed % len(given.warm)]),
         "model.instructions": False,
         "sft.episodes": 0,
         "run.stop_at": None,
@@ -60,6 +61,7 @@ def figures(path: Path, updates: int) -> dict[str, float] | None:
     return {
         "start": evals[0],
         "test": evals[-1],
+        "gain": evals[-1] - evals[0],
         "curve": float(np.mean(curve)),
         "last": float(np.mean(curve[-3:])),
         "episodes": sum(line["episodes"] for line in lines if line.get("event") is None),
@@ -68,7 +70,7 @@ def figures(path: Path, updates: int) -> dict[str, float] | None:
 
 def table(results: dict[str, list[dict[str, float]]]) -> None:
     """Print the comparison."""
-    names = ("start", "test", "curve", "last", "episodes")
+    names = ("start", "test", "gain", "curve", "last", "episodes")
     print("| arm | seeds | " + " | ".join(names) + " |\n|" + " --- |" * (len(names) + 2))
     for arm, rows in results.items():
         cells = [interval([r[n] for r in rows]) for n in names]
@@ -84,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--config", type=Path, default=Path("examples/household.yaml"), help="whose options both take")
-    parser.add_argument("--warm", type=Path, help="the checkpoint that all runs start from")
+    parser.add_argument("--warm", type=Path, nargs="+", help="checkpoints to start from; seeds take them in turn")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=12)
     parser.add_argument("--tasks", type=int, default=200)

@@ -339,6 +339,7 @@ def test_plain_text_has_no_calls_to_limit():
         ({"syntax": "hermit"}, "unknown syntax 'hermit'; did you mean 'hermes'?"),
         ({"split": "dev"}, "unknown split 'dev'"),
         ({"families": ["mial"]}, "unknown family 'mial'; did you mean 'mail'?"),
+        ({"families": ["mail/sta"]}, "unknown family 'mail/sta'; did you mean 'mail/star'"),
     ],
 )
 def test_arguments_that_are_refused(arguments, error):
@@ -367,6 +368,22 @@ def test_only_some_families_can_be_played():
     assert [env.reset(seed=seed)[1]["family"] for seed in range(4)] == ["wiki", "mail", "wiki", "mail"]
     assert env.reset(seed=0, options={"family": "shop"})[1]["family"] == "shop"
     assert env.fingerprint != GUIEnv(families=["wiki"]).fingerprint
+
+
+@pytest.mark.parametrize("split", ["train", "test", "unseen"])
+def test_one_template_of_a_family_can_be_played(split):
+    def begins(env, **options):
+        return ["/".join(env.reset(seed=s, options=options)[1]["task_id"].split("/")[2:4]) for s in range(3)]
+
+    env = GUIEnv(split=split, families=["mail/star", "wiki/erase"])
+    assert begins(env) == ["mail/star", "wiki/erase", "mail/star"]
+    assert begins(env, family="forms/ask") == ["forms/ask"] * 3
+
+
+def test_a_template_that_only_unseen_has_is_refused_elsewhere():
+    assert GUIEnv(split="unseen", families=["mail/clear"]).reset(seed=0)[1]["family"] == "mail"
+    with pytest.raises(UnknownName, match="unknown family 'mail/clear'"):
+        GUIEnv(split="train", families=["mail/clear"])
 
 
 def test_a_fork_counts_its_own_calls():

@@ -59,7 +59,7 @@ class GUIEnv(TextEnv):
 
     Args:
         split: ``"train"``, ``"test"`` or ``"unseen"``.
-        families: only tasks of these; none named: of all.
+        families: only tasks of these; none named: of all. ``mail/star`` is one template of a family.
         backend: ``"page"``, a model of the pages in process; ``"chromium"``, the same pages in a real browser, which
             needs the extra ``browser`` and a Chromium.
         observe: ``"diff"`` tells after an action what has changed, ``"full"`` always the whole screen.
@@ -272,10 +272,11 @@ class GUIEnv(TextEnv):
         return (self._family(options["family"]),) if options.get("family") is not None else self.families
 
     def _family(self, name: object) -> str:
-        """The name of a family."""
-        known = tasks.templates(self.split)
-        if not isinstance(name, str) or name not in known:
-            raise UnknownName("family", str(name), known)
+        """The name of a family, or of a template in it."""
+        if not isinstance(name, str) or not tasks.named(self.split, name):
+            known = tasks.templates(self.split)
+            family = str(name).partition("/")[0]
+            raise UnknownName("family", str(name), [f"{family}/{kind.name}" for kind in known.get(family, ())] or known)
         return name
 
 

@@ -165,8 +165,14 @@ def permutable_names() -> tuple[tuple[str, ...], ...]:
     return tuple(joined)
 
 
+def named(split: str, name: str) -> tuple[Template, ...]:
+    """The templates of a family, ``mail``, or the one of ``mail/star``; none where there are no such."""
+    family, sign, one = name.partition("/")
+    return tuple(kind for kind in templates(split).get(family, ()) if not sign or kind.name == one)
+
+
 def build(split: str, number: int, families: tuple[str, ...] = ()) -> Task:
-    """The task of this number, of these families or of all.
+    """The task of this number, of these families or of all; ``mail/star`` is one template of a family.
 
     Numbers go through the templates in turn: the first of every family, then the second.
     """
@@ -176,8 +182,7 @@ def build(split: str, number: int, families: tuple[str, ...] = ()) -> Task:
 
 @cache
 def _in_turn(split: str, families: tuple[str, ...]) -> tuple[Template, ...]:
-    known = templates(split)
-    rounds = itertools.zip_longest(*(known[family] for family in families or known))
+    rounds = itertools.zip_longest(*(named(split, name) for name in families or templates(split)))
     return tuple(kind for one_round in rounds for kind in one_round if kind is not None)
 
 
