@@ -68,7 +68,7 @@ class TextEnv(gym.Env[str, str]):
         instructions: what a model that never saw this environment must be told, e.g. the grammar of its actions.
             Contexts put it before the first observation; it is not part of an observation.
         permutable_names: sets of words that can be exchanged for each other throughout an episode and every good action
-            stays good, e.g. kinds of objects. A warm start may exchange them, so that they can only be copied.
+            stays good, e.g. kinds of objects. Supervised fine-tuning may permute them, so that they can only be copied.
         waits: True where ``step`` waits on something outside the process (sockets, subprocesses, a browser); a rollout
             then steps it in a thread instead of inline.
         lockstep: with ``waits``, True where every wait is short and its result does not depend on when it comes, as in

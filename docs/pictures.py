@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent / "pictures"
 #: file, family, task, and how many actions of the expert come before the picture
 APPLICATIONS = (("gui_files.png", "files", 3, 2), ("gui_flow.png", "flow", 1, 4))
 #: turns that the pictured episode may have
-TURNS = (4, 8)
+TURNS = (4, 12)
 
 
 def applications() -> None:

@@ -103,7 +103,7 @@ class ToolEnv(TextEnv):
         max_turns: actions before the episode is truncated.
         max_calls: calls that one action may hold.
         instructions: what the agent must know beside the tools.
-        expert: ``expert(env)`` -> the next call, the answer, or None; for warm starts and tests.
+        expert: ``expert(env)`` -> the next call, the answer, or None; for supervised fine-tuning and tests.
         session: which of the tools' sessions the scorer sees, named as in ``@tool(session=...)``; needed only where the
             tools have several.
         split: ``"train"``, ``"test"``, or whatever splits ``tasks`` gives; a generator with others names them in a
