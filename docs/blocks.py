@@ -114,16 +114,16 @@ class Session:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        assert self._process.stderr is not None
         self._process.stdin.write(json.dumps(code) + "\n")
         self._process.stdin.flush()
         if not (line := self._process.stdout.readline()):
-            raise RuntimeError(self._process.stderr.read())
+            raise RuntimeError(self._process.communicate()[1])
         return str(json.loads(line))
 
     def close(self) -> None:
         """End the process."""
-        self._process.communicate()
+        if self._process.poll() is None:
+            self._process.communicate()
 
 
 def with_outputs(text: str) -> str:
