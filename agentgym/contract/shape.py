@@ -79,8 +79,10 @@ def _step(subject: Subject) -> Iterator[str]:
     names = ("observation", "reward", "terminated", "truncated", "info")
     for seed in subject.seeds:
         observation, info = env.unwrapped.reset(seed=seed)
+        met = [Met(observation, info=agreed(info))]
+        actions, _ = subject.first[seed] = [], met
         for turn in range(subject.turns):
-            action = some_action(env, Met(observation, info=agreed(info)), keyed_random.key("check", seed, turn))
+            action = some_action(env, met[-1], keyed_random.key("check", seed, turn))
             result: Any = env.unwrapped.step(action)
             if not isinstance(result, tuple) or len(result) != 5:
                 yield f"seed {seed}, turn {turn}: returned {short(result)}"
@@ -89,8 +91,9 @@ def _step(subject: Subject) -> Iterator[str]:
             if wrong or not math.isfinite(result[1]):
                 yield f"seed {seed}, turn {turn}: returned " + (", ".join(wrong) or f"reward {result[1]}")
                 return
-            observation, info = result[0], result[4]
-            if result[2] or result[3]:
+            actions.append(action)
+            met.append(Met(result[0], float(result[1]), bool(result[2]), bool(result[3]), agreed(result[4])))
+            if met[-1].over:
                 break
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -53,6 +53,7 @@ class Subject:
         turns: how far episodes are played.
         spec: Gymnasium's specification, where it has one.
         takes_arguments: whether ``make`` passes keyword arguments on.
+        first: the very first episode of each seed, its actions and what came back: later ones must still be equal.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Subject:
     turns: int
     spec: gym.envs.registration.EnvSpec | None
     takes_arguments: bool
+    first: dict[int, tuple[list[str], list[Met]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -654,6 +654,27 @@ def test_state_of_the_module_is_found_without_an_expert(syntax: str) -> None:
     assert "The cart holds" in str(report)
 
 
+def test_what_all_episodes_use_up_is_found() -> None:
+    """Once the stock is gone, every further episode is like the last one; the first was not."""
+    stock = [5]
+
+    @tool
+    def take() -> str:
+        """Take one."""
+        if not stock[0]:
+            return "sold out"
+        stock[0] -= 1
+        return "taken"
+
+    def shop(split: str = "train") -> ToolEnv:
+        tasks = [Question(f"Take {n}.", answers=[str(n)]) for n in range(10)]
+        return ToolEnv([take], tasks, lambda *_: 0.0, split=split)
+
+    (violation,) = check_env(shop).violations
+    assert violation.rule == "determinism"
+    assert violation.seen.startswith("seed 0, played again after other episodes: turn 1: observation ")
+
+
 def test_rules_that_cannot_be_judged_are_named() -> None:
     report = check_env(ResetReturnsOnlyText)
     assert report.skipped["step"] == "needs reset"
