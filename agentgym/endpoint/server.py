@@ -121,7 +121,7 @@ class Server:
                 answer = self._client.request(method, address, content, seconds=self._timeout)
                 self.reached = True
                 if 200 <= answer.status < 300:
-                    return read(_decoded(answer))
+                    return read(decoded(answer.body))
                 problem = f"answered {answer.status}: {self._words(answer)}"
                 if answer.status not in _TRY_AGAIN:
                     break
@@ -165,11 +165,22 @@ class Server:
         return line if len(line) <= _SHOWN else line[:_SHOWN] + "..."
 
 
-def _decoded(answer: Answer) -> Any:
+def decoded(body: bytes) -> Any:
+    """JSON as the standard has it: no NaN, no infinity, no number that only looks finite.
+
+    Raises:
+        UnreadableAnswer: it is something else.
+    """
     try:
-        return json.loads(answer.body)
+        return json.loads(body, parse_constant=_number, parse_float=_number)
     except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
-        raise UnreadableAnswer(f"not JSON, it begins with {answer.body[:40]!r}") from error
+        raise UnreadableAnswer(f"not JSON, it begins with {body[:40]!r}") from error
+
+
+def _number(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is out of range")
+    return number
 
 
 def _asked_to_wait(answer: Answer, otherwise: float) -> float:

@@ -11,6 +11,9 @@ from agentgym.endpoint.server import UnreadableAnswer
 from agentgym.errors import PolicyError
 from agentgym.policy import Request
 
+_LARGEST = 2**31  # ids and counts stay below
+_ROUNDING = 1e-3
+
 
 @dataclass(frozen=True, slots=True)
 class WireSampling:
@@ -171,10 +174,12 @@ def read_chat(told: Any) -> Answer:
     content, calls = message.get("content"), message.get("tool_calls")
     if content is not None and not isinstance(content, str):
         raise UnreadableAnswer("the message's content is not a text")
+    if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+        raise UnreadableAnswer("the message's tool_calls are not a list of calls")
     text = content or ""
     if calls:
         text = json.dumps({"role": "assistant", "content": content, "tool_calls": calls}, ensure_ascii=False)
-    listed = (choice.get("logprobs") or {}).get("content") or ()
+    listed = _optional(_optional(choice, "logprobs", dict), "content", list)
     logprobs = [_get(entry, "logprob", (int, float)) for entry in listed]
     return _answer(text, told, told.get("prompt_token_ids"), choice.get("token_ids"), logprobs)
 
@@ -187,13 +192,13 @@ def read_completion(told: Any) -> Answer:
         PolicyError: the server does not tell token ids.
     """
     choice = _choice(told)
-    logprobs = choice.get("logprobs") or {}
+    logprobs = _optional(choice, "logprobs", dict)
     ids = choice.get("token_ids")
-    if ids is None and logprobs.get("tokens"):
-        ids = _spelled_ids(logprobs["tokens"])
+    if ids is None and (tokens := _optional(logprobs, "tokens", list)):
+        ids = _spelled_ids(tokens)
     if ids is None:
         raise PolicyError("the server's completions carry no token ids (vLLM does from 0.10.2 on); use api='chat'")
-    return _answer("", told, None, ids, logprobs.get("token_logprobs") or ())
+    return _answer("", told, None, ids, _optional(logprobs, "token_logprobs", list))
 
 
 def read_generate(told: Any) -> Answer:
@@ -206,9 +211,10 @@ def read_generate(told: Any) -> Answer:
         told = told[0]
     about = _get(told, "meta_info", dict)
     try:
-        logprobs, ids = zip(*((entry[0], entry[1]) for entry in about.get("output_token_logprobs", ())), strict=True)
-    except (ValueError, TypeError, LookupError) as error:
+        pairs = [(entry[0], entry[1]) for entry in _get(about, "output_token_logprobs", list)]
+    except (TypeError, LookupError) as error:
         raise UnreadableAnswer("output_token_logprobs does not list (log-probability, id)") from error
+    logprobs, ids = [logprob for logprob, _ in pairs], [i for _, i in pairs]
     return _answer("", {"usage": about}, None, told.get("output_ids") or ids, logprobs)
 
 
@@ -218,13 +224,25 @@ def _answer(text: str, told: Mapping[str, Any], context: Any, action: Any, logpr
         if action:
             raise UnreadableAnswer(f"{len(action)} tokens came with {len(logprobs)} log-probabilities")
         logprobs = ()
-    if not all(isinstance(p, (int, float)) for p in logprobs):
-        raise UnreadableAnswer("a log-probability is not a number")
-    usage = told.get("usage") or {}
+    usage = _optional(told, "usage", dict)
     read, written = usage.get("prompt_tokens", len(context)), usage.get("completion_tokens", len(action))
-    if not isinstance(read, int) or not isinstance(written, int):
+    if not _whole(read) or not _whole(written):
         raise UnreadableAnswer("its usage does not count tokens")
-    return Answer(text, context, action, tuple(map(float, logprobs)), read, written)
+    text = text.encode("utf-8", "replace").decode()  # JSON can hold half a surrogate pair, no file can
+    return Answer(text, context, action, tuple(map(_logprob, logprobs)), read, written)
+
+
+def _logprob(value: Any) -> float:
+    """A log-probability; what rounding lifted over 0 is 0."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST
+    if not number or value > _ROUNDING:
+        raise UnreadableAnswer("a log-probability is not a number up to 0")
+    return min(float(value), 0.0)
+
+
+def _whole(value: Any) -> bool:
+    """Whether it is a count or an id."""
+    return type(value) is int and 0 <= value < _LARGEST
 
 
 def _choice(told: Any) -> dict[str, Any]:
@@ -241,10 +259,15 @@ def _get(told: Any, name: str, kind: type | tuple[type, ...]) -> Any:
     return told[name]
 
 
+def _optional(told: Any, name: str, kind: type) -> Any:
+    """As :func:`_get`; empty where it is missing or null."""
+    return kind() if isinstance(told, dict) and told.get(name) is None else _get(told, name, kind)
+
+
 def _ids(listed: Any) -> tuple[int, ...]:
     if listed is None:
         return ()
-    if not isinstance(listed, (list, tuple)) or not all(isinstance(i, int) for i in listed):
+    if not isinstance(listed, (list, tuple)) or not all(map(_whole, listed)):
         raise UnreadableAnswer("token ids are not a list of whole numbers")
     return tuple(listed)
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentgym import keyed_random
+from agentgym.endpoint.guard import ServerLimits
 from agentgym.endpoint.listen import listen
 from agentgym.errors import MissingExtra, PolicyError, UsageError, nearest
 from agentgym.models.attention import longest_context
@@ -25,6 +26,7 @@ from agentgym.models.engines.engine_thread import EngineThread
 from agentgym.models.engines.local import Generation, TokenSampling
 from agentgym.models.plain_text import PlainText
 
+MOST_ACTIONS = 256  #: that one request may ask for: its prompts times n
 _Ids = list[Annotated[int, Field(strict=True, ge=0)]]
 #: what vLLM knows beyond this server, and the values that change nothing
 _UNDONE: dict[str, tuple[Any, ...]] = {
@@ -72,7 +74,7 @@ class _Asked(BaseModel):
     model: str | None = None
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     stop_token_ids: _Ids | None = None
     n: Annotated[int, Field(ge=1, le=256)] = 1
     return_token_ids: bool | None = None
@@ -144,7 +146,9 @@ class Service:
         self._check(asked)
         if asked.logprobs:
             raise Refused(400, f"logprobs={asked.logprobs}: only the sampled token's are told; ask for 0", "logprobs")
-        prompts = await asyncio.to_thread(lambda: [self._tokens(prompt) for prompt in _prompts(asked.prompt)])
+        given = _prompts(asked.prompt)
+        _check_number(len(given), asked.n)
+        prompts = await asyncio.to_thread(lambda: [self._tokens(prompt) for prompt in given])
         found = await self._generated(asked, prompts, asked.max_tokens)
         choices = []
         for index, done in enumerate(found):
@@ -314,9 +318,11 @@ def model_app(service: Service) -> Any:
     return app
 
 
-def serve_model(service: Service, host: str = "127.0.0.1", port: int = 8000) -> None:
+def serve_model(
+    service: Service, host: str = "127.0.0.1", port: int = 8000, limits: ServerLimits | None = None
+) -> None:
     """Serve until interrupted; prints the address once it listens. Port 0 takes a free one."""
-    listen(model_app(service), "model server", host, port)
+    listen(model_app(service), "model server", host, port, limits)
 
 
 def _prompts(given: Any) -> list[str | list[int]]:
@@ -325,6 +331,11 @@ def _prompts(given: Any) -> list[str | list[int]]:
     if all(isinstance(p, str) for p in several) or all(_are_ids(p) for p in several):
         return several
     raise Refused(422, "prompt: give a text, a list of token ids (whole numbers from 0), or a list of either", "prompt")
+
+
+def _check_number(prompts: int, n: int) -> None:
+    if prompts * n > MOST_ACTIONS:
+        raise Refused(400, f"{prompts} prompts x n={n} are more than {MOST_ACTIONS} actions; ask for fewer", "n")
 
 
 def _are_ids(given: Any) -> bool:

@@ -252,6 +252,8 @@ def test_many_requests_at_once_get_what_each_alone_gets(url):
             "max_tokens: input should be greater than or equal to 1",
         ),
         ("completions", {}, 422, "prompt: field required"),
+        ("completions", {"prompt": [[1]] * 129, "n": 2}, 400, "129 prompts x n=2 are more than 256 actions"),
+        ("completions", {"prompt": [1], "seed": 2**64}, 422, "seed: input should be less than 18446744073709551616"),
         ("chat/completions", {"messages": []}, 422, "messages: list should have at least 1 item"),
         ("chat/completions", {"messages": [{"role": "user", "content": 3}]}, 422, "messages: each needs a role"),
         ("chat/completions", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "texts only"),
@@ -280,6 +282,35 @@ def test_what_cannot_be_obeyed_is_said(url, kind, body, status, said):
 def test_a_body_that_is_no_json_and_a_path_that_is_not_there(url):
     assert send(url, b"{").json()["error"]["message"] == "the body is not JSON"
     assert httpx.get(f"{url}/v1/nothing").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "number", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5000], ids=["nan", "inf", "-inf", "huge", "digits"]
+)
+@pytest.mark.parametrize("field", ["temperature", "top_p", "max_tokens", "n", "seed", "prompt", "stop_token_ids"])
+def test_numbers_that_are_not_finite(url, field, number):
+    listed = f"[{number}]" if field in ("prompt", "stop_token_ids") else number
+    rest = "" if field == "prompt" else '"prompt": [1], '
+    reply = send(url, f'{{{rest}"{field}": {listed}}}'.encode())
+    assert 400 <= reply.status_code < 500
+
+
+def test_a_long_text_to_tokenise_holds_up_nobody(url):
+    """Its answer comes later than that of a request that was sent while it was tokenised."""
+    done = []
+    with ThreadPoolExecutor(2) as pool:
+        long = pool.submit(lambda: (send(url, b'{"prompt": "' + b"See you " * 400_000 + b'"}'), done.append("long")))
+        while not long.running():
+            pass
+        health = pool.submit(lambda: (httpx.get(f"{url}/health", timeout=60), done.append("health")))
+        assert health.result()[0].status_code == 200
+        assert long.result()[0].status_code == 400
+    assert done == ["health", "long"]
+
+
+def test_it_goes_by_its_own_names_and_takes_no_huge_body(url):
+    assert httpx.get(f"{url}/v1/models", headers={"Host": "evil.example"}).status_code == 421
+    assert send(url, b" " * 8_000_001).status_code == 413
 
 
 def test_an_episode_that_does_not_fit_the_window_ends(url, made):

@@ -80,6 +80,17 @@ def test_the_wire_format_is_search_r1s(server: str) -> None:
     assert httpx.get(server + "/health").json() == {"status": "ok"}
 
 
+def test_the_server_bounds_what_one_request_asks_for(server: str) -> None:
+    body = {"queries": ["dog"] * 21, "topk": 1000}
+    reply = httpx.post(f"{server}/retrieve", json=body)
+    assert (reply.status_code, reply.json()["detail"]) == (
+        413,
+        "21 queries x topk 1000 are 21000 passages; at most 20000",
+    )
+    assert httpx.post(f"{server}/retrieve", json=body | {"topk": 900}).status_code == 200
+    assert httpx.get(f"{server}/health", headers={"Host": "evil.example"}).status_code == 421
+
+
 def test_many_threads_share_one_client(server: str) -> None:
     client = SearchR1Client(server)
     with ThreadPoolExecutor(8) as pool:
@@ -185,14 +196,28 @@ def squeezed(request: http.server.BaseHTTPRequestHandler) -> None:
         (reply(500, b"oops"), "answered with status 500$", 3),
         (reply(503, b""), "answered with status 503$", 3),
         (reply(400, b"no such field"), "refused the request with status 400: 'no such field'", 1),
-        (reply(200, b"<html>"), "sent something that is not JSON: '<html>'", 1),
-        (reply(200, b"\xff\xfe\x00"), "sent something that is not JSON", 1),
-        (reply(200, b'{"hits": []}'), "sent JSON that is not what was asked for: ", 1),
-        (reply(200, b'{"result": [[{"document": 3}]]}'), "sent JSON that is not", 1),
-        (reply(200, b'{"result": [[{"document": {"id": 1, "contents": "x"}, "score": "?"}]]}'), "sent JSON that is", 1),
-        (reply(200, b'{"result": []}'), "sent JSON that is not", 1),
+        (reply(200, b"<html>"), "sent something that is not JSON: '<html>'", 3),
+        (reply(200, b"\xff\xfe\x00"), "sent something that is not JSON", 3),
+        (reply(200, b'{"hits": []}'), "sent JSON that is not what was asked for: ", 3),
+        (reply(200, b'{"result": [[{"document": 3}]]}'), "sent JSON that is not", 3),
+        (reply(200, b'{"result": [[{"document": {"id": 1, "contents": "x"}, "score": "?"}]]}'), "sent JSON that is", 3),
+        (reply(200, b'{"result": []}'), "sent JSON that is not", 3),
+        *(
+            (reply(200, b'{"result": [[%s]]}' % item), "sent JSON that is not", 3)
+            for item in (
+                b'{"document": {"id": {}, "contents": "x"}}',
+                b'{"document": {"id": true, "contents": "x"}}',
+                b'{"document": {"id": "1", "contents": ["x"]}}',
+                b'{"document": {"id": "1", "text": "x", "title": 3}}',
+                b'{"document": {"id": "1", "contents": "x"}, "score": NaN}',
+                b'{"document": {"id": "1", "contents": "x"}, "score": true}',
+                b'{"document": {"id": "1", "contents": "x"}, "score": %s}' % (b"9" * 400),
+            )
+        ),
+        (reply(200, b'{"result": {"0": []}}'), "sent JSON that is not", 3),
+        (reply(200, b'{"result": ["abc"]}'), "sent JSON that is not", 3),
         (squeezed, r"cannot be reached \(a compressed answer, which was not asked for\)", 3),
-        (reply(200, b"[" * 100_000), "sent something that is not JSON", 1),
+        (reply(200, b"[" * 100_000), "sent something that is not JSON", 3),
         (lambda request: request.connection.close(), "cannot be reached", 3),
     ],
 )
@@ -208,6 +233,14 @@ def test_a_server_of_another_kind_is_named_with_what_to_do() -> None:
         pytest.raises(WorldFault, match=f"^{url} has no /retrieve; give the URL of a Search-R1 server"),
     ):
         SearchR1Client(url).search("x")
+
+
+def test_an_answer_out_of_shape_is_asked_for_again() -> None:
+    good = b'{"result": [[{"document": {"id": "1", "contents": "T\\nx"}, "score": 1}]]}'
+    bodies = iter([b"<html>", b'{"result": 3}', good])
+    with misbehaving(lambda request: reply(200, next(bodies))(request)) as (url, asked):
+        assert [p.text for p in SearchR1Client(url, pause=0.001).search("x")] == ["T\nx"]
+    assert len(asked) == 3
 
 
 def test_what_passes_is_retried_until_it_works() -> None:
@@ -310,7 +343,14 @@ def test_elastic_asks_without_query_syntax() -> None:
 
 @pytest.mark.parametrize(
     ("body", "message"),
-    [(b"{}", "sent JSON that is not"), (b"[]", "sent JSON that is not"), (b"x", "is not JSON")],
+    [
+        (b"{}", "sent JSON that is not"),
+        (b"[]", "sent JSON that is not"),
+        (b"x", "is not JSON"),
+        (b'{"hits": {"hits": [{"_id": "1", "_score": 1e999, "_source": {"text": "x"}}]}}', "sent JSON that is not"),
+        (b'{"hits": {"hits": [{"_id": "1", "_score": 1, "_source": {"text": {}}}]}}', "sent JSON that is not"),
+        (b'{"hits": {"hits": [{"_id": [], "_score": 1, "_source": {"text": "x"}}]}}', "sent JSON that is not"),
+    ],
 )
 def test_garbage_from_a_cluster(body: bytes, message: str) -> None:
     with misbehaving(reply(200, body)) as (url, _), pytest.raises(WorldFault, match=message):

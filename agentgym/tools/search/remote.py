@@ -23,6 +23,7 @@ from agentgym.tools.search.passage import Passage, from_contents
 RETRIED = frozenset({429, 500, 502, 503, 504})
 MAX_ANSWER_BYTES = 16_000_000
 REMEMBERED = 10_000
+_LARGEST_SCORE = 1e30
 
 _T = TypeVar("_T")
 _Body = Mapping[str, Any] | None
@@ -30,6 +31,10 @@ _Body = Mapping[str, Any] | None
 
 class _NoUsableAnswer(Exception):
     """What the server did instead of answering, in words that follow its name."""
+
+
+class _Malformed(_NoUsableAnswer):
+    """It answered with something else; a proxy may have done that in its place, so it is asked again."""
 
 
 class JsonClient:
@@ -119,7 +124,10 @@ class JsonClient:
             if status in RETRIED:
                 problem = f"answered with status {status}"
                 continue
-            return None if status == 404 else _read(status, raw, read)
+            try:
+                return None if status == 404 else _read(status, raw, read)
+            except _Malformed as error:
+                problem = str(error)
         raise _NoUsableAnswer(problem)
 
 
@@ -129,11 +137,11 @@ def _read(status: int, raw: bytes, read: Callable[[Any], _T]) -> _T:
     try:
         answer = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise _NoUsableAnswer(f"sent something that is not JSON: {_start_of(raw)}") from error
+        raise _Malformed(f"sent something that is not JSON: {_start_of(raw)}") from error
     try:
         return read(answer)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise _NoUsableAnswer(f"sent JSON that is not what was asked for: {_start_of(raw)}") from error
+        raise _Malformed(f"sent JSON that is not what was asked for: {_start_of(raw)}") from error
 
 
 class SearchR1Client:
@@ -239,26 +247,50 @@ class ElasticClient:
         return {"size": k, "query": {"multi_match": match}, "_source": [self._title, self._text]}
 
     def _passages(self, answer: Any, k: int) -> list[Passage]:
-        return [self._passage(hit, float(hit["_score"])) for hit in answer["hits"]["hits"][:k]]
+        return [self._passage(hit, _score(hit["_score"])) for hit in _listed(answer["hits"]["hits"])[:k]]
 
     def _passage(self, hit: Mapping[str, Any], score: float) -> Passage:
         source = hit["_source"]
-        return Passage(str(hit["_id"]), str(source.get(self._title) or ""), str(source[self._text]), score)
+        title = source.get(self._title)
+        return Passage(_id(hit["_id"]), "" if title is None else _text(title), _text(source[self._text]), score)
 
 
 def _search_r1_passages(answer: Any, k: int) -> list[Passage]:
     """Of ``{"result": [[{"document": ...}]]}``."""
-    return [_search_r1_passage(item) for item in answer["result"][0][:k]]
+    return [_search_r1_passage(item) for item in _listed(_listed(answer["result"])[0])[:k]]
 
 
 def _search_r1_passage(item: Mapping[str, Any]) -> Passage:
     """One entry of a result list: a document with its score, or (without ``return_scores``) the bare document."""
     document = item.get("document", item)
-    score = float(item.get("score", 0.0))
+    score = _score(item.get("score", 0.0))
     body = document.get("contents")
     if body is None:
-        return Passage(str(document["id"]), str(document.get("title", "")), str(document["text"]), score)
-    return from_contents(str(document["id"]), str(body), score)
+        return Passage(_id(document["id"]), _text(document.get("title", "")), _text(document["text"]), score)
+    return from_contents(_id(document["id"]), _text(body), score)
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("not a list")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return _clean(value)
+
+
+def _id(value: Any) -> str:
+    """Ids are texts; some servers count their documents."""
+    return str(value) if type(value) is int else _text(value)
+
+
+def _score(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST_SCORE:
+        raise TypeError("not a finite number")
+    return float(value)
 
 
 def _start_of(raw: bytes) -> str:

@@ -6,9 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from agentgym.endpoint.guard import ServerLimits
 from agentgym.endpoint.listen import listen
 from agentgym.errors import MissingExtra, ToolError
 from agentgym.tools.search.passage import Passage, Retriever, contents
+
+MOST_PASSAGES = 20_000  #: that one request may ask for, over all its queries
 
 
 class Request(BaseModel):
@@ -29,6 +32,9 @@ def search_app(index: Retriever) -> Any:
 
     # Not async: the server runs them in its threads, so slow queries do not hold up others.
     def retrieve(request: Request) -> dict[str, Any]:
+        if (count := len(request.queries) * request.topk) > MOST_PASSAGES:
+            message = f"{len(request.queries)} queries x topk {request.topk} are {count} passages"
+            raise HTTPException(413, f"{message}; at most {MOST_PASSAGES}")
         rankings = [index.search(query, request.topk) for query in request.queries]
         return {"result": [[_wire(p, request.return_scores) for p in ranking] for ranking in rankings]}
 
@@ -47,9 +53,11 @@ def search_app(index: Retriever) -> Any:
     return app
 
 
-def serve_search(index: Retriever, host: str = "127.0.0.1", port: int = 8000) -> None:
+def serve_search(
+    index: Retriever, host: str = "127.0.0.1", port: int = 8000, limits: ServerLimits | None = None
+) -> None:
     """Serve an index until interrupted; prints the address once it listens. Port 0 takes a free one."""
-    listen(search_app(index), "search server", host, port)
+    listen(search_app(index), "search server", host, port, limits)
 
 
 def _wire(passage: Passage, with_score: bool) -> dict[str, Any]:
