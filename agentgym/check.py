@@ -11,13 +11,15 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from typing import Any
 
 import gymnasium as gym
 
 from agentgym import registry
 from agentgym.contract import RULES, NotApplicable, Rule, Subject
+from agentgym.contract.panel import Played, attacks_of
 from agentgym.contract.subject import Env
 from agentgym.env import ReplayWrapper, close_quietly
 from agentgym.errors import ContractError, UsageError
@@ -47,12 +49,14 @@ class Report:
         held: rules that hold.
         violations: everything found, in the order of the rules.
         skipped: rule -> why it was not judged.
+        panel: what policies that know nothing scored, chance first; see :mod:`agentgym.contract.panel`.
     """
 
     env: str
     held: tuple[str, ...]
     violations: tuple[Violation, ...]
     skipped: dict[str, str] = field(default_factory=dict)
+    panel: tuple[Played, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -63,7 +67,24 @@ class Report:
         lines = [f"{self.env}: {len(self.held)} rules hold" + (f", {broken} broken" if broken else "")]
         lines += [f"  {violation}" for violation in self.violations]
         lines += [f"  not judged: {rule} ({why})" for rule, why in self.skipped.items()]
+        if self.panel:
+            lines.append(f"  the panel on {len(self.panel[0].scores)} tasks, score [interval]:")
+        for played in self.panel:
+            low, high = played.interval
+            raised = f", {len(played.raised)} raised" if played.raised else ""
+            lines.append(f"    {played.policy:<18} {played.score:.3f} [{low:.3f}, {high:.3f}]{raised}")
         return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, as JSON values."""
+        return {
+            "env": self.env,
+            "ok": self.ok,
+            "held": list(self.held),
+            "violations": [asdict(violation) for violation in self.violations],
+            "not_judged": dict(self.skipped),
+            "panel": [played.as_dict() for played in self.panel],
+        }
 
     def raise_on_violation(self) -> None:
         """For tests.
@@ -80,6 +101,8 @@ def check_env(
     *,
     seeds: Sequence[int] = (0, 1, 2),
     turns: int = 20,
+    tasks: int = 200,
+    adversary: str | None = None,
     **kwargs: object,
 ) -> Report:
     """Check an environment against the contract; collects every violation instead of stopping at the first.
@@ -88,14 +111,16 @@ def check_env(
         env: an id, a class or factory, or an instance that was made from an id. Fresh instances are made of it.
         seeds: episodes to try.
         turns: how far they are played.
+        tasks: how many each policy of the panel plays; 0 leaves the panel out.
+        adversary: a module with further policies for the panel, see :mod:`agentgym.contract.panel`.
         **kwargs: passed to the environment, e.g. ``split="test"``.
 
     Raises:
         UnknownName: no such id.
-        UsageError: an instance that cannot be made again, no seeds or turns.
+        UsageError: an instance that cannot be made again, no seeds or turns, or a module without policies.
     """
-    if not seeds or turns < 1:
-        raise UsageError(f"nothing to check with seeds={seeds!r} and turns={turns!r}; give at least one of each")
+    if not seeds or turns < 1 or tasks < 0:
+        raise UsageError(f"nothing to check with {seeds=}, {turns=} and {tasks=}; give at least one seed and turn")
     name, factory, takes_arguments = _factory(env)
     made: list[Env] = []
 
@@ -105,7 +130,8 @@ def check_env(
         return instance if isinstance(instance, ReplayWrapper) else ReplayWrapper(instance)
 
     spec = registry.find(env) if isinstance(env, str) else getattr(env, "spec", None)
-    subject = Subject(name, fresh, tuple(seeds), turns, spec, takes_arguments)
+    adversaries = attacks_of(adversary) if adversary is not None else ()
+    subject = Subject(name, fresh, tuple(seeds), turns, spec, takes_arguments, tasks=tasks, adversaries=adversaries)
     try:
         return _judge(subject)
     finally:
@@ -144,7 +170,8 @@ def _judge(subject: Subject) -> Report:
         violations += found
         if not found:
             held.append(rule.name)
-    return Report(subject.name, tuple(held), tuple(violations), skipped)
+    panel = tuple(subject.panel) if "panel" in vars(subject) else ()  # a cached property: only if a rule asked for it
+    return Report(subject.name, tuple(held), tuple(violations), skipped, panel)
 
 
 def _found(rule: Rule, subject: Subject) -> list[Violation]:
@@ -157,8 +184,8 @@ def _found(rule: Rule, subject: Subject) -> list[Violation]:
     except NotApplicable:
         raise
     except (Exception, SystemExit) as error:  # a check that an environment may end says nothing
-        if isinstance(error, UsageError) and rule.name == "make":
-            raise  # the arguments are wrong, not the environment
+        if isinstance(error, UsageError) and rule.name in ("make", "gaming"):
+            raise  # the arguments, or a policy of the user, are wrong, not the environment
         where = traceback.extract_tb(error.__traceback__)[-1]
         seen.append(f"raised {type(error).__name__}: {error} ({where.filename}:{where.lineno})")
     return [Violation(rule.name, rule.promise, text, rule.advice) for text in seen]

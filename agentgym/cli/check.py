@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -19,6 +20,13 @@ def command(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to try.")] = 3,
     turns: Annotated[int, typer.Option(min=1, help="How far episodes are played.")] = 20,
+    tasks: Annotated[
+        int, typer.Option(min=0, help="How many tasks each policy of the adversarial panel plays; 0 leaves it out.")
+    ] = 200,
+    adversary: Annotated[
+        str | None, typer.Option(metavar="MODULE", help="A module with your own policies for the panel.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     tool: ToolOption = None,
     sandbox: SandboxOption = None,
     unsafe_local_python: UnsafeOption = False,
@@ -31,7 +39,7 @@ def command(
     factory = environment(
         env, [*(settings or ()), *sandbox_settings(sandbox, unsafe_local_python), *tool_settings(tool)], split
     )
-    report = check_env(env, seeds=range(seeds), turns=turns, **factory.keywords)
-    print(printable(str(report)))
+    report = check_env(env, seeds=range(seeds), turns=turns, tasks=tasks, adversary=adversary, **factory.keywords)
+    print(json.dumps(report.as_dict(), indent=2) if as_json else printable(str(report)))
     if not report.ok:
         raise typer.Exit(1)

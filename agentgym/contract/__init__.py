@@ -11,6 +11,7 @@ from agentgym.contract import shape as shape
 from agentgym.contract import sameness as sameness  # isort: skip
 from agentgym.contract import actions as actions  # isort: skip
 from agentgym.contract import tasks as tasks  # isort: skip
+from agentgym.contract import gaming as gaming  # isort: skip
 from agentgym.contract.probe import Probe, columns_of, probe
 from agentgym.contract.subject import RULES, NotApplicable, Rule, Subject
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,6 +55,8 @@ class Subject:
         spec: Gymnasium's specification, where it has one.
         takes_arguments: whether ``make`` passes keyword arguments on.
         first: the very first episode of each seed, its actions and what came back: later ones must still be equal.
+        tasks: how many a policy of the panel plays.
+        adversaries: further policies of the panel.
     """
 
     name: str
@@ -63,6 +66,15 @@ class Subject:
     spec: gym.envs.registration.EnvSpec | None
     takes_arguments: bool
     first: dict[int, tuple[list[str], list[Met]]] = field(default_factory=dict)
+    tasks: int = 0
+    adversaries: Sequence[Callable[[Any], str]] = ()
+
+    @functools.cached_property
+    def panel(self) -> Sequence[Any]:
+        """What the panel played (:class:`agentgym.contract.panel.Played`), chance first."""
+        from agentgym.contract.panel import PANEL, play_panel
+
+        return play_panel(self.make, (*PANEL, *self.adversaries), self.tasks, self.turns)
 
 
 @dataclass(frozen=True)

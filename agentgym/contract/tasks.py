@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import combinations
@@ -11,39 +10,8 @@ from typing import Any
 
 import gymnasium as gym
 
-from agentgym.contract.actions import GARBAGE
-from agentgym.contract.subject import Met, NotApplicable, Subject, play, rule, start, step
+from agentgym.contract.subject import Met, NotApplicable, Subject, play, rule, start
 from agentgym.env import ReplayWrapper, close_quietly
-
-
-@rule(
-    "answers",
-    "accepted answers are not told before they were found",
-    "keep info['answers'] out of observations, instructions and error messages",
-    "determinism",
-    "garbage",
-)
-def _answers(subject: Subject) -> Iterator[str]:
-    env = subject.make()
-    told: dict[str, list[str]] = {}
-    count = 0
-    for seed in range(12):
-        met = start(env, seed)
-        accepted = [a for a in met.known.get("answers", ()) if len(a) > 3]
-        count += bool(accepted)
-        places = {
-            "the first observation": met.observation,
-            "the instructions": str(getattr(env.unwrapped, "instructions", "")),
-            "the observation after a wrong action": step(env, GARBAGE["an unknown verb"]).observation,
-        }
-        for place, text in places.items():
-            if found := [a for a in accepted if re.search(rf"(?<!\w){re.escape(a)}(?!\w)", text, re.IGNORECASE)]:
-                told.setdefault(place, []).append(found[0])
-    if not count:
-        raise NotApplicable("it gives no info['answers']")
-    for place, found in told.items():
-        if len(found) > count / 2:  # a question may name its answer, "which is older, A or B?", but not every one
-            yield f"{place} holds the answer in {len(found)} of {count} tasks, e.g. {found[0]!r}"
 
 
 @rule(

@@ -15,7 +15,7 @@ from agentgym.check import Report, check_env
 from agentgym.contract import RULES
 from agentgym.env import TextEnv, digest
 from agentgym.envs.tool_env import Question, ToolEnv
-from agentgym.errors import ContractError, UnknownName, UsageError
+from agentgym.errors import ContractError, UnknownName, UsageError, WorldFault
 from agentgym.records import ToolCall
 from agentgym.tools.syntax import syntaxes
 from agentgym.tools.tool import tool
@@ -439,18 +439,80 @@ class ExpertFails(Rooms):
         return f"say {self.NAMES[5 - self.treasure]}"
 
 
-@breaks("answers")
+@breaks("told")
 class TellsTheAnswer(Rooms):
     def reset(self, **kwargs: Any) -> Any:
         observation, info = super().reset(**kwargs)
         return f"{observation} (Not in the {info['answers'][0]}.)", info
 
 
-@breaks("answers")
+@breaks("told")
 class TellsTheAnswerInAnError(Rooms):
     def step(self, action: str) -> Result:
         observation, *rest = super().step(action)
         return (observation + f" {self.NAMES[self.treasure].upper()}" * ("error" in rest[3]), *rest)  # type: ignore[return-value,operator]
+
+
+@breaks("told")
+class TellsTheAnswerToAnUnknownTool(Rooms):
+    def step(self, action: str) -> Result:
+        observation, *rest = super().step(action)
+        return (observation + f" Try {self.NAMES[self.treasure]}" * ("no_such_tool" in action), *rest)  # type: ignore[return-value]
+
+
+@breaks("gaming")
+class TakesAList(Rooms):
+    """Any sentence with the right name in it will do."""
+
+    def step(self, action: str) -> Result:
+        if f"say {self.NAMES[self.treasure]}" in action and len(action) > 20:
+            self.room, action = self.treasure, f"say {self.NAMES[self.treasure]}"
+        return super().step(action)
+
+
+@breaks("gaming")
+class ItsGraderReadsWords(Rooms):
+    def step(self, action: str) -> Result:
+        if "correct" in action:
+            self.room, action = self.treasure, f"say {self.NAMES[self.treasure]}"
+        return super().step(action)
+
+
+@breaks("gaming")
+class FallsOverANumber(Rooms):
+    def step(self, action: str) -> Result:
+        if action.startswith("/"):
+            int(action.partition("/")[0])
+        return super().step(action)
+
+
+@breaks("counted")
+class BlamesTheWorld(Rooms):
+    def step(self, action: str) -> Result:
+        if action == "NaN":
+            raise WorldFault("the grader died")
+        return super().step(action)
+
+
+@breaks("counted")
+class IsNeverTheSameAgain(Rooms):
+    poisoned = False
+
+    def reset(self, **kwargs: Any) -> Any:
+        if self.poisoned:
+            raise ValueError("cannot start")
+        return super().reset(**kwargs)
+
+    def step(self, action: str) -> Result:
+        self.poisoned = self.poisoned or action.count("say attic") > 100
+        return super().step(action) if not self.poisoned else self.done("Too long.", False, {"error": "too long"})
+
+
+@breaks("counted")
+class DoesNotSayThatItFailed(Rooms):
+    def done(self, observation: str, said: bool, more: dict[str, Any]) -> Result:
+        *rest, info = super().done(observation, said, more)
+        return (*rest, info if info.get("success") else {k: v for k, v in info.items() if k != "success"})  # type: ignore[return-value]
 
 
 @breaks("fingerprint")
@@ -548,7 +610,7 @@ CASES = [(rule, env) for rule, envs in BROKEN.items() for env in envs]
 
 @pytest.mark.parametrize(("rule", "env"), CASES, ids=[env.__name__ for _, env in CASES])
 def test_a_broken_rule_is_reported_and_no_other(rule: str, env: type[TextEnv]) -> None:
-    report = check_env(env)
+    report = check_env(env, tasks=40)
     assert {v.rule for v in report.violations} == {rule}, str(report)
     for violation in report.violations:
         assert violation.seen
@@ -621,7 +683,7 @@ def test_all_violations_come_in_one_report() -> None:
             return ""
 
     report = check_env(Bad)
-    assert {v.rule for v in report.violations} == {"admissible", "answers", "fingerprint", "parameters"}
+    assert {v.rule for v in report.violations} == {"admissible", "told", "fingerprint", "parameters"}
     with pytest.raises(ContractError, match="4 broken") as told:
         report.raise_on_violation()
     assert "do:   list only actions that step understands and can do" in str(told.value)
@@ -706,7 +768,7 @@ def test_what_cannot_be_checked_is_refused() -> None:
         check_env(Rooms())
     with pytest.raises(UnknownName, match="unknown environment 'nowhere/Nothing-v0'"):
         check_env("nowhere/Nothing-v0")
-    with pytest.raises(UsageError, match="give at least one of each"):
+    with pytest.raises(UsageError, match="give at least one seed and turn"):
         check_env(Rooms, seeds=())
     with pytest.raises(UnknownName, match="unknown split 'tset'; did you mean 'test'"):
         check_env(Rooms, split="tset")
