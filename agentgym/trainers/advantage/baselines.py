@@ -166,8 +166,7 @@ def best_of_group(scale: bool = False, eps: float = 1e-6) -> TurnFunction:
         lead = np.zeros(len(values))
         lead[best] = np.where(number > 1, values[best] - values[second], 0.0)
         if scale:
-            found = moments(values, turns.groups, 1, turns.first)
-            lead = lead / (found.deviation + eps)[groups]
+            lead = lead / (moments(values, Partition(groups, turns.groups.total), 1).deviation + eps)[groups]
         return lead[turns.episodes.code]
 
     return apply

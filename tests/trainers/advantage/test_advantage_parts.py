@@ -88,6 +88,10 @@ def test_best_of_group_gives_the_lead_to_the_best():
     turns = one_turn_each([0.2, 1.0, 0.7, 0.7])
     assert_allclose(best_of_group()(turns, turns.reward), [0, 0.3, 0, 0])
     assert_allclose(best_of_group(scale=True, eps=0.0)(turns, turns.reward), [0, 0.3 / 0.3316625, 0, 0], rtol=1e-6)
+    long = {"turn": [0, 1, 0, 0, 1, 2], "episode": ["a", "a", "b", "c", "c", "c"], "group": ["g"] * 6}
+    turns = TurnTable.from_columns(**long, reward=[0.5, 0.5, 0.4, 0.0, 0.0, 0.1])
+    scaled = chain(episode_return(), best_of_group(scale=True, eps=0.0))(turns, turns.reward)
+    assert_allclose(scaled, [0.6 / 0.4582576, 0.6 / 0.4582576, 0, 0, 0, 0], rtol=1e-6)
     tie = one_turn_each([1.0, 1.0, 0.0])
     assert best_of_group()(tie, tie.reward).tolist() == [0, 0, 0]
 

@@ -27,85 +27,6 @@ NAMES = algorithm_names()
 EVIDENCE = {"evidence_recall", "evidence_cited"}  # what the search worlds give
 OURS = ("cispo", "dapo", "dr_grpo", "gigpo", "gspo", "grpo", "ppo", "reinforce_pp", "rloo")
 
-# Another valid value for each parameter, of all algorithms or of one; beside it what else must be set for it to matter.
-OTHER = {
-    "aliases": {"aliases": "mean"},
-    "accumulate": {"accumulate": "mean"},
-    "allocation": {"allocation": None},
-    "alpha": {"alpha": 0.4},
-    "attribution": {"attribution": "hard"},
-    "baseline": {"baseline": "group"},
-    "beta": {"beta": 0.4},
-    "bonus": {"bonus": 0.1},
-    "buffer": {"buffer": 512},
-    "by": {"by": "reference"},
-    "cap": {"cap": 9},
-    "clip": {"clip": 0.3},
-    "clip_high": {"clip_high": 0.5},
-    "clip_low": {"clip_low": 0.1},
-    "continuations": {"continuations": 5},
-    "critic_lr": {"critic_lr": 0.1},
-    "delta": {"delta": -2.5},
-    "discount": {"discount": 0.5},
-    "dual": {"dual": 3.0},
-    "each": {"each": 2},
-    "entropy_weight": {"entropy_weight": 0.0},
-    "every": {"every": 2},
-    "factors": {"factors": (3, 3)},
-    "fewest": {"fewest": "none"},
-    "fill": {"fill": False},
-    "format_score": {"format_score": -1.0},
-    "gain": {"gain": "prob"},
-    "gain_weight": {"gain_weight": 0.5},
-    "high": {"high": 2.0},
-    "horizon": {"horizon": 5},
-    "instructions": {"instructions": False},
-    "kl": {"kl": 0.02},
-    "lead": {"lead": "So: "},
-    "limit": {"limit": 50},
-    "low": {"low": 0.5},
-    "mask": {"mask": 0.5},
-    "mask_cut": {"mask_cut": True},
-    "max_aliases": {"max_aliases": 2},
-    "max_length": {"max_length": 99},
-    "multiple": {"multiple": 4},
-    "norm": {"norm": "joint"},
-    "outcome_weight": {"outcome_weight": 0.5},
-    "penalty": {"penalty": 0.1},
-    "relative": {"relative": False},
-    "match_released_code": {"match_released_code": True},
-    "removed": {"removed": "thinking"},
-    "rollouts": {"rollouts": 1},
-    "roots": {"roots": 3},
-    "scale": {"scale": True},
-    "scale_episode": {"scale_episode": True},
-    "score": {"score": -2.0},
-    "sequence": {"sequence": "turn"},
-    "similarity": {"similarity": 0.9},
-    "size": {"size": 3},
-    "smoothing": {"smoothing": 2.0},
-    "states": {"states": 3},
-    "std": {"std": "unbiased"},
-    "step_weight": {"step_weight": 0.5},
-    "support": {"support": "cited"},
-    "threshold": {"threshold": 0.5},
-    "gae_lambda": {"gae_lambda": 0.5},
-    "value": {"value": "leaves"},
-    "value_clip": {"value_clip": None},
-    "value_weight": {"value_weight": 0.1},
-    "weight": {"weight": 0.5},
-    "whiten": {"whiten": False},
-    "window": {"window": 7},
-    "wrapper": {"wrapper": "published"},
-    "estimator": {"estimator": "ppo"},
-    "arpo value": {"value": "leaves", "attribution": "node_values"},
-    "aspo limit": {"limit": 0.5},
-    "otc scale": {"scale": 2.0},
-    "search_r1 value_weight": {"value_weight": 0.1, "estimator": "ppo"},
-    "search_r1 critic_lr": {"critic_lr": 0.1, "estimator": "ppo"},
-    "tapo limit": {"limit": 1500},
-}
-
 
 def test_the_promised_algorithms_are_registered():
     assert set(OURS) <= set(NAMES)
@@ -137,13 +58,6 @@ def test_defaults_build_and_resolve(name):
     assert not any(re.search(r"0x[0-9a-f]{6}", text) for text in algorithm.as_text().values()), (
         "memory addresses in run.yaml"
     )
-
-
-@pytest.mark.parametrize(("name", "parameter"), [(n, p) for n in NAMES for p in get_algorithm(n).parameters])
-def test_every_parameter_is_obeyed(name, parameter):
-    given = OTHER.get(f"{name} {parameter}") or OTHER[parameter]
-    without = {key: value for key, value in given.items() if key != parameter}
-    assert get_algorithm(name)(**given).as_text() != get_algorithm(name)(**without).as_text()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -425,7 +339,7 @@ def test_what_is_no_part_of_a_module_is_refused_and_never_called(own, expression
 
 def test_what_could_not_be_computed_is_refused_before_anything_is_played():
     reading = with_part(Algorithm(), "reward", "overlong(9, 9, column='greedy')")
-    with pytest.raises(UsageError, match="a part reads 'greedy', which is neither computed nor in this"):
+    with pytest.raises(UsageError, match="a part reads 'greedy', which is neither computed nor in info"):
         reading.check()
     with pytest.raises(UsageError, match="nothing trains a critic: start from the algorithm ppo"):
         with_part(Algorithm(), "advantage", "gae()").check()
