@@ -199,6 +199,42 @@ while not child:
 import time; time.sleep(60)
 """
 
+#: Fills the buffers of as many sockets and pipes as its processes may open; prints the bytes in them.
+BUFFERS = """
+import os, socket, time
+r, w = os.pipe()
+def fill():
+    kept, total = [], 0
+    try:
+        while True:
+            pair = socket.socketpair()
+            kept.append(pair)
+            for end in pair:
+                end.setblocking(False)
+                try:
+                    while True:
+                        total += end.send(bytes(1 << 15))
+                except BlockingIOError:
+                    pass
+    except OSError:
+        pass
+    os.write(w, b'%d\\n' % total)
+    return kept
+made = 1
+try:
+    while made < 40:
+        if os.fork() == 0:
+            kept = fill()
+            time.sleep(60)
+        made += 1
+except OSError:
+    pass
+total = 0
+for line in os.fdopen(r):
+    total += int(line)
+    print(total, flush=True)
+"""
+
 ATTACKS = (
     Attack(
         "fork bomb",
@@ -392,6 +428,13 @@ ATTACKS = (
         stopped(Failure.MEMORY, Failure.TIMEOUT),
     ),
     Attack(
+        "memory of processes whose first thread ended",
+        "import ctypes, os, threading, time\nany(os.fork() == 0 for _ in range(5))\n"
+        "threading.Thread(target=lambda: time.sleep(.1) or (held := bytearray(30 << 20)) and time.sleep(60)).start()\n"
+        "ctypes.CDLL(None).syscall(60 if os.uname().machine == 'x86_64' else 93, 0)",
+        stopped(Failure.MEMORY, limits=(Limit.MEMORY,)),
+    ),
+    Attack(
         "a socket that all worker slots share",
         ATTEMPT + SHARED_SOCKET + "try:\n    first = shared()\nexcept OSError:\n    first = None",
         printed("None\n", "no socket is bound, connected or made that could be"),
@@ -438,6 +481,11 @@ ATTACKS = (
         "memory in page tables",
         PAGE_TABLES,
         at_most_printed(LIMITS.memory, "the memory limit"),
+    ),
+    Attack(
+        "memory in buffers of sockets and pipes",
+        BUFFERS,
+        at_most_printed(LIMITS.memory / SLACK, "two thirds of the memory limit"),
     ),
     Attack(
         "memory given to a pipe, kernel objects without limit",

@@ -221,3 +221,106 @@ except OSError as error:
 def test_a_folder_without_a_free_inode_is_cleared(one_worker_slot: ProcessSandbox) -> None:
     assert one_worker_slot.run(FULL).stdout == "No space left on device\n"
     assert one_worker_slot.run("import os\nos.listdir('.')").value == "[]"
+
+
+#: Fills the buffers of as many sockets and pipes as its processes may open, and keeps them.
+BUFFERS = """
+import os, socket
+if any(os.fork() == 0 for _ in range(CHILDREN)):
+    import time
+    held = []
+    try:
+        while True:
+            pair = socket.socketpair()
+            held.append(pair)
+            for end in pair:
+                end.setblocking(False)
+                try:
+                    while end.send(bytes(1 << 15)):
+                        pass
+                except BlockingIOError:
+                    pass
+    except OSError:
+        time.sleep(600)
+import time; time.sleep(3)
+"""
+
+
+def test_full_buffers_of_sockets_count_as_memory(one_worker_slot: ProcessSandbox) -> None:
+    result = one_worker_slot.run(BUFFERS.replace("CHILDREN", "10"))
+    assert result.error is not None
+    assert (result.error.kind, result.limits) == (Failure.MEMORY, (Limit.MEMORY,))
+
+
+def test_sessions_that_hoard_buffers_fall_before_a_bystander_and_before_the_supervisor() -> None:
+    try:
+        made = open_sandbox("docker", limits=LIMITS, parallel=1, worker_slots=12)
+    except (SandboxUnavailable, MissingExtra) as error:
+        pytest.skip(str(error))
+    assert isinstance(made, ProcessSandbox)
+    with made, made.session() as bystander:
+        process = made.process()
+        assert bystander.run("state = 7").error is None
+        for session in [made.session() for _ in range(10)]:  # together more than the container may have
+            session.run(BUFFERS.replace("CHILDREN", "4"))
+            time.sleep(0.1)
+        assert made.process() is process
+        assert bystander.run("state").value == "7"
+
+
+def test_a_session_at_rest_cannot_have_lowered_its_score() -> None:
+    try:
+        made = open_sandbox("docker", limits=LIMITS, parallel=1, worker_slots=1)
+    except (SandboxUnavailable, MissingExtra) as error:
+        pytest.skip(str(error))
+    with made, made.session() as session:
+        score = "open('/proc/self/oom_score_adj').read(), open('/proc/1/oom_score_adj').read()"
+        assert session.run(score).value == r"('500\n', '0\n')"
+        session.run("open('/proc/self/oom_score_adj', 'w').write('0')")
+        time.sleep(0.2)
+        assert session.run(score).value == r"('500\n', '0\n')"
+
+
+def test_every_worker_slot_has_namespaces_of_its_own() -> None:
+    try:
+        made = open_sandbox("bubblewrap", limits=LIMITS, parallel=1, worker_slots=4)
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    assert isinstance(made, ProcessSandbox)
+    sessions = [made.session() for _ in range(3)]
+    with made:
+        for session in sessions:
+            assert session.run("1").value == "1"
+        seen = [_namespaces(pid) for pid in _below(made.process()._transport._process.pid)]  # type: ignore[attr-defined]
+    for kind in ("net", "ipc", "mnt"):
+        pairs = {(spaces["user"], spaces[kind]) for spaces in seen if spaces}
+        users = {user for user, _ in pairs}
+        assert len(users) >= 4
+        assert len(pairs) == len(users) == len({space for _, space in pairs})
+
+
+def _namespaces(pid: int) -> dict[str, str]:
+    try:
+        return {kind: str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in ("user", "net", "ipc", "mnt")}
+    except PermissionError:  # only root may look into all of them
+        return {}
+
+
+def _below(pid: int) -> list[int]:
+    children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [pid, *(inner for child in children for inner in _below(child))]
+
+
+#: The first thread of each process ends; /proc then tells nothing of the others under its number.
+HEADLESS = """
+import ctypes, os, threading, time
+any(os.fork() == 0 for _ in range(5))
+threading.Thread(target=lambda: time.sleep(1) or (held := bytearray(40 << 20)) and time.sleep(60)).start()
+ctypes.CDLL(None).syscall(60 if os.uname().machine == 'x86_64' else 93, 0)
+"""
+
+
+def test_memory_of_processes_whose_first_thread_ended_counts(one_worker_slot: ProcessSandbox) -> None:
+    result = one_worker_slot.run(HEADLESS)
+    assert result.error is not None
+    assert (result.error.kind, Limit.MEMORY in result.limits) == (Failure.MEMORY, True)

@@ -4,9 +4,9 @@
 
 Three ways, chosen by the host:
 
-* ``"namespaces"`` (bubblewrap): every worker slot has its own user, process and mount namespace, with a second process
-  namespace inside. The monitor is process 1 of the outer one, the fork server of the inner one, so the worker can
-  signal neither, and the kernel kills everything left when they end.
+* ``"namespaces"`` (bubblewrap): every worker slot has its own user, process, mount, network and IPC namespace, with a
+  second process namespace inside. The monitor is process 1 of the outer one, the fork server of the inner one, so the
+  worker can signal neither, and the kernel kills everything left when they end.
 * ``"uids"`` (Docker): every worker slot has a user id of its own. The *effective* id of monitor and fork server is the
   worker's, their real and saved ids are not: they may signal the worker, never the other way round, nor each other.
 * ``"unsafe"``: no isolation at all; limits and cleaning up still work against accidents.
@@ -30,7 +30,7 @@ from agentgym.tools.python.inside import seccomp
 #: servers twice as far.
 UID_SPAN = 1000
 
-_NEWNS, _NEWUSER, _NEWPID = 0x20000, 0x10000000, 0x20000000
+_NEWNS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = 0x20000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 _SYS_CLONE = {"x86_64": 56, "aarch64": 220}
 _SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
@@ -38,10 +38,12 @@ _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
 _MNT_DETACH = 2
 
 _ADDRESS_SPACE = 4 << 30  #: bytes of addresses beyond those of memory, for libraries and what threads set aside
+SCORE, HOARD_SCORE = 500, 1000  #: how early the kernel ends a worker; one with more in buffers than in its own sum
 _LOW = 15  # niceness of what must not keep a monitor from looking
 
 #: Namespaces that a monitor and a fork server begin in mode ``"namespaces"``.
-MONITOR_NAMESPACES, FORK_SERVER_NAMESPACES = _NEWNS | _NEWUSER | _NEWPID, _NEWPID
+MONITOR_NAMESPACES = _NEWNS | _NEWIPC | _NEWUSER | _NEWPID | _NEWNET
+FORK_SERVER_NAMESPACES = _NEWPID
 
 _CAPABILITIES = struct.pack("=Ii", 0x20080522, 0)  # version 3, of this process
 
@@ -118,10 +120,23 @@ def enter_monitor(isolation: Isolation) -> None:
     _guard(isolation, isolation.uid + UID_SPAN)
 
 
-def enter_fork_server(isolation: Isolation) -> None:
-    """Confine the fork server; in a namespace it keeps its capabilities there, to clear up for the next worker."""
+def enter_fork_server(isolation: Isolation, proc: int) -> None:
+    """Confine the fork server; in a namespace it keeps its capabilities there, to clear up for the next worker.
+
+    Where memory ends, the kernel ends a worker or a fork server before what watches several worker slots.
+    """
+    fall_first(proc, "self", SCORE)
     _guard(isolation, isolation.uid + 2 * UID_SPAN)
     _check(libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "parent death signal")
+
+
+def fall_first(proc: int, pid: int | str, score: int) -> None:
+    """Where memory ends, let the kernel end this process before those of a lower score (0 to 1000)."""
+    fd = os.open(f"{pid}/oom_score_adj", os.O_WRONLY, dir_fd=proc)
+    try:
+        os.write(fd, b"%d" % score)
+    finally:
+        os.close(fd)
 
 
 def _guard(isolation: Isolation, own: int) -> None:

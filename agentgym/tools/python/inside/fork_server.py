@@ -33,7 +33,7 @@ class Ending(ctypes.Structure):
 
 def serve(orders: socket.socket, isolation: Isolation, proc: int) -> None:
     """For every order (descriptors of a channel, stdout and stderr): fork a worker, await its end, clear, report."""
-    confine.enter_fork_server(isolation)
+    confine.enter_fork_server(isolation, proc)
     ending = Ending()
     while len(descriptors := socket.recv_fds(orders, 1, 3)[1]) == 3:
         pid = os.fork()

@@ -146,7 +146,7 @@ class Monitor:
         """What the supervisor sends next. Until then what is stopped stays so, and within its limits."""
         pause = FIRST
         while at_rest and not self.ended and not select.select([self.link], [], [], pause)[0]:
-            usage = self.processes.look(resume=False)
+            usage = self.processes.look(at_rest=True)
             if usage.awake:  # the kernel wakes a process group that is orphaned, for one
                 confine.signal_all(self.isolation, self.proc, signal.SIGSTOP)
             if usage.memory > self.limits["memory"]:

@@ -1,3 +1,5 @@
+# Runs in every forked worker slot: descriptors instead of paths, and little to import.
+# ruff: noqa: PTH208
 """What the processes of a worker slot hold and have used, read from /proc while they run."""
 
 from __future__ import annotations
@@ -5,8 +7,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import time
 from dataclasses import dataclass, field
+from functools import cache
 
 from agentgym.tools.python.inside import confine
 from agentgym.tools.python.inside.confine import Isolation
@@ -14,6 +18,8 @@ from agentgym.tools.python.inside.confine import Isolation
 _CLOCK = os.sysconf("SC_CLK_TCK")
 _GRAIN = 2 / _CLOCK  #: CPU seconds of children by which /proc may be behind
 _HELD = (b"RssAnon", b"RssShmem", b"VmSwap", b"VmPTE")  # of /proc/PID/status: what a process keeps for itself
+_PIPE = 1 << 16  #: bytes that a pipe holds
+_FEW = 8  #: buffers of sockets and pipes are looked at where they could hold an eighth of ``Limits.memory``
 _STILL = (b"T", b"t", b"Z", b"X")  # stopped, or ended
 
 
@@ -22,7 +28,7 @@ class Usage:
     """A sum over processes.
 
     Attributes:
-        memory: bytes; pages shared after a fork count once.
+        memory: bytes; pages shared after a fork count once. What many sockets and pipes could hold counts as held.
         cpu: seconds since the first process began, those of processes that are gone included.
         tasks: processes and threads.
         awake: whether one of them is not stopped.
@@ -72,8 +78,8 @@ class Processes:
     _hidden: float = 0.0
     _looked: float = field(default_factory=time.monotonic)
 
-    def look(self, *, resume: bool = True) -> Usage:
-        """The sum now. ``resume``: let go on what had to be stopped for counting."""
+    def look(self, *, at_rest: bool = False) -> Usage:
+        """The sum now. ``at_rest``: all are stopped and stay so; what they hold is theirs to lose first."""
         total, seen = Usage(), dict[int, _Process]()
         pids = confine.descendants(self.proc, self.root)
         for pid in pids:
@@ -87,20 +93,70 @@ class Processes:
             # Pages shared after a fork were counted twice. Counting exactly is slow: let nothing grow meanwhile.
             confine.signal_all(self.isolation, self.proc, signal.SIGSTOP)
             total.memory = sum(self._proportional(pid) for pid in pids)
-            if resume:
+            if not at_rest:
                 confine.signal_all(self.isolation, self.proc, signal.SIGCONT)
+        total.memory += (buffers := self._buffers(pids))
+        if at_rest:  # code can lower its own score while it runs; and the kernel does not see whose buffers are full
+            for pid in pids:
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+                    confine.fall_first(self.proc, pid, confine.HOARD_SCORE if buffers else confine.SCORE)
         return total
 
+    def _buffers(self, pids: list[int]) -> int:
+        """Bytes that the kernel would hold in sockets and pipes if all were full; 0 where they are few."""
+        most = int(self.isolation.limits["open_files"])
+        names: set[str] = set()
+        for pid in pids:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                place = self._place(pid)
+                try:
+                    names.update(self._opened(place))
+                except PermissionError:
+                    if _HELD[0] in self._status(place):  # it does not just end: it made itself unreadable
+                        names.update(f"socket:{pid}-{number}" for number in range(most))
+        sockets = sum(name.startswith("socket:") for name in names)
+        pipes = sum(name.startswith("pipe:") for name in names)
+        held = sockets * _socket_buffer() + pipes * _PIPE
+        return held if _FEW * held > self.isolation.limits["memory"] else 0
+
+    def _place(self, pid: int) -> str:
+        """Where /proc tells of a process: of a thread that lives where its first one ended, and tells nothing more.
+
+        Raises:
+            ProcessLookupError: all of it ended.
+        """
+        if _stat(self.proc, str(pid))[0] != b"Z":
+            return str(pid)
+        folder = os.open(f"{pid}/task", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self.proc)
+        try:
+            threads = [name for name in os.listdir(folder) if name != str(pid)]
+        finally:
+            os.close(folder)
+        if not threads:
+            raise ProcessLookupError(pid)
+        return f"{pid}/task/{threads[0]}"
+
+    def _opened(self, place: str) -> list[str]:
+        """What the descriptors of a process stand for."""
+        folder = os.open(f"{place}/fd", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self.proc)
+        try:
+            return [os.readlink(name, dir_fd=folder) for name in os.listdir(folder)]
+        finally:
+            os.close(folder)
+
     def _read(self, pid: int, total: Usage, *, crowd: bool) -> _Process:
-        values = self._status(pid)
-        total.memory += _held(values)
+        fields, values = _stat(self.proc, str(pid)), self._status(str(pid))
+        state, held = fields[0], values
+        if state == b"Z" and values.get(b"Threads", b"1").strip() != b"1":  # its first thread ended alone
+            place = self._place(pid)
+            state, held = _stat(self.proc, place)[0], self._status(place)
+        total.memory += _held(held)
         total.tasks += int(values.get(b"Threads", b"1"))
         numbers = values.get(b"NSpid", b"0").split()  # one for every namespace, that of /proc first
         number = int(numbers[min(1, len(numbers) - 1)])  # in this process's own
         if crowd and len(numbers) > 1:  # a crowd must not keep this process from looking
             confine.give_way(number)
-        fields = confine.read_at(self.proc, f"{pid}/stat").rpartition(b")")[2].split()
-        total.awake = total.awake or fields[0] not in _STILL
+        total.awake = total.awake or state not in _STILL
         own = max(cpu_of(number), sum(map(int, fields[11:13])) / _CLOCK)
         process = _Process(int(fields[1]), fields[19], own, sum(map(int, fields[13:15])) / _CLOCK)
         before = self._known.get(pid)
@@ -131,21 +187,35 @@ class Processes:
         self._known = seen
         return hiding
 
-    def _status(self, pid: int) -> dict[bytes, bytes]:
-        lines = confine.read_at(self.proc, f"{pid}/status").splitlines()
+    def _status(self, place: str) -> dict[bytes, bytes]:
+        lines = confine.read_at(self.proc, f"{place}/status").splitlines()
         return {name: rest for name, _, rest in (line.partition(b":") for line in lines)}
 
     def _proportional(self, pid: int) -> int:
         """Bytes of a process, pages that several share divided among them."""
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            values = self._status(pid)
+            place = self._place(pid)
+            values = self._status(place)
             try:
-                for line in confine.read_at(self.proc, f"{pid}/smaps_rollup").splitlines():
+                for line in confine.read_at(self.proc, f"{place}/smaps_rollup").splitlines():
                     if line.startswith(b"Pss_Anon:"):
                         return int(line.split()[1]) * 1024 + _held(values, _HELD[1:])
-            except PermissionError:  # it made itself unreadable: all that it maps is its own
+            except (PermissionError, FileNotFoundError):  # it made itself unreadable: all that it maps is its own
                 return _held(values)
         return 0
+
+
+def _stat(proc: int, place: str) -> list[bytes]:
+    """The fields of /proc/PID/stat from its state on."""
+    return confine.read_at(proc, f"{place}/stat").rpartition(b")")[2].split()
+
+
+@cache
+def _socket_buffer() -> int:
+    """Bytes that a socket holds; code cannot change it."""
+    one, two = socket.socketpair()
+    with one, two:
+        return one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
 
 def cpu_of(pid: int) -> float:
