@@ -388,6 +388,29 @@ def test_reasoning_gym_tasks() -> None:
         CodeEnv(tasks="reasoning-gym:chainsum")
 
 
+@pytest.mark.parametrize("name", sorted(reasoning.UNSOUND))
+def test_generators_whose_verifiers_accept_almost_anything_are_not_offered(name: str) -> None:
+    pytest.importorskip("reasoning_gym")
+    with pytest.raises(UsageError, match=f"'{name}' is not offered, as its verifier accepts"):
+        CodeEnv(tasks=f"reasoning-gym:chain_sum,{name}")
+    right = sum(reasoning.verified("0", name, index) >= reasoning.SUCCESS for index in range(20))
+    assert right >= 15  # it still does; one that was mended can be offered again
+    with pytest.raises(UsageError) as caught:
+        CodeEnv(tasks="reasoning-gym:")
+    assert name not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_no_offered_verifier_accepts_one_text_for_almost_every_task() -> None:
+    pytest.importorskip("reasoning_gym")
+    long = {"composite", "futoshiki", "intermediate_integration", "knight_swap", "simple_integration", "sokoban"}
+    texts = ["0", "1", "-1", "", " ", "x", "a b", "yes", "True", "[]", "()", "{}", "None", "0 1", "1 2 3 4 5 6 7 8 9 0"]
+    for name in set(reasoning._factory().DATASETS) - set(reasoning.UNSOUND) - long:
+        for text in texts:
+            right = sum(reasoning.verified(text, name, index) >= reasoning.SUCCESS for index in range(10))
+            assert right < 9, (name, text)
+
+
 def test_verifiers_that_evaluate_are_known() -> None:
     pytest.importorskip("reasoning_gym")
     evaluating = {"countdown", "puzzle24", "n_queens", "spiral_matrix", "string_insertion", "simple_integration"}

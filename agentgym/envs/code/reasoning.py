@@ -1,9 +1,9 @@
 """Tasks of `reasoning-gym <https://github.com/open-thought/reasoning-gym>`_, if it is installed.
 
-Its generators make the tasks and its verifiers score the answers. Several of these verifiers pass the answer to
-``eval`` or to SymPy's parser, which evaluates too. Such a verifier only gets an answer that is a literal or plain
-arithmetic, and runs in a separate process that is ended after a few seconds
-(:mod:`agentgym.envs.code.verifier_client`).
+Its generators make the tasks and its verifiers score the answers, in separate processes that are ended after a few
+seconds (:mod:`agentgym.envs.code.verifier_client`). Several of these verifiers pass the answer to ``eval`` or to
+SymPy's parser, which evaluates too. Such a verifier only gets an answer that is a literal or plain arithmetic. Two
+generators are not offered, because their verifiers accept almost anything (:data:`UNSOUND`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ from agentgym.errors import MissingExtra, UnknownName, UsageError
 PREFIX = "reasoning-gym:"
 SUCCESS = 0.99  #: a verifier's score from which an answer counts as right; they give 1, or parts of it
 MAX_ANSWER = 4000  #: characters
+#: Generators whose verifiers accept almost anything, and what they accept.
+UNSOUND = {
+    "coin_flip": "'0' for every probability below 1: a number that the right one begins with is right",
+    "game_of_life_halting": "every text: it asks whether there is any",
+}
 _SIZE = 10_000_000  #: tasks of each generator
 _TRIES = 500
 
@@ -42,10 +47,15 @@ def names_of(source: str) -> list[str]:
     Raises:
         MissingExtra: reasoning-gym is not installed.
         UnknownName: it has no such generator.
+        UsageError: no generator is named, or one whose verifier accepts almost anything.
     """
-    known = _factory().DATASETS
+    known = [name for name in _factory().DATASETS if name not in UNSOUND]
     names = [name.strip() for name in source.removeprefix(PREFIX).split(",") if name.strip()]
     for name in names:
+        if name in UNSOUND:
+            raise UsageError(
+                f"reasoning-gym's {name!r} is not offered, as its verifier accepts {UNSOUND[name]}; name another one"
+            )
         if name not in known:
             raise UnknownName("reasoning-gym generator", name, known)
     if not names:
@@ -74,9 +84,7 @@ def score(answer: str, task: dict[str, Any]) -> float:
     """What the generator's verifier says, 0 to 1; 0 for an answer that it cannot be trusted with."""
     if len(answer) > MAX_ANSWER:
         return 0.0
-    if not evaluates(task["name"]):
-        return verified(answer, **task)
-    if not harmless(answer):
+    if evaluates(task["name"]) and not harmless(answer):
         return 0.0
     reply = ask({"kind": "reasoning_gym", "answer": answer, **task})
     return float(reply) if isinstance(reply, (int, float)) else 0.0

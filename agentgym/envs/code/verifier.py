@@ -33,6 +33,8 @@ def _loaded(kind: str) -> dict[str, Any]:
     module, extra = ("math_verify", "math") if kind == "math" else ("reasoning_gym", "reasoning")
     try:
         importlib.import_module(module)
+        if kind != "math":  # so that no answer's time is spent on it
+            importlib.import_module("agentgym.envs.code.reasoning")
     except ImportError as error:
         return {"missing": [module, extra], "why": str(error)}
     return {"result": None}

@@ -1,6 +1,7 @@
-"""Asks verifiers of other people, which may take for ever, in a process of their own that is given up when they do.
+"""Asks verifiers of other people, which may take for ever, in a few processes that are given up when they do.
 
-The process runs :mod:`agentgym.envs.code.verifier`.
+The processes run :mod:`agentgym.envs.code.verifier`. One is started when all others are busy, so an answer that takes
+long holds up nobody until there are :data:`PROCESSES` of that kind.
 """
 
 from __future__ import annotations
@@ -18,11 +19,9 @@ from typing import Any
 from agentgym.errors import MissingExtra, WorldFault
 
 SECONDS = 10.0  #: for one answer
+PROCESSES = 4  #: that verify at the same time
 _START_SECONDS = 60.0  #: to load a verifier
 _VERIFIER = "agentgym.envs.code.verifier"  #: what the process runs
-
-_lock = threading.Lock()
-_running: _Child | None = None
 
 
 class _Child:
@@ -67,6 +66,54 @@ class _Child:
             self.process.stdin.close()
 
 
+class _Pool:
+    """The verifying processes of this process."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.turn = threading.BoundedSemaphore(PROCESSES)
+        self.idle: list[_Child] = []  # append and pop are atomic; the last one used is the first to be asked
+
+    def ask(self, question: Mapping[str, Any]) -> object:
+        """As :func:`ask`, once a process is free."""
+        with self.turn:
+            child = self.idle.pop() if self.idle else _Child()
+            try:
+                self._load(child, question["kind"])
+                reply = child.ask(question, SECONDS)
+            except MissingExtra:  # it can still answer other questions
+                self.idle.append(child)
+                raise
+            except BaseException:
+                child.end()
+                raise
+            if reply is None:
+                child.end()
+                return None
+            self.idle.append(child)
+            return reply["result"]
+
+    def _load(self, child: _Child, kind: str) -> None:
+        if kind in child.loaded:
+            return
+        loaded = child.ask({"kind": kind, "load": True}, _START_SECONDS)
+        if loaded is None:
+            child.end()
+            raise WorldFault(f"the verifying process does not start (status {child.process.returncode})")
+        if "missing" in loaded:
+            raise MissingExtra(*loaded["missing"])
+        child.loaded.add(kind)
+
+    def end(self) -> None:
+        """End the processes that are idle."""
+        while self.idle:
+            self.idle.pop().end()
+
+
+_lock = threading.Lock()
+_pool: _Pool | None = None
+
+
 def ask(question: Mapping[str, Any]) -> object:
     """What the verifier says; None where it failed over the answer or took too long.
 
@@ -76,26 +123,12 @@ def ask(question: Mapping[str, Any]) -> object:
         MissingExtra: what it needs is not installed.
         WorldFault: the verifying process does not start.
     """
-    global _running
+    global _pool
     with _lock:
-        if _running is None or _running.pid != os.getpid():
-            _running = _Child()
-        child = _running
-        if question["kind"] not in child.loaded:
-            loaded = child.ask({"kind": question["kind"], "load": True}, _START_SECONDS)
-            if loaded is None:
-                child.end()
-                _running = None
-                raise WorldFault(f"the verifying process does not start (status {child.process.returncode})")
-            if "missing" in loaded:
-                raise MissingExtra(*loaded["missing"])
-            child.loaded.add(question["kind"])
-        reply = child.ask(question, SECONDS)
-        if reply is None:
-            child.end()
-            _running = None
-            return None
-    return reply["result"]
+        if _pool is None or _pool.pid != os.getpid():  # a forked child needs processes of its own
+            _pool = _Pool()
+        pool = _pool
+    return pool.ask(question)
 
 
 def same_maths(answer: str, expected: str) -> bool:
