@@ -57,7 +57,7 @@ class Checkpoints:
         """
         final = self.folder(update)
         temporary = final.with_name(f".{final.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
+        _clear(temporary)
         try:
             with writing(final):
                 temporary.mkdir(parents=True)
@@ -69,7 +69,7 @@ class Checkpoints:
             _remove(final)
             temporary.rename(final)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _clear(temporary)
             raise
         sync(self.path)
 
@@ -78,7 +78,7 @@ class Checkpoints:
         for path in list(self.found().values())[:-keep]:
             _remove(path)
         for path in self.path.glob(".update-*"):
-            shutil.rmtree(path, ignore_errors=True)
+            _clear(path)
 
     def newest(self) -> tuple[int, Path]:
         """The newest checkpoint, every byte of it as it was written.
@@ -134,6 +134,13 @@ def damage(path: Path) -> str | None:
         if _digest(file) != match[1]:
             return f"{match[2]} is {'not what was written' if file.stat().st_size else 'empty'}"
     return None
+
+
+def _clear(path: Path) -> None:
+    """Delete a folder as far as possible; of a link the link alone."""
+    if path.is_symlink():
+        path.unlink()
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -20,10 +20,13 @@ import zstandard
 from agentgym.errors import StoreError
 from agentgym.records import Episode, Sample, StopReason, Task, ToolCall, Turn, Usage
 from agentgym.store.files import StrPath, atomic_write, lock, sync, writing
+from agentgym.store.shapes import shaped
 
 PATTERN = "episodes-*.jsonl.zst"
 FLUSH_BYTES = 8 << 20  #: a writer flushes by itself when this much text waits
+MOST_UNPACKED = 256 << 20  #: bytes of one frame, and so of one episode; a small file can hold gigabytes
 _CHUNK = 1 << 16
+_FEED = 1 << 10  # bytes unpacked at once: a block of four unpacks to 128 KiB
 _MAGIC = b"\x28\xb5\x2f\xfd"  # how a zstd frame begins
 
 
@@ -58,33 +61,31 @@ def decode(line: bytes) -> Episode:
     """
     try:
         record = json.loads(line[1:].decode("utf-8", "surrogatepass")) if line[:1] == b"!" else orjson.loads(line)
-        task = Task(**record.pop("task"))
+        task = shaped(Task(**record.pop("task")))
         turns = tuple(map(_turn, record.pop("turns")))
         stop = StopReason(record.pop("stop"))
         record |= {name: tuple(record.get(name, ())) for name in ("answers", "evidence")}
-        return Episode(
-            task=task, turns=turns, stop=stop, final_context=_sample(record.pop("final_context", None)), **record
-        )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        final = _sample(record.pop("final_context", None))
+        return shaped(Episode(task=task, turns=turns, stop=stop, final_context=final, **record))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise StoreError(f"not an episode record ({type(error).__name__}: {error}): {line[:60]!r}...") from error
 
 
 def _turn(record: dict[str, Any]) -> Turn:
-    calls = tuple(ToolCall(**c) for c in record.pop("tool_calls", ()))
+    calls = tuple(shaped(ToolCall(**c)) for c in record.pop("tool_calls", ()))
     sample = _sample(record.pop("sample", None))
     screenshot = record.pop("screenshot", None)
     if screenshot is not None:
         screenshot = base64.b64decode(screenshot, validate=True)
-    return Turn(
-        tool_calls=calls, sample=sample, usage=Usage(**record.pop("usage", {})), screenshot=screenshot, **record
-    )
+    usage = shaped(Usage(**record.pop("usage", {})))
+    return shaped(Turn(tool_calls=calls, sample=sample, usage=usage, screenshot=screenshot, **record))
 
 
 def _sample(record: dict[str, Any] | None) -> Sample | None:
     if record is None:
         return None
     record |= {name: tuple(record.get(name, ())) for name in ("context", "action", "logprobs", "entropies")}
-    return Sample(**record | {"choices": tuple(map(tuple, record.get("choices", ())))})
+    return shaped(Sample(**record | {"choices": tuple(map(tuple, record.get("choices", ())))}))
 
 
 def _plain(value: object) -> object:
@@ -167,6 +168,8 @@ class EpisodeWriter:
     def append(self, episode: Episode) -> None:
         """Add an episode; it is on disk after the next :meth:`flush`."""
         line = encode(episode)
+        if len(line) + FLUSH_BYTES > MOST_UNPACKED:
+            raise StoreError(f"episode {episode.id!r} has {len(line)} bytes; an episode has at most 248 MiB")
         self._waiting.append(line)
         self._size += len(line)
         if self._size >= FLUSH_BYTES:
@@ -303,28 +306,37 @@ def _frames(path: Path) -> Iterator[tuple[int, bytes]]:
     end, buffer = 0, b""
     with path.open("rb") as file:
         while True:
-            frame, parts, begin = zstandard.ZstdDecompressor().decompressobj(), [], end
+            frame, parts, begin, size = zstandard.ZstdDecompressor().decompressobj(), [], end, 0
             while not frame.eof:
                 buffer = buffer or file.read(_CHUNK)
                 if not buffer:
                     return
+                fed, buffer = buffer[:_FEED], buffer[_FEED:]
                 try:
-                    parts.append(frame.decompress(buffer))
+                    parts.append(frame.decompress(fed))
                 except zstandard.ZstdError as error:
                     raise _Damage(path, begin, str(error)) from error
-                end += len(buffer) - len(frame.unused_data)
-                buffer = frame.unused_data
+                size += len(parts[-1])
+                if size > MOST_UNPACKED:
+                    most = f"{MOST_UNPACKED >> 20} MiB"
+                    raise StoreError(
+                        f"{path} is no episode file: the frame at byte {begin} unpacks to more than {most}"
+                    )
+                end += len(fed) - len(frame.unused_data)
+                buffer = frame.unused_data + buffer
             yield end, b"".join(parts)
 
 
 def _holds_a_frame(content: bytes) -> bool:
-    """Whether a whole frame begins anywhere behind the first byte."""
-    at = content.find(_MAGIC, 1)
+    """Whether a whole frame begins anywhere behind the first byte; where finding out costs too much, one may."""
+    at, size = content.find(_MAGIC, 1), 0
     while at >= 0:
-        frame = zstandard.ZstdDecompressor().decompressobj()
+        frame, place = zstandard.ZstdDecompressor().decompressobj(), at
         with contextlib.suppress(zstandard.ZstdError):
-            frame.decompress(content[at:])
-        if frame.eof:
+            while not frame.eof and place < len(content) and size <= MOST_UNPACKED:
+                size += _FEED + len(frame.decompress(content[place : place + _FEED]))
+                place += _FEED
+        if frame.eof or size > MOST_UNPACKED:
             return True
         at = content.find(_MAGIC, at + 1)
     return False

@@ -7,9 +7,10 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import orjson
 
@@ -59,9 +60,9 @@ def _want_of_room(error: BaseException | None) -> str | None:
 def atomic_write(path: StrPath, content: bytes | str) -> None:
     """Write a file so that a crash leaves the old one or the new one, never half of it."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = fresh_name(path)
     try:
-        with writing(path), temporary.open("wb") as file:
+        with writing(path), open_fresh(temporary) as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
@@ -70,6 +71,34 @@ def atomic_write(path: StrPath, content: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def fresh_name(path: Path) -> Path:
+    """A name beside the file that nobody can guess, and so not take first."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def open_fresh(path: Path) -> BinaryIO:
+    """Open a file to write that is not there yet, neither as a file nor as a link to one.
+
+    Raises:
+        FileExistsError: something has that name.
+    """
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb")
+
+
+def open_own(path: Path) -> BinaryIO:
+    """Open a file of the run folder's own to lock it, made where it is missing; what a link points to is left alone.
+
+    Raises:
+        StoreError: it is a link.
+    """
+    try:
+        return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b")
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise StoreError(f"{path} is a link; a run folder has files of its own: delete it") from None
 
 
 def sync(path: Path) -> None:

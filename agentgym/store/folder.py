@@ -16,7 +16,9 @@ from agentgym.errors import StoreError
 from agentgym.records import Episode
 from agentgym.store.checkpoints import Checkpoints
 from agentgym.store.episodes import EpisodeWriter, read_episodes
-from agentgym.store.files import JsonLines, StrPath, atomic_write, lock, writing
+from agentgym.store.files import JsonLines, StrPath, atomic_write, lock, open_own, writing
+
+_MOST_BYTES, _MOST_VALUES = 4_000_000, 200_000  # of run.yaml
 
 
 class RunFolder:
@@ -40,11 +42,12 @@ class RunFolder:
         if not self.path.is_dir():
             raise StoreError(f"{self.path} is not a folder; give the folder of a run")
         try:
-            self.config: dict[str, Any] = yaml.safe_load((self.path / "run.yaml").read_bytes())
+            self.config: dict[str, Any] = _from_yaml(self.path / "run.yaml")
         except FileNotFoundError:
             raise StoreError(f"{self.path} is not a run folder: it has no run.yaml") from None
-        except yaml.YAMLError as error:
-            raise StoreError(f"{self.path / 'run.yaml'} is damaged: {str(error).splitlines()[0]}") from error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            reason = str(error).splitlines()[0] if str(error) else "it is nested too deeply"
+            raise StoreError(f"{self.path / 'run.yaml'} is damaged: {reason}") from error
         if not isinstance(self.config, dict):
             raise StoreError(f"{self.path / 'run.yaml'} is damaged: it is not a mapping")
         self.saved = Checkpoints(self.path / "checkpoints")
@@ -62,7 +65,8 @@ class RunFolder:
         cls.check_free(path)
         made = not path.exists()
         with writing(path):
-            path.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=0o700, exist_ok=True)  # episodes may hold what nobody else should read
         try:
             atomic_write(path / "run.yaml", _as_yaml(config))
         except BaseException:
@@ -104,7 +108,7 @@ class RunFolder:
             StoreError: one does already.
         """
         with writing(self.path):
-            file = (self.path / ".lock").open("wb")  # run.yaml itself may be replaced meanwhile
+            file = open_own(self.path / ".lock")  # run.yaml itself may be replaced meanwhile
         with file:
             lock(file, self.path)
             yield
@@ -138,6 +142,27 @@ class RunFolder:
             StoreError: there is none, or it is damaged.
         """
         return self.saved.newest()
+
+
+def _from_yaml(path: Path) -> Any:
+    """What a YAML file says; a few lines of it could stand for billions of values.
+
+    Raises:
+        ValueError: it is too large for what a run records.
+    """
+    with path.open("rb") as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"it has more than {_MOST_BYTES} bytes")
+    config = yaml.safe_load(content)
+    left, waiting = _MOST_VALUES, [config]
+    while waiting:
+        value = waiting.pop()
+        left -= 1
+        waiting += [*value.values()] if isinstance(value, dict) else value if isinstance(value, list | set) else []
+        if left < len(waiting):
+            raise ValueError(f"it stands for more than {_MOST_VALUES} values")
+    return config
 
 
 def _as_yaml(config: Mapping[str, Any]) -> str:

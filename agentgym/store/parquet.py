@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from agentgym.errors import MissingExtra
 from agentgym.records import Episode
 from agentgym.store import StrPath, read_episodes
+from agentgym.store.files import fresh_name, open_fresh
 
 _BATCH = 1024  # episodes in memory at once
 
@@ -34,11 +34,11 @@ def export(source: StrPath, target: StrPath) -> int:
     except ModuleNotFoundError as error:
         raise MissingExtra("pyarrow", "parquet") from error
     schema = _schema(pa)
-    temporary = Path(f"{os.fspath(target)}.tmp")
+    temporary = fresh_name(Path(target))
     count, episodes = 0, read_episodes(source)
     batch = list(itertools.islice(episodes, _BATCH))
     try:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        with open_fresh(temporary) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
             while batch:
                 writer.write_table(pa.Table.from_pylist([_row(e) for e in batch], schema))
                 count += len(batch)

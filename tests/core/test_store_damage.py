@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import json
 import os
 import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from agentgym.errors import DiskFull, StoreError
 from agentgym.records import Episode, StopReason, Task, Turn
 from agentgym.store import EpisodeWriter, JsonLines, RunFolder, atomic_write, read_episodes
+from agentgym.store.episodes import decode, encode
 from agentgym.store.files import writing
 
 
@@ -311,3 +316,166 @@ def test_the_lock_outlives_a_run_file_that_is_replaced(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="is being written by another process"), RunFolder(run.path).alone():
             pass
     assert RunFolder(run.path).config == run.config == {"updates": 5}
+
+
+# Strange hands --------------------------------------------------------------------------------------------------------
+
+
+def bomb(size: int) -> bytes:
+    """A frame of so many zeros, in a few bytes."""
+    compressor = zstandard.ZstdCompressor(level=1, write_checksum=True).compressobj()
+    block = b"\0" * (1 << 20)
+    return b"".join([*(compressor.compress(block) for _ in range(size >> 20)), compressor.flush()])
+
+
+@contextlib.contextmanager
+def memory(more: int) -> Iterator[None]:
+    """At most so many bytes of address space beyond what is there now."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_a_small_file_that_unpacks_to_gigabytes_is_refused(tmp_path: Path, first: int) -> None:
+    path = tmp_path / "episodes-x.jsonl.zst"
+    with_episodes(path, first) if first else path.touch()
+    path.write_bytes(path.read_bytes() + bomb(2 << 30))
+    assert path.stat().st_size < 1_000_000
+    message = r"episodes-x\.jsonl\.zst is no episode file: the frame at byte \d+ unpacks to more than 256 MiB$"
+    with memory(1 << 30):
+        with pytest.raises(StoreError, match=message):
+            seeds(path)
+        with pytest.raises(StoreError, match=message):
+            EpisodeWriter(path)
+
+
+def test_a_damaged_file_with_a_bomb_behind_the_damage_is_refused_too(tmp_path: Path) -> None:
+    path = tmp_path / "episodes-x.jsonl.zst"
+    with_episodes(path, 1)
+    path.write_bytes(path.read_bytes() + b"damage" + bomb(2 << 30))
+    with memory(1 << 30), pytest.raises(StoreError, match="is damaged after byte"):
+        seeds(path)
+
+
+def test_an_episode_that_could_not_be_read_again_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentgym.store.episodes.MOST_UNPACKED", (8 << 20) + 1000)
+    with EpisodeWriter(tmp_path / "episodes-x.jsonl.zst") as writer:
+        with pytest.raises(StoreError, match=r"episode 'g/1' has \d+ bytes; an episode has at most"):
+            writer.append(episode(1, "x" * 1000))
+        writer.append(episode(2))
+    assert seeds(tmp_path / "episodes-x.jsonl.zst") == [2]
+
+
+RECORD = {
+    "id": "a",
+    "env": "t/T-v0",
+    "task": {"seed": 3},
+    "turns": [
+        {
+            "observation": "x",
+            "action": "y",
+            "reward": 1,
+            "tool_calls": [{"name": "f"}],
+            "sample": {"keep": 0, "context": [1], "action": [2], "logprobs": [-1.0]},
+            "usage": {},
+        }
+    ],
+    "stop": "terminated",
+    "answers": ["a"],
+    "metrics": {"m": 1.0},
+}
+
+
+def places(value: object, path: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
+    yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(inner, (*path, key))
+
+
+def test_any_value_in_any_place_of_a_record_is_an_episode_or_one_line() -> None:
+    assert decode(json.dumps(RECORD).encode()).task.seed == 3
+    refused = 0
+    for path in places(RECORD):
+        for value in (None, True, -1, 0.5, "x", [], [None], ["x"], [-1], {}, {"a": []}, {"a": 1}, [[1]], 2**40):
+            whole = copy.deepcopy({"": RECORD})
+            holder, key = whole, ""
+            for step in path:
+                holder, key = holder[key], step  # type: ignore[assignment,index]
+            holder[key] = value  # type: ignore[assignment]
+            try:
+                read = decode(json.dumps(whole[""]).encode())
+            except StoreError as error:
+                refused += "\n" not in str(error)
+                continue
+            assert decode(encode(read)) == read
+            assert isinstance(read.reward, int | float)
+            assert all(isinstance(text, str) for t in read.turns for text in (t.observation, t.action))
+            assert all(type(i) is int for t in read.turns if t.sample for i in (*t.sample.context, *t.sample.action))
+    assert refused > 150
+
+
+@pytest.mark.parametrize("line", [b"[" * 100_000, b"!" + b"[" * 100_000, b"!" + b'{"a":' * 100_000, b"!\xff", b"null"])
+def test_lines_that_are_no_records(line: bytes) -> None:
+    with pytest.raises(StoreError, match="not an episode record"):
+        decode(line)
+
+
+def test_what_is_written_does_not_follow_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link that lies where a temporary file would be made, or a lock, leads nowhere."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    folder = RunFolder.create(tmp_path / "run", {"env": "t"})
+    monkeypatch.setattr("secrets.token_hex", lambda count: "guessed")
+    (folder.path / f".run.yaml.{os.getpid()}.tmp").symlink_to(victim)
+    (folder.path / ".run.yaml.guessed.tmp").symlink_to(victim)
+    with contextlib.suppress(FileExistsError):
+        folder.rewrite({"env": "u"})
+    (folder.path / ".lock").unlink(missing_ok=True)
+    (folder.path / ".lock").symlink_to(victim)
+    with pytest.raises(StoreError, match=r"\.lock is a link; a run folder has files of its own"), folder.alone():
+        pass
+    checkpoints = folder.path / "checkpoints"
+    checkpoints.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (checkpoints / ".update-000001.tmp").symlink_to(tmp_path / "elsewhere")
+    with folder.checkpoint(1) as path:
+        (path / "weights").write_text("w")
+    assert victim.read_text() == "mine"
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert list(folder.checkpoints()) == [1]
+
+
+def test_a_run_folder_is_its_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        folder = RunFolder.create(tmp_path / "runs" / "run", {"env": "t"})
+    finally:
+        os.umask(before)
+    assert folder.path.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("[" * 5_000, "it is nested too deeply|while parsing|maximum recursion"),
+        (
+            "a: &a [1, 1]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise("abcdefghijklmnopqrstuvwxyz")),
+            "values",
+        ),
+        ("x: " + "y" * 4_000_000, "it has more than 4000000 bytes"),
+        ("\x00", "unacceptable character"),
+    ],
+    ids=["deep", "aliases", "long", "binary"],
+)
+def test_a_run_yaml_that_stands_for_too_much(tmp_path: Path, content: str, reason: str) -> None:
+    (tmp_path / "run.yaml").write_text(content)
+    with pytest.raises(StoreError, match=rf"run\.yaml is damaged: .*({reason})") as refused:
+        RunFolder(tmp_path)
+    assert "\n" not in str(refused.value)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from agentgym.errors import StoreError
 from agentgym.models.loading import load_to_learn
 from agentgym.models.lora import save_model
 from agentgym.models.memory import realigned
@@ -33,7 +34,16 @@ def save(folder: RunFolder, update: int, model: Any, tokenizer: Any, state: dict
 
 
 def restore(path: Path, device: str, precision: Literal["bfloat16", "float32"]) -> tuple[Any, Any, dict[str, Any]]:
-    """Model, tokenizer and state, with every tensor where a fresh one would lie."""
+    """Model, tokenizer and state, with every tensor where a fresh one would lie.
+
+    Raises:
+        StoreError: the state is no such file, or holds more than tensors, numbers and texts, which is never executed.
+    """
     model, tokenizer = load_to_learn(str(path), precision, device)
     compute_in(model, precision)
-    return model, tokenizer, realigned(torch.load(path / _STATE, weights_only=True))
+    try:
+        state = torch.load(path / _STATE, weights_only=True)
+    except Exception as error:  # a reader of pickles fails over odd bytes in many ways
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise StoreError(f"{path / _STATE} cannot be read: {reason}; resume from another checkpoint") from error
+    return model, tokenizer, realigned(state)
