@@ -14,19 +14,19 @@ import asyncio
 import contextlib
 import re
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, overload
 
 from agentgym.env import digest
 from agentgym.errors import AgentGymError, ForkError, ToolError, UnknownName, UsageError, WorldFault
+from agentgym.tools.foreign_schema import checker
 from agentgym.tools.loop import background
 from agentgym.tools.mcp_connection import Connection, ServerGone
 from agentgym.tools.plain import shorten
 from agentgym.tools.tool import MAX_CHARACTERS, Tool
 
 FORK_SECONDS = 60.0  #: for one call that is made again in a branch's own server
-_MAX_ERRORS = 3
 
 
 class McpTools(Sequence[Tool]):
@@ -301,7 +301,7 @@ def _tool(server: _Server, owner: str, listed: Any, prefix: str, per_episode: bo
     async def own(session: _Session, /, **arguments: Any) -> str:
         return await session.call(listed.name, arguments)
 
-    check = _checker(listed.input_schema, f"{owner}, tool {listed.name!r}")
+    check = checker(listed.input_schema, f"{owner}, tool {listed.name!r}")
     return Tool(
         name,
         listed.description or listed.title or listed.name,
@@ -309,33 +309,3 @@ def _tool(server: _Server, owner: str, listed: Any, prefix: str, per_episode: bo
         check,
         own if per_episode else shared,
     )
-
-
-def _checker(schema: Mapping[str, Any], owner: str) -> Callable[[object], dict[str, Any]]:
-    """Check arguments against the server's JSON schema; references to other documents are never fetched."""
-    from jsonschema.exceptions import SchemaError
-    from jsonschema.validators import Draft202012Validator, validator_for
-    from referencing import Registry
-
-    kind = validator_for(schema, default=Draft202012Validator)
-    try:
-        kind.check_schema(schema)
-    except SchemaError as error:
-        raise UsageError(f"{owner}: broken schema: {error.message}") from error
-    validator = kind(schema, registry=Registry())
-
-    def check(arguments: object) -> dict[str, Any]:
-        if not isinstance(arguments, dict):
-            raise ToolError("arguments must be an object")
-        errors = sorted(validator.iter_errors(arguments), key=lambda e: list(map(str, e.absolute_path)))
-        if errors:
-            raise ToolError("; ".join(map(_explain, errors[:_MAX_ERRORS])))
-        return arguments
-
-    return check
-
-
-def _explain(error: Any) -> str:
-    where = ".".join(map(str, error.absolute_path))
-    message = shorten(error.message, 200)
-    return f"argument {where!r}: {message}" if where else f"arguments: {message}"

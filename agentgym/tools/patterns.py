@@ -5,16 +5,20 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from agentgym.errors import UsageError
+from agentgym.tools.foreign_schema import matcher
+from agentgym.tools.plain import shorten
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_- .,:;!?/@#+*()'\n\t"
 _CATEGORIES = {"CATEGORY_DIGIT": r"\d", "CATEGORY_WORD": r"\w", "CATEGORY_SPACE": r"\s"}
 _CATEGORIES |= {name.replace("Y_", "Y_NOT_"): sign.upper() for name, sign in tuple(_CATEGORIES.items())}
 _MORE = 3  # repetitions beyond the least
+_MOST = 10_000  # pieces of a text
 
 
 def matching(pattern: str, rng: np.random.Generator) -> str:
@@ -28,11 +32,13 @@ def matching(pattern: str, rng: np.random.Generator) -> str:
     try:
         # This walks the tree of the parser of `re`, which has no public name since Python 3.11.
         parsed = importlib.import_module("re._parser").parse(pattern)
-        text = "".join(_draw(parsed, rng))
-        matches = re.search(pattern, text) is not None
+        pieces = list(islice(_draw(parsed, rng), _MOST + 1))
     except (re.error, RecursionError, OverflowError) as error:
         raise UsageError(f"pattern {pattern!r} cannot be read: {error}") from error
-    if not matches:
+    if len(pieces) > _MOST:
+        raise UsageError(f"texts for pattern {shorten(repr(pattern))} are too long; give examples in the schema")
+    text = "".join(pieces)
+    if not matcher(pattern)(text):
         raise UsageError(f"no text for pattern {pattern!r} can be drawn; give examples in the schema")
     return text
 
@@ -51,6 +57,7 @@ def _draw(parsed: Iterable[Any], rng: np.random.Generator) -> Iterable[str]:
         elif name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
             least, most, inner = value
             for _ in range(int(rng.integers(least, min(int(most), least + _MORE), endpoint=True))):
+                yield ""  # a repetition of nothing counts too
                 yield from _draw(inner, rng)
         elif name == "SUBPATTERN":
             yield from _draw(value[3], rng)

@@ -23,6 +23,7 @@ TRIES = 50  #: draws before a tool's own check, which may know more than its sch
 
 _DEEP = 4  # levels after which only what is required is drawn
 _TOO_DEEP = 32
+_TOO_MANY = 10_000  # values in one draw
 _SPAN = 10  # numbers between a bound that is given and one that is not
 _MORE = 2  # items of an array beyond the least
 _FORMATS = {
@@ -80,6 +81,7 @@ class _Draw:
 
     def __init__(self, root: Mapping[str, Any], rng: np.random.Generator, words: tuple[str, ...]) -> None:
         self.root, self.rng, self.words = root, rng, words
+        self.count = 0
         self.kinds: dict[str, Callable[[Mapping[str, Any], int], Any]] = {
             "object": self.object,
             "array": self.array,
@@ -91,7 +93,8 @@ class _Draw:
         }
 
     def value(self, schema: Any, depth: int) -> Any:
-        if depth > _TOO_DEEP:
+        self.count += 1
+        if depth > _TOO_DEEP or self.count > _TOO_MANY:
             raise UsageError("the schema describes values without end; give one of its types another choice")
         if schema is True or schema == {}:
             return self.text({}, depth)

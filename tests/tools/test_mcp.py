@@ -17,7 +17,8 @@ import pytest
 from agentgym.check import check_env
 from agentgym.envs.tool_env import Question, ToolEnv
 from agentgym.errors import ForkError, UnknownName, UsageError, WorldFault
-from agentgym.tools.mcp import McpTools, _checker, mcp_tools
+from agentgym.tools.foreign_schema import checker
+from agentgym.tools.mcp import McpTools, mcp_tools
 from agentgym.tools.tool import Tool
 from agentgym.tools.toolbox import Toolbox
 
@@ -187,8 +188,8 @@ def test_options_that_do_not_fit() -> None:
 
 def test_a_schema_never_fetches_and_never_breaks_a_call() -> None:
     with pytest.raises(UsageError, match=r"server, tool x: broken schema: 'nothing' is not valid"):
-        _checker({"type": "nothing"}, "server, tool x")
-    check = _checker({"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:9/schema"}}}, "x")
+        checker({"type": "nothing"}, "server, tool x")
+    check = checker({"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:9/schema"}}}, "x")
     box = Toolbox([Tool("x", "X.", {"type": "object"}, check, lambda **_: "")])
     error = box.call("x", {"a": 1}).error
     assert error is not None
