@@ -17,7 +17,6 @@ from agentgym.cli.console.tools import ToolOption, tool_settings
 
 if TYPE_CHECKING:
     from agentgym.evaluate import Comparison, Curve
-    from agentgym.records import Task
 
 _BUDGET_HELP = (
     "Limits to play under, e.g. 0,1,2,4,8,inf: tool calls where the environment has tools, else turns. Another limit: "
@@ -100,7 +99,7 @@ def command(
         "temperature": temperature,
         "max_new_tokens": max_new_tokens,
     }
-    tasks = _tasks(found.num_tasks, episodes, seed)
+    tasks = evaluate.tasks_of(found.num_tasks, episodes, seed)
     endpoint = Endpoint(model, key_variable, max_concurrent_episodes, found.tool_schemas, price_list)
     players = [player(text, endpoint, factory, allow_import or ()) for text in names]
     folder = evaluate.SweepFolder(out, told) if out is not None else None
@@ -148,15 +147,6 @@ def _how_to_go_on(folder: Any) -> str:
 
 def _split(env: str, split: str | None, settings: Sequence[str]) -> str | None:
     return None if any(s.startswith("split=") for s in settings) and split is None else split or "test"
-
-
-def _tasks(number: int | None, count: int, seed: int) -> list[Task]:
-    """Seeds from ``seed`` on; of a finite list, its first tasks."""
-    from agentgym.records import Task
-
-    if number is None:
-        return [Task(seed + i) for i in range(count)]
-    return [Task(seed + i, {"task": i}) for i in range(min(count, number))]
 
 
 def _plain(prices: Any) -> dict[str, Any]:

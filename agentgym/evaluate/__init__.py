@@ -5,7 +5,7 @@ from __future__ import annotations
 from agentgym.evaluate.intervals import Difference, Interval, area, mean_intervals, paired, wilson
 from agentgym.evaluate.plot import success_plot
 from agentgym.evaluate.statistics import Calls, Comparison, Curve, Mean, Row, calls_of, compare, row
-from agentgym.evaluate.sweep import SweepFolder, evaluate, result, timing
+from agentgym.evaluate.sweep import SweepFolder, evaluate, result, tasks_of, timing
 
 __all__ = [
     "Calls",
@@ -25,6 +25,7 @@ __all__ = [
     "result",
     "row",
     "success_plot",
+    "tasks_of",
     "timing",
     "wilson",
 ]

@@ -23,6 +23,7 @@ from agentgym.rollout import Group, MakeEnv, Pace, Rollout
 from agentgym.store import EpisodeWriter, RunFolder, atomic_write, read_episodes
 
 Progress = Callable[[Budget, Collection[Episode]], None]
+Tasks = Iterable[int | Task | Group]
 
 
 class SweepFolder:
@@ -87,7 +88,7 @@ def evaluate(
     make_env: MakeEnv,
     policy: Policy,
     *,
-    tasks: Iterable[int | Task],
+    tasks: Tasks | Callable[[int | None], Tasks],
     budgets: Sequence[Budget] = (UNLIMITED,),
     name: str = "policy",
     announce: bool = False,
@@ -97,6 +98,7 @@ def evaluate(
     max_concurrent_episodes: int = 64,
     max_turns: int | None = None,
     step_seconds: float | None = None,
+    lockstep: bool | None = None,
     run_key: int = 0,
     sampling: Sampling = Sampling(),
     progress: Progress | None = None,
@@ -110,28 +112,42 @@ def evaluate(
     Args:
         make_env: makes one environment, without a budget.
         policy: who plays.
-        tasks: seeds, or whole tasks; each is played once at every budget.
+        tasks: seeds, whole tasks, or groups, whose ids the random draws then hang off; or a function of how many tasks
+            there are (None: without end) that gives them. Each is played once at every budget.
         budgets: what an episode may use; ``Budget()`` is unlimited.
         name: of the policy, in records and results.
         announce, on_exhausted, prices: as in :class:`~agentgym.budget.BudgetedEnv`.
         folder: where episodes are kept as they finish; one that holds some of them already is continued.
-        max_concurrent_episodes, max_turns, step_seconds, run_key, sampling: as in :class:`~agentgym.rollout.Rollout`.
+        max_concurrent_episodes, max_turns, step_seconds, lockstep, run_key, sampling: as in
+            :class:`~agentgym.rollout.Rollout`.
         progress: called with the budget and its episodes so far, at the start of a row and after each episode.
         watch: called after each turn and each episode with how fast a row goes; see :class:`~agentgym.rollout.Pace`.
 
     Raises:
         UsageError: no tasks, or a budget that the environment cannot have.
     """
-    groups = [_group(number, task) for number, task in enumerate(tasks)]
-    if not groups:
-        raise UsageError("no tasks to evaluate on; give at least one seed")
+    plain = tuple(budgets) == (UNLIMITED,) and not announce and prices is None
 
     def make() -> gym.Env[str, str]:
+        if plain:
+            return make_env()
         return BudgetedEnv(make_env(), budgets, announce=announce, on_exhausted=on_exhausted, prices=prices)  # type: ignore[arg-type]
 
     played: list[tuple[Episode, ...]] = []
-    limits = {"max_concurrent_episodes": max_concurrent_episodes, "max_turns": max_turns, "step_seconds": step_seconds}
-    with Rollout(make, policy, run_key=run_key, sampling=sampling, **limits) as rollout:  # type: ignore[arg-type]
+    with Rollout(
+        make,
+        policy,
+        max_concurrent_episodes=max_concurrent_episodes,
+        max_turns=max_turns,
+        step_seconds=step_seconds,
+        lockstep=lockstep,
+        run_key=run_key,
+        sampling=sampling,
+    ) as rollout:
+        chosen = tasks(rollout.num_tasks) if callable(tasks) else tasks
+        groups = [_group(number, task) for number, task in enumerate(chosen)]
+        if not groups:
+            raise UsageError("no tasks to evaluate on; give at least one seed")
         for budget in budgets:
             done = folder.kept(name, budget) if folder is not None else {}
             missing = [g for g in groups if f"{g.id}/0" not in done or done[f"{g.id}/0"].failed]
@@ -139,10 +155,10 @@ def evaluate(
             episodes = {i: done[i] for i in order if i in done and not done[i].failed}
             if progress is not None:
                 progress(budget, episodes.values())
-            rollout.pace = Pace(f"{name}, {budget}", len(missing), watch)
+            rollout.pace = Pace(name if plain else f"{name}, {budget}", len(missing), watch)
             with contextlib.ExitStack() as stack:
                 writer: EpisodeWriter | None = None
-                for episode in rollout.play(replace(g, task=under(g.task, budget)) for g in missing):
+                for episode in rollout.play(g if plain else replace(g, task=under(g.task, budget)) for g in missing):
                     if folder is not None:
                         writer = writer or stack.enter_context(folder.writer(name, budget))
                         writer.append(episode)
@@ -153,6 +169,13 @@ def evaluate(
             played.append(tuple(episodes[i] for i in order))
     rows = tuple(row(b, e) for b, e in zip(budgets, played, strict=True))
     return Curve(name, rows, tuple(played))
+
+
+def tasks_of(num_tasks: int | None, count: int, seed: int = 0) -> list[Task]:
+    """Tasks to evaluate on: seeds from ``seed`` on; of finitely many tasks, the first ones."""
+    if num_tasks is None:
+        return [Task(seed + i) for i in range(count)]
+    return [Task(seed + i, {"task": i}) for i in range(min(count, num_tasks))]
 
 
 def result(curves: Sequence[Curve], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,6 +202,8 @@ def timing(curves: Sequence[Curve]) -> dict[str, Any]:
     return {"policies": [{"policy": c.policy, "rows": [one(r) for r in c.rows]} for c in curves]}
 
 
-def _group(number: int, task: int | Task) -> Group:
+def _group(number: int, task: int | Task | Group) -> Group:
+    if isinstance(task, Group):
+        return task
     task = task if isinstance(task, Task) else Task(task)
     return Group(f"{number:05d}.{task.seed}", task)

@@ -36,12 +36,14 @@ from agentgym.evaluate import (
     result,
     row,
     success_plot,
+    tasks_of,
     timing,
     wilson,
 )
 from agentgym.evaluate.intervals import smallest_sufficient
 from agentgym.policy import ScriptedPolicy
 from agentgym.records import Episode, StopReason, Task, ToolCall, Turn, Usage
+from agentgym.rollout import Group
 from agentgym.store import read_episodes
 
 # Statistics -----------------------------------------------------------------------------------------------------------
@@ -315,6 +317,24 @@ def test_a_sweep_plays_the_same_tasks_under_every_budget() -> None:
         assert all(e.success == ended[e.id] for e in episodes if e.terminated)
     assert [count for budget, count in seen if budget == "inf"] == list(range(11))
     assert found.limit == "turns"
+
+
+def test_groups_are_played_as_they_are_and_tasks_may_depend_on_how_many_there_are() -> None:
+    group = Group("eval.3.0", Task(5))
+    (episodes,) = evaluate(Coin, ScriptedPolicy(toss), tasks=[group]).episodes
+    assert [(e.id, e.task.seed, e.task.options) for e in episodes] == [("eval.3.0/0", 5, {})]  # no budget, no option
+    budgeted = evaluate(Coin, ScriptedPolicy(toss), tasks=[group], budgets=BUDGETS[-2:]).episodes
+    assert [[e.task.options for e in row] for row in budgeted] == [[{"budget": "turns=4"}], [{"budget": "inf"}]]
+
+    class Few(Coin):
+        num_tasks = 3
+
+    asked: list[int | None] = []
+    for world, tasks in ((Coin, [7, 8]), (Few, [7, 8])):
+        evaluate(world, ScriptedPolicy(toss), tasks=lambda count, tasks=tasks: asked.append(count) or tasks)
+    assert asked == [None, 3]
+    assert tasks_of(None, 2, seed=4) == [Task(4), Task(5)]
+    assert tasks_of(3, 5) == [Task(n, {"task": n}) for n in range(3)]
 
 
 def test_a_broken_environment_is_counted_and_left_out() -> None:

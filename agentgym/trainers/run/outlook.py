@@ -38,6 +38,11 @@ class Outlook:
         rest = self._config.run.updates - update
         return sum(self._updates) / len(self._updates) * rest + self._evaluation * self._evaluations_after(update)
 
+    def heading(self, what: str, update: int) -> str:
+        """What is played now, and how long the run will take after so many updates, where that is known."""
+        left = self.seconds_left(update)
+        return f"{what} ({clock(left)} to go)" if left else what
+
     def _evaluations_after(self, update: int) -> int:
         config = self._config
         if not config.eval.every:

@@ -14,13 +14,13 @@ import torch
 from agentgym import keyed_random
 from agentgym.contract import Probe, probe
 from agentgym.errors import DiskFull, WorldFault
+from agentgym.evaluate import evaluate, tasks_of
 from agentgym.failures import Failures
 from agentgym.models.kinds import kind_of
 from agentgym.models.local_policy import ModelPolicy
 from agentgym.policy import ExpertPolicy, Sampling
-from agentgym.records import Episode, Task
+from agentgym.records import Episode
 from agentgym.rollout import Group, Pace, Rollout
-from agentgym.rollout.pace import clock
 from agentgym.store import EpisodeWriter, JsonLines, RunFolder
 from agentgym.trainers.parts import get_algorithm
 from agentgym.trainers.run.budgets import TrainingBudgets
@@ -245,34 +245,32 @@ class Training:
         """Play tasks of the evaluation split, cut where training cuts."""
         began = time.perf_counter()
         options = self.config.eval
-        with Rollout(
+        curve = evaluate(
             environment(self.config, options.split),
             policy,
+            tasks=lambda count: [
+                Group(f"eval.{self.update}.{i}", task) for i, task in enumerate(tasks_of(count, options.episodes))
+            ],
+            name=self._outlook.heading("evaluation", self.update),
+            max_turns=self.config.rollout.max_turns,
             run_key=keyed_random.key(self.key, "eval", self.update),
             sampling=Sampling(temperature=options.temperature),
-            max_turns=self.config.rollout.max_turns,
+            watch=getattr(self.progress, "playing", None),
             **self._stepping,
-        ) as rollout:
-            finite = rollout.num_tasks is not None
-            numbers = range(min(rollout.num_tasks or options.episodes, options.episodes))
-            tasks = [Task(i, {"task": i}) if finite else Task(i) for i in numbers]
-            groups = [Group(f"eval.{self.update}.{i}", t) for i, t in enumerate(tasks)]
-            self._show(rollout, "evaluation", groups, made=self.update)
-            episodes = in_order(rollout.play(groups))
+        )
+        episodes = list(curve.episodes[0])
         self._stop_if_failing(episodes, f"the evaluation after update {self.update}")
         metrics = {f"eval_{name}": value for name, value in summary(episodes).items()}
         self._record({"update": self.update, "event": "eval", "split": options.split} | metrics)
-        seconds = time.perf_counter() - began
-        self.timings.append({"update": self.update, "eval_seconds": seconds})
+        self.timings.append({"update": self.update, "eval_seconds": (seconds := time.perf_counter() - began)})
         self.progress("evaluation", {"update": self.update} | metrics)
         for line in self._outlook.evaluated(self.update, seconds, len(episodes)):
             self.progress(line, {})
 
     def _show(self, rollout: Rollout, what: str, groups: Sequence[Group], *, made: int) -> None:
         """Let whoever shows the progress know how far the rollout is that comes now, after so many updates."""
-        if left := self._outlook.seconds_left(made):
-            what += f" ({clock(left)} to go)"
-        rollout.pace = Pace(what, sum(group.size for group in groups), getattr(self.progress, "playing", None))
+        watch, size = getattr(self.progress, "playing", None), sum(group.size for group in groups)
+        rollout.pace = Pace(self._outlook.heading(what, made), size, watch)
 
     # Starting and resuming --------------------------------------------------------------------------------------------
 
