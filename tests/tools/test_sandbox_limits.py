@@ -13,7 +13,7 @@ import pytest
 
 from agentgym.envs.code.judge import passed
 from agentgym.errors import MissingExtra, SandboxUnavailable
-from agentgym.tools.python import Failure, Limit, Limits, PythonError, Result, open_sandbox
+from agentgym.tools.python import Failure, Limit, Limits, PythonError, Result, bubblewrap, cgroups, open_sandbox
 from agentgym.tools.python.sandbox import ProcessSandbox
 
 MIB = 1 << 20
@@ -22,11 +22,13 @@ LIMITS = Limits(
 )
 
 
-@pytest.fixture(scope="module", params=["bubblewrap", "docker"])
+@pytest.fixture(scope="module", params=["bubblewrap", "bubblewrap without control groups", "docker"])
 def one_worker_slot(request: pytest.FixtureRequest) -> Iterator[ProcessSandbox]:
     """A sandbox whose stateless calls all happen in one worker slot, one after the other."""
+    kind, _, without = request.param.partition(" ")
+    options = {"cgroups": False} if without else {}
     try:
-        made = open_sandbox(request.param, limits=LIMITS, parallel=1, worker_slots=2)
+        made = open_sandbox(kind, limits=LIMITS, parallel=1, worker_slots=2, **options)
     except (SandboxUnavailable, MissingExtra) as error:
         pytest.skip(str(error))
     assert isinstance(made, ProcessSandbox)
@@ -324,3 +326,91 @@ def test_memory_of_processes_whose_first_thread_ended_counts(one_worker_slot: Pr
     result = one_worker_slot.run(HEADLESS)
     assert result.error is not None
     assert (result.error.kind, Limit.MEMORY in result.limits) == (Failure.MEMORY, True)
+
+
+@pytest.fixture(params=[1, 2])
+def grouped(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProcessSandbox]:
+    """A sandbox with control groups of either version of the kernel's interface."""
+
+    def make(owner: int | None) -> cgroups.Groups | None:
+        return cgroups.make_groups(owner, version=request.param)
+
+    monkeypatch.setattr(bubblewrap, "make_groups", make)
+    try:
+        made = open_sandbox("bubblewrap", limits=LIMITS, parallel=1, worker_slots=1)
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    assert isinstance(made, ProcessSandbox)
+    with made:
+        if _groups(made) is None:
+            pytest.skip(f"no control group of version {request.param} can be made here")
+        yield made
+
+
+def _groups(sandbox: ProcessSandbox) -> cgroups.Groups | None:
+    groups: cgroups.Groups | None = sandbox.process()._transport._groups  # type: ignore[attr-defined]
+    return groups
+
+
+def test_a_control_group_holds_the_worker_and_not_its_monitor_and_counts_its_cpu_time(grouped: ProcessSandbox) -> None:
+    groups = _groups(grouped)
+    assert groups is not None
+    with grouped.session() as session:
+        result = session.run(children(hidden=True, each=0.05, most=0.14))
+        assert result.error is None
+        assert result.cpu_seconds >= 0.14
+        held = [
+            file.read_text().split()
+            for file in groups.folders["cpu"].glob("*/cgroup.procs")
+            if file.parent.name != "start"
+        ]
+        assert sorted(map(len, held))[-1] == 2  # fork server and worker
+    folders = groups.folders.values()
+    grouped.close()
+    assert not any(folder.exists() for folder in folders)
+
+
+def test_the_kernels_own_limit_on_memory_is_told_as_that(grouped: ProcessSandbox) -> None:
+    groups = _groups(grouped)
+    assert groups is not None
+    if "memory" not in groups.folders:
+        pytest.skip("control groups count no memory here")
+    name = {1: "memory.limit_in_bytes", 2: "memory.max"}[groups.version]
+    with grouped.session() as session:
+        session.run("1")
+        files = list(groups.folders["memory"].glob(f"*/{name}"))
+        assert {int(file.read_text()) for file in files} == {LIMITS.memory + LIMITS.disk + 16 * MIB}
+        for file in files:
+            file.write_text(str(40 * MIB))
+        result = session.run("held = bytearray(80 << 20)")
+        assert result == Result(
+            error=PythonError(Failure.MEMORY, message=f"killed: more than {LIMITS.memory} bytes of memory"),
+            limits=(Limit.MEMORY,),
+            lost=True,
+        )
+
+
+def test_groups_that_a_killed_process_left_are_removed(tmp_path: Path) -> None:
+    old = tmp_path / "agentgym-999999999-abcd"
+    (old / "0").mkdir(parents=True)
+    mine = tmp_path / f"agentgym-{os.getpid()}-abcd"
+    mine.mkdir()
+    assert cgroups._made(tmp_path, "agentgym-1-new").is_dir()
+    assert not old.exists()
+    assert mine.exists()
+
+
+def test_without_a_place_for_control_groups_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> Path:
+        raise PermissionError
+
+    monkeypatch.setattr(cgroups, "_made", refused)
+    assert cgroups.make_groups(None) is None
+    try:
+        made = open_sandbox("bubblewrap", limits=LIMITS, parallel=1, worker_slots=1)
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    assert isinstance(made, ProcessSandbox)
+    with made:
+        assert _groups(made) is None
+        assert made.run("1").value == "1"

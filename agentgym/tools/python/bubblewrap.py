@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from agentgym.errors import SandboxUnavailable
+from agentgym.tools.python.cgroups import make_groups
 from agentgym.tools.python.protocol import Limits
 from agentgym.tools.python.sandbox import ProcessSandbox
 from agentgym.tools.python.sandbox_process import ProcessTransport, SandboxProcess, command, last_line
@@ -46,6 +47,7 @@ class BubblewrapSandbox(ProcessSandbox):
         limits, parallel, worker_slots: see :class:`~agentgym.tools.python.sandbox.ProcessSandbox`.
         python: the interpreter; None: ``/usr/bin/python3``, else the one that runs this.
         packages: folders with packages the code may import, bound read-only; they must fit that interpreter.
+        cgroups: give each worker slot a control group, wherever this user may make some.
 
     Raises:
         SandboxUnavailable: bubblewrap is not installed, or the kernel does not let it work.
@@ -61,9 +63,11 @@ class BubblewrapSandbox(ProcessSandbox):
         worker_slots: int = 256,
         python: str | None = None,
         packages: Sequence[str] = (),
+        cgroups: bool = True,
     ) -> None:
         super().__init__(limits, parallel=parallel, worker_slots=worker_slots)
         self.packages = tuple(str(Path(folder).resolve()) for folder in packages)
+        self.cgroups = cgroups
         require_bubblewrap()
         self._python = probe(python or default_python())
         self.process()
@@ -74,7 +78,8 @@ class BubblewrapSandbox(ProcessSandbox):
 
     def _start(self, worker_slots: int, spares: int) -> SandboxProcess:
         argv = [*_as_nobody(), require_bubblewrap(), *_isolation_options(self._python, self.packages), "--"]
-        transport = ProcessTransport([*argv, *command(self._python.executable)], env={"PATH": os.defpath})
+        groups = make_groups(int(_NOBODY) if os.geteuid() == 0 else None) if self.cgroups else None
+        transport = ProcessTransport([*argv, *command(self._python.executable)], {"PATH": os.defpath}, groups)
         return SandboxProcess(
             transport,
             self.limits,
@@ -82,6 +87,7 @@ class BubblewrapSandbox(ProcessSandbox):
             home="/tmp",  # noqa: S108  # inside, a file system of the worker slot's own
             worker_slots=worker_slots,
             spares=spares,
+            groups=groups,
             packages=[_PACKAGES.format(number) for number in range(len(self.packages))],
         )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agentgym.errors import SandboxUnavailable, WorldFault
+from agentgym.tools.python.cgroups import Groups
 from agentgym.tools.python.inside import frames
 from agentgym.tools.python.protocol import (
     Failure,
@@ -59,7 +60,7 @@ PRELOAD = (
     "typing",
 )
 
-_PARTS = ("frames", "seccomp", "confine", "worker", "fork_server", "usage", "monitor", "supervisor")
+_PARTS = ("frames", "seccomp", "confine", "cgroup", "worker", "fork_server", "usage", "monitor", "supervisor")
 _PACKAGES = ("agentgym", "agentgym.tools", "agentgym.tools.python", "agentgym.tools.python.inside")
 _START_SECONDS = 60.0
 _GRACE = 20.0  #: seconds beyond ``Limits.wall`` after which a sandbox process that does not answer is given up
@@ -121,10 +122,17 @@ class Transport(Protocol):
 class ProcessTransport:
     """A supervisor that is a child process."""
 
-    def __init__(self, argv: Sequence[str], env: dict[str, str] | None = None) -> None:
+    def __init__(self, argv: Sequence[str], env: dict[str, str] | None = None, groups: Groups | None = None) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the process
-        self._process = subprocess.Popen(  # noqa: S603  # a list, no shell; no text from a model
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0, env=env
+        self._groups = groups
+        self._process = subprocess.Popen(  # noqa: S603  # a list, no text from a model
+            argv if groups is None else groups.command(argv),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            bufsize=0,
+            env=env,
+            pass_fds=() if groups is None else tuple(groups.descriptors.values()),
         )
 
     def send(self, data: bytes) -> None:
@@ -144,6 +152,8 @@ class ProcessTransport:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._groups is not None:
+            self._groups.close()
 
     def complaint(self) -> str:
         if self._errors.closed:
@@ -169,8 +179,8 @@ class SandboxProcess:
 
     Args:
         transport: the stream to it.
-        mode, home, worker_slots, uid_base, packages: how worker slots are isolated (see ``inside.confine``), where they
-            live, and how many there are.
+        mode, home, worker_slots, uid_base, packages, groups: how worker slots are isolated (see ``inside.confine``),
+            where they live, and how many there are.
         spares: worker slots kept ready for stateless calls.
 
     Raises:
@@ -189,6 +199,7 @@ class SandboxProcess:
         uid_base: int = 0,
         packages: Sequence[str] = (),
         preload: Sequence[str] = (),
+        groups: Groups | None = None,
     ) -> None:
         self.limits = limits
         self._transport = transport
@@ -206,6 +217,7 @@ class SandboxProcess:
             "uid_base": uid_base,
             "limits": asdict(limits),
             "preload": [*PRELOAD, *preload],
+            "groups": None if groups is None else {"version": groups.version, **groups.descriptors},
         }
         self._reader = threading.Thread(target=self._read, name="agentgym-sandbox", daemon=True)
         try:

@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from agentgym.errors import ForkError, UsageError, WorldFault
 from agentgym.tools.python.protocol import Result, SandboxDied, ended_by_code
 from agentgym.tools.python.sandbox_process import SandboxProcess
 
-
-class SessionHost(Protocol):
-    """What a session needs of the sandbox it lives in."""
-
-    def process(self) -> SandboxProcess:
-        """The running sandbox process; starts one where there is none."""
-
-    def alone(self) -> AbstractContextManager[SandboxProcess]:
-        """A sandbox process with nothing else in it."""
-
-    def call(
-        self,
-        process: SandboxProcess,
-        lease: int,
-        code: str,
-        stdin: str,
-        files: Mapping[str, str | bytes] | None,
-        *,
-        seed: bytes = b"",
-    ) -> Result:
-        """One call under one lease, when it is its turn."""
+if TYPE_CHECKING:
+    from agentgym.tools.python.sandbox import ProcessSandbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +40,7 @@ class PythonSession:
         seed: given to ``random.seed`` before the first call, so that a replay draws the same numbers.
     """
 
-    def __init__(self, sandbox: SessionHost, *, seed: int | None = None) -> None:
+    def __init__(self, sandbox: ProcessSandbox, *, seed: int | None = None) -> None:
         self.sandbox = sandbox
         self.seed = seed
         self.calls: list[Call] = []

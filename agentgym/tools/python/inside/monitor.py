@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agentgym.tools.python.inside import confine, fork_server, frames
+from agentgym.tools.python.inside.cgroup import Group
 from agentgym.tools.python.inside.confine import Isolation
 from agentgym.tools.python.inside.usage import Processes, Usage, cpu_of
 
@@ -61,10 +62,12 @@ class Pipe:
 class Monitor:
     """One worker slot, seen from inside its isolation."""
 
-    def __init__(self, link: socket.socket, isolation: Isolation, ids: tuple[int, int]) -> None:
+    def __init__(
+        self, link: socket.socket, isolation: Isolation, ids: tuple[int, int], group: Group | None = None
+    ) -> None:
         for number in (signal.SIGINT, signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)  # process 1 of a namespace hears only what it handles
-        self.link, self.isolation, self.limits = link, isolation, isolation.limits
+        self.link, self.isolation, self.limits, self.group = link, isolation, isolation.limits, group
         self.proc = confine.enter_worker_slot(isolation, ids)
         self.orders, theirs = socket.socketpair()
         self.orders.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -72,6 +75,8 @@ class Monitor:
         if self.fork_server == 0:
             self.orders.close()
             link.close()
+            if group is not None:
+                group.join()
             fork_server.serve(theirs, isolation, self.proc)
             os._exit(0)
         theirs.close()
@@ -95,7 +100,7 @@ class Monitor:
         self.channel, self.out, self.err = channel, Pipe(out_r, room), Pipe(err_r, room)
         self.pid = _SENDER.unpack(self.orders.recvmsg(1, socket.CMSG_SPACE(_SENDER.size))[1][0][2])[0]
         self.pidfd = os.pidfd_open(self.pid)
-        self.processes = Processes(self.isolation, self.proc, self.root)
+        self.processes = Processes(self.isolation, self.proc, self.root, self.group)
         self.cpu_before = 0.0
         self.ended, self.exit_code = False, 0
         self.broken = 0  # the limit that was broken between two calls
@@ -171,9 +176,11 @@ class Monitor:
         self.err.start()
         watch = _Watch(self, frames.frame(0, frames.CALL, call))
         report = watch.wait()
-        cpu = max(watch.peak.cpu, cpu_of(self.pid))
+        cpu = max(watch.peak.cpu, self.processes.cpu(cpu_of(self.pid)))
         if report is None:
             cpu = max(cpu, self._end_worker())
+            if self.group is not None and self.group.ran_out():  # the kernel was faster than this process
+                watch.stop(frames.MEMORY)
         else:  # nothing runs on after a report
             confine.signal_all(self.isolation, self.proc, signal.SIGSTOP)
         for pipe in (self.out, self.err):
@@ -258,24 +265,25 @@ class _Watch:
         """Compare with the limits; returns when to look again."""
         monitor, limits, now = self.monitor, self.monitor.limits, time.monotonic()
         if now - self.began >= limits["wall"]:
-            self._kill(frames.WALL)
+            self.stop(frames.WALL)
         if monitor.out.written + monitor.err.written > DRAIN * limits["output"]:
-            self._kill(frames.OUTPUT)
+            self.stop(frames.OUTPUT)
         if now < tick:
             return tick
         usage = monitor.processes.look()
         self.peak.memory = max(self.peak.memory, usage.memory)
         self.peak.cpu = usage.cpu
         if usage.memory > limits["memory"]:
-            self._kill(frames.MEMORY)
+            self.stop(frames.MEMORY)
         if usage.cpu - monitor.cpu_before >= limits["cpu"]:
-            self._kill(frames.CPU)
+            self.stop(frames.CPU)
         if usage.tasks >= limits["processes"]:
             self.limits |= frames.PROCESSES
         room = 0 if usage.hiding else limits["memory"] - usage.memory
         return time.monotonic() + min(TICK, max(HASTE, room / PACE))
 
-    def _kill(self, limit: int) -> None:
+    def stop(self, limit: int) -> None:
+        """End the call because of a limit."""
         if not self.killed:
             self.limits |= limit
             self.killed = True

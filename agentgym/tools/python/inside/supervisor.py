@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import json
 import os
 import selectors
@@ -17,6 +18,7 @@ from collections import deque
 from typing import Any
 
 from agentgym.tools.python.inside import confine, frames, seccomp
+from agentgym.tools.python.inside.cgroup import Group
 from agentgym.tools.python.inside.confine import Isolation
 from agentgym.tools.python.inside.monitor import Monitor
 
@@ -51,7 +53,10 @@ def main(config_text: str) -> None:
 
 def _monitor_fork_server(orders: socket.socket, config: dict[str, Any]) -> None:
     """Fork a monitor for every order. It never sees code or data, so no worker inherits another one's."""
-    os.closerange(orders.fileno() + 1, 4096)
+    groups = config["groups"] or {}
+    keep = sorted({2, orders.fileno(), *(value for part, value in groups.items() if part != "version")})
+    for fd, following in itertools.pairwise([*keep, 4096]):
+        os.closerange(fd + 1, following)
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
@@ -72,7 +77,8 @@ def _fork_monitor(worker_slot: int, link: socket.socket, orders: socket.socket, 
             orders.close()
             home = config["home"].format(worker_slot=worker_slot)
             isolation = Isolation(config["mode"], config["uid_base"] + worker_slot, home, config["limits"])
-            Monitor(link, isolation, ids).serve()
+            group = Group(config["groups"], worker_slot, config["limits"]) if config["groups"] else None
+            Monitor(link, isolation, ids, group).serve()
         except BaseException:  # this process ends here in any case; the host reads what was printed
             traceback.print_exc()
         finally:

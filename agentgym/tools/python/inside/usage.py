@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from agentgym.tools.python.inside import confine
+from agentgym.tools.python.inside.cgroup import Group
 from agentgym.tools.python.inside.confine import Isolation
 
 _CLOCK = os.sysconf("SC_CLK_TCK")
@@ -68,15 +69,21 @@ class Processes:
     """All processes below ``root``, as ``proc`` counts them.
 
     CPU time of a child is in its parent's account once the parent waited for it. A parent that ignores SIGCHLD never
-    waits: what such a child had used when it was last seen, and could have used since, is added here.
+    waits: what such a child had used when it was last seen, and could have used since, is added here. A control group
+    needs none of this.
     """
 
     isolation: Isolation
     proc: int
     root: int
+    group: Group | None = None
     _known: dict[int, _Process] = field(default_factory=dict)
     _hidden: float = 0.0
     _looked: float = field(default_factory=time.monotonic)
+    _before: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._before = self.group.cpu() if self.group is not None else 0.0
 
     def look(self, *, at_rest: bool = False) -> Usage:
         """The sum now. ``at_rest``: all are stopped and stay so; what they hold is theirs to lose first."""
@@ -88,7 +95,7 @@ class Processes:
             if pid not in seen and pid in self._known:  # it just ended: its parent's account may be older
                 seen[pid] = self._known[pid]
         total.hiding = self._settle(seen)
-        total.cpu = self._hidden + sum(one.own + one.waited for one in seen.values())
+        total.cpu = self.cpu(self._hidden + sum(one.own + one.waited for one in seen.values()))
         if len(pids) > 1 and total.memory > self.isolation.limits["memory"]:
             # Pages shared after a fork were counted twice. Counting exactly is slow: let nothing grow meanwhile.
             confine.signal_all(self.isolation, self.proc, signal.SIGSTOP)
@@ -101,6 +108,10 @@ class Processes:
                 with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
                     confine.fall_first(self.proc, pid, confine.HOARD_SCORE if buffers else confine.SCORE)
         return total
+
+    def cpu(self, counted: float) -> float:
+        """CPU seconds since the first process began: what was counted, or what the kernel says where it does."""
+        return counted if self.group is None else self.group.cpu() - self._before
 
     def _buffers(self, pids: list[int]) -> int:
         """Bytes that the kernel would hold in sockets and pipes if all were full; 0 where they are few."""
