@@ -444,6 +444,14 @@ ATTACKS = (
         "except Exception:\n    pass",
     ),
     Attack(
+        "what the processes of other worker slots call themselves",
+        "import os",
+        printed("0\n", "not to be read (bubblewrap: an empty /proc)"),
+        then="found = 0\nfor pid in os.listdir('/proc'):\n    try:\n        found += 'hidden-' + 'input' in open(f'/proc/{pid}/cmdline').read()\n"
+        "    except OSError:\n        pass\nprint(found)",
+        accomplice="import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)', 'hidden-input'])",
+    ),
+    Attack(
         "locks and watches on files that all worker slots see",
         ATTEMPT + "import fcntl, random\nkept = open(random.__file__)\n"
         "attempt(libc.inotify_init1, 0)\nattempt(libc.fanotify_init, 0, 0)\nattempt(fcntl.flock, kept, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"

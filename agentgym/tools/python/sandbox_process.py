@@ -60,7 +60,18 @@ PRELOAD = (
     "typing",
 )
 
-_PARTS = ("frames", "seccomp", "confine", "cgroup", "worker", "fork_server", "usage", "monitor", "supervisor")
+_PARTS = (
+    "frames",
+    "seccomp",
+    "landlock",
+    "confine",
+    "cgroup",
+    "worker",
+    "fork_server",
+    "usage",
+    "monitor",
+    "supervisor",
+)
 _PACKAGES = ("agentgym", "agentgym.tools", "agentgym.tools.python", "agentgym.tools.python.inside")
 _START_SECONDS = 60.0
 _GRACE = 20.0  #: seconds beyond ``Limits.wall`` after which a sandbox process that does not answer is given up

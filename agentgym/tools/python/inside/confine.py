@@ -24,7 +24,7 @@ import stat
 import struct
 from dataclasses import dataclass
 
-from agentgym.tools.python.inside import seccomp
+from agentgym.tools.python.inside import landlock, seccomp
 
 #: At most this many worker slots in one container. Ids of monitors start this far above those of workers, ids of fork
 #: servers twice as far.
@@ -59,12 +59,14 @@ class Isolation:
         mode: ``"namespaces"``, ``"uids"`` or ``"unsafe"``.
         uid: the worker's user id where ``mode`` is ``"uids"``.
         home: the working directory, empty at first; with what it may hold.
+        rules: what :func:`landlock.prepare` made, where ``mode`` is ``"uids"`` and the kernel has it.
     """
 
     mode: str
     uid: int
     home: str
     limits: dict[str, float]
+    rules: int | None = None
 
 
 def _check(result: int, what: str) -> None:
@@ -163,6 +165,8 @@ def enter_worker(isolation: Isolation) -> None:
     if isolation.mode != "unsafe":
         _check(libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "dumpable")  # lets the monitor measure shared pages
         _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+        if isolation.rules is not None:
+            landlock.restrict(libc, isolation.rules)
         seccomp.install(libc)
 
 

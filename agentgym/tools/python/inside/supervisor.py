@@ -17,7 +17,7 @@ import traceback
 from collections import deque
 from typing import Any
 
-from agentgym.tools.python.inside import confine, frames, seccomp
+from agentgym.tools.python.inside import confine, frames, landlock, seccomp
 from agentgym.tools.python.inside.cgroup import Group
 from agentgym.tools.python.inside.confine import Isolation
 from agentgym.tools.python.inside.monitor import Monitor
@@ -60,6 +60,7 @@ def _monitor_fork_server(orders: socket.socket, config: dict[str, Any]) -> None:
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
+    config["rules"] = landlock.prepare(confine.libc) if config["mode"] == "uids" else None
     try:
         while True:
             data, fds, _, _ = socket.recv_fds(orders, 4, 1)
@@ -76,7 +77,8 @@ def _fork_monitor(worker_slot: int, link: socket.socket, orders: socket.socket, 
         try:
             orders.close()
             home = config["home"].format(worker_slot=worker_slot)
-            isolation = Isolation(config["mode"], config["uid_base"] + worker_slot, home, config["limits"])
+            uid = config["uid_base"] + worker_slot
+            isolation = Isolation(config["mode"], uid, home, config["limits"], config["rules"])
             group = Group(config["groups"], worker_slot, config["limits"]) if config["groups"] else None
             Monitor(link, isolation, ids, group).serve()
         except BaseException:  # this process ends here in any case; the host reads what was printed
