@@ -163,6 +163,23 @@ def test_filter_answers(machine: str, number: int, arguments: tuple[int, ...], a
     assert _filter(seccomp.program(machine), number, seccomp._AUDIT_ARCH[machine], *arguments) == answer
 
 
+@pytest.mark.parametrize(
+    ("operation", "answer"),
+    [
+        (0, ALLOW),  # FUTEX_WAIT, which joins a thread
+        (1, DENY),  # FUTEX_WAKE
+        (1 | 128, ALLOW),  # of this process's own
+        (10 | 256, DENY),  # FUTEX_WAKE_BITSET with FUTEX_CLOCK_REALTIME
+        (5, DENY),  # FUTEX_WAKE_OP
+        (4 | 128, ALLOW),
+    ],
+)
+def test_filter_can_keep_processes_from_waking_each_other(operation: int, answer: int) -> None:
+    arch = seccomp._AUDIT_ARCH["x86_64"]
+    assert _filter(seccomp.program("x86_64", wake_others=False), 202, arch, 4096, operation) == answer
+    assert _filter(seccomp.program("x86_64"), 202, arch, 4096, operation) == ALLOW
+
+
 @pytest.mark.parametrize(("machine", "column"), [("x86_64", 0), ("aarch64", 1)])
 def test_filter_allows_the_list_and_nothing_else(machine: str, column: int) -> None:
     program, rules = seccomp.program(machine), {both[column] for both in seccomp._rules()}
@@ -185,7 +202,7 @@ def test_call_numbers_are_the_kernels(column: int, header: str) -> None:
     numbers = {
         name: int(text) for name, text in re.findall(r"#define __NR(?:3264)?_(\w+) (\d+)", Path(header).read_text())
     }
-    names = ("clone", "clone3", "mmap", "madvise", "fcntl", "ioctl", "prctl", "socketpair")
+    names = ("clone", "clone3", "mmap", "madvise", "fcntl", "ioctl", "prctl", "socketpair", "futex")
     table = {**seccomp._ALLOWED, **{name: getattr(seccomp, f"_{name.upper()}") for name in names}}
     table |= {"prlimit64": seccomp._PRLIMIT}
     for name, both in table.items():

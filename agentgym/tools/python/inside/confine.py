@@ -167,7 +167,12 @@ def enter_worker(isolation: Isolation) -> None:
         _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
         if isolation.rules is not None:
             landlock.restrict(libc, isolation.rules)
-        seccomp.install(libc)
+        seccomp.install(libc, wake_others=wake_others(isolation.mode))
+
+
+def wake_others(mode: str) -> bool:
+    """Whether processes may share locks in memory: in ``"uids"`` there is no memory in which they could be."""
+    return mode != "uids"
 
 
 def give_way(pid: int) -> None:

@@ -46,7 +46,7 @@ _ALLOWED: dict[str, tuple[int, int]] = {
     "fork": (57, -1), "vfork": (58, -1), "execve": (59, 221), "execveat": (322, 281), "exit": (60, 93),
     "exit_group": (231, 94), "wait4": (61, 260), "waitid": (247, 95), "set_tid_address": (218, 96),
     "set_robust_list": (273, 99), "get_robust_list": (274, 100), "rseq": (334, 293), "arch_prctl": (158, -1),
-    "futex": (202, 98), "futex_waitv": (449, 449), "sched_yield": (24, 124), "sched_getaffinity": (204, 123),
+    "futex_waitv": (449, 449), "sched_yield": (24, 124), "sched_getaffinity": (204, 123),
     "sched_getparam": (143, 121), "sched_getscheduler": (145, 120), "sched_get_priority_max": (146, 125),
     "sched_get_priority_min": (147, 126), "sched_rr_get_interval": (148, 127), "sched_getattr": (315, 275),
     "getpriority": (140, 141), "getcpu": (309, 168), "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135),
@@ -69,6 +69,7 @@ _ALLOWED: dict[str, tuple[int, int]] = {
 # Allowed with some arguments.
 _CLONE, _CLONE3, _MMAP, _MADVISE, _PRLIMIT = (56, 220), (435, 435), (9, 222), (28, 233), (302, 261)
 _FCNTL, _IOCTL, _PRCTL, _SOCKETPAIR = (72, 25), (16, 29), (157, 167), (53, 199)
+_FUTEX = (202, 98)
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 _NEW_NAMESPACES = 0x7E020080  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET,TIME}
@@ -88,6 +89,9 @@ _IOCTLS = (0x5401, 0x5411, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 #: PR_GET_PDEATHSIG, PR_GET_DUMPABLE, PR_SET_NAME, PR_GET_NAME, PR_GET_SECCOMP, PR_CAPBSET_READ, PR_SET_TIMERSLACK,
 #: PR_GET_TIMERSLACK, PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS. Not PR_SET_DUMPABLE: the monitor looks into processes.
 _PRCTLS = (2, 3, 15, 16, 21, 23, 29, 30, 38, 39)
+#: FUTEX_WAKE, REQUEUE, CMP_REQUEUE, WAKE_OP, UNLOCK_PI, WAKE_BITSET, WAIT_REQUEUE_PI, CMP_REQUEUE_PI, none of them
+#: with FUTEX_PRIVATE_FLAG: they wake other processes, those too that only read the same file.
+_WAKES = (1, 3, 4, 5, 7, 10, 11, 12)
 _UNIX, _STREAM, _SOCKET_FLAGS = 1, 1, 0x80800  # SOCK_CLOEXEC | SOCK_NONBLOCK
 
 _KILL, _ALLOW, _ERRNO = 0x80000000, 0x7FFF0000, 0x00050000
@@ -126,9 +130,10 @@ def _none_of(values: Sequence[int], answer: bytes) -> _Ops:
     return [*(_op(_EQUAL, value, left - at, 0) for at, value in enumerate(values)), answer]
 
 
-def _rules() -> dict[tuple[int, int], _Ops]:
+def _rules(*, wake_others: bool = True) -> dict[tuple[int, int], _Ops]:
     """What is looked at in the calls that are allowed with some arguments."""
     return {
+        _FUTEX: [_YES] if wake_others else [*_argument(1, 0xFF), *_one_of(_WAKES, _NO), _YES],
         # Its flags are out of a filter's sight; libc then uses clone.
         _CLONE3: [_UNKNOWN],
         _CLONE: [
@@ -159,15 +164,19 @@ def _search(starts: Sequence[int], answers: Mapping[int, _Ops]) -> _Ops:
     return [_op(_AT_LEAST, starts[middle], len(below), 0), *below, *above]
 
 
-def program(machine: str) -> bytes:
+def program(machine: str, *, wake_others: bool = True) -> bytes:
     """The filter for ``machine``, as an array of ``struct sock_filter``.
+
+    Args:
+        machine: as ``os.uname`` calls it.
+        wake_others: whether processes may share a lock in memory, as those of ``multiprocessing`` do.
 
     Raises:
         KeyError: an architecture whose call numbers are not in the table.
     """
     column = {"x86_64": 0, "aarch64": 1}[machine]
     by_number: dict[int, _Ops] = {both[column]: [_YES] for both in _ALLOWED.values() if both[column] >= 0}
-    by_number |= {both[column]: ops for both, ops in _rules().items()}
+    by_number |= {both[column]: ops for both, ops in _rules(wake_others=wake_others).items()}
     spans: dict[int, _Ops] = {}
     last: _Ops = []
     for number in range(max(by_number) + 2):  # from the last one on: unknown (the x32 table too)
@@ -191,22 +200,22 @@ class _Program(ctypes.Structure):
 
 
 @lru_cache
-def _ready() -> tuple[_Program, ctypes.Array[ctypes.c_char]]:
-    code = program(os.uname().machine)
+def _ready(wake_others: bool) -> tuple[_Program, ctypes.Array[ctypes.c_char]]:
+    code = program(os.uname().machine, wake_others=wake_others)
     ops = ctypes.create_string_buffer(code, len(code))
     return _Program(len(code) // 8, ctypes.cast(ops, ctypes.c_void_p)), ops
 
 
-def prepare() -> None:
+def prepare(*, wake_others: bool = True) -> None:
     """Build the program once, before forking."""
-    _ready()
+    _ready(wake_others)
 
 
-def install(libc: ctypes.CDLL) -> None:
+def install(libc: ctypes.CDLL, *, wake_others: bool = True) -> None:
     """Put the filter on this process for good. ``no_new_privs`` must be set already.
 
     Raises:
         OSError: the kernel refuses.
     """
-    if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(_ready()[0]), 0, 0):
+    if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(_ready(wake_others)[0]), 0, 0):
         raise OSError(ctypes.get_errno(), "seccomp: " + os.strerror(ctypes.get_errno()))

@@ -35,7 +35,7 @@ def main(config_text: str) -> None:
     for name in config["preload"]:
         with contextlib.suppress(ImportError):
             __import__(name)
-    seccomp.prepare()
+    seccomp.prepare(wake_others=confine.wake_others(config["mode"]))
     os.environ.clear()
     # The code must not find these files by import; the list keeps them alive.
     hidden = [sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "agentgym"]
