@@ -1,6 +1,6 @@
 """What ordinary programs need of the system works in the sandboxes, whose list of system calls is short."""
 
-# ruff: noqa: E501
+# ruff: noqa: E501, ISC004
 from __future__ import annotations
 
 from collections.abc import Iterator
