@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -42,7 +41,7 @@ from agentgym.errors import UsageError
 from agentgym.records import ToolCall
 from agentgym.tools.execution import Execution
 from agentgym.tools.sampling import WORDS, sample_call
-from agentgym.tools.session import MakeSession
+from agentgym.tools.session import MakeSession, required_parameters
 from agentgym.tools.syntax import make_syntax
 from agentgym.tools.syntax.base import Call, Parsed
 from agentgym.tools.tool import Tool, named
@@ -142,7 +141,7 @@ class ToolEnv(TextEnv):
         self._written, self._instructions = syntax, instructions
         self._equip(tools if isinstance(tools, Toolbox) else Toolbox(tools))
         self._scorer, self._expert, self._session = scorer, expert, session
-        self._scorer_sees_session = _takes_session(scorer)
+        self._scorer_sees_session = required_parameters(scorer) >= 3  # a third one
         if session is not None and session not in self.tools.session_makers:
             raise UsageError(f"no tool has the session {session!r}; write @tool(session=...) with the same one")
         if self._scorer_sees_session:
@@ -350,13 +349,3 @@ class ToolEnv(TextEnv):
         if question.evidence:
             info["evidence"] = tuple(question.evidence)
         return info
-
-
-def _takes_session(scorer: Scorer) -> bool:
-    """Whether it has a third required parameter."""
-    try:
-        parameters = inspect.signature(scorer).parameters.values()
-    except (TypeError, ValueError):  # some built-in functions have no signature
-        return False
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.kind in positional and p.default is p.empty for p in parameters) >= 3

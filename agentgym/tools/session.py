@@ -97,12 +97,17 @@ class Sessions:
 
 def takes_task(make: MakeSession) -> bool:
     """Whether it has a required parameter, which is given the episode's task."""
+    return required_parameters(make) > 0
+
+
+def required_parameters(function: Callable[..., Any]) -> int:
+    """How many positional parameters must be given; 0 where nothing is known, as of some built-in functions."""
     try:
-        parameters = inspect.signature(make).parameters.values()
-    except (TypeError, ValueError):  # some built-in types have no signature
-        return False
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return 0
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return any(p.kind in positional and p.default is p.empty for p in parameters)
+    return sum(p.kind in positional and p.default is p.empty for p in parameters)
 
 
 def _copied(session: Any) -> Any:

@@ -289,78 +289,71 @@ def test_a_step_that_waits_for_others_uses_no_time(threads: int) -> None:
     assert [e.failure for e in episodes] == [None] * 12
 
 
+class Hanging:
+    """Makes environments with a tool that hangs ``here`` until ``go``; knows which of them were closed."""
+
+    def __init__(self, **how: Any) -> None:
+        self.go, self.closed = threading.Event(), dict[int, ToolEnv]()  # kept, so that no id comes twice
+
+        @tool(**how)
+        def hang(where: str) -> str:
+            """Hang.
+
+            Args:
+                where: "here" does.
+            """
+            if where == "here":
+                self.go.wait(LONG)
+            return "done"
+
+        self.tool = hang
+
+    def make(self) -> ToolEnv:
+        closed = self.closed
+
+        class Closing(ToolEnv):
+            def close(self) -> None:
+                closed[id(self)] = self
+                super().close()
+
+        return Closing([self.tool], {"train": [Question("q")]}, lambda answer, question: 1.0, syntax="tags")
+
+    def wait_until_closed(self, count: int) -> None:
+        deadline = time.monotonic() + LONG
+        while len(self.closed) < count and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
 @pytest.mark.parametrize("lockstep", [False, True])
 def test_a_call_that_hangs_is_ended_by_the_limit_of_the_step(lockstep: bool) -> None:
-    go, closed = threading.Event(), []
-
-    @tool(parallel=True)
-    def hang(where: str) -> str:
-        """Hang.
-
-        Args:
-            where: "here" does.
-        """
-        if where == "here":
-            go.wait(LONG)
-        return "done"
-
-    class Closing(ToolEnv):
-        def close(self) -> None:
-            closed.append(self)
-            super().close()
+    shop = Hanging(parallel=True)
 
     def act(request: Request) -> str:
         where = "here" if request.episode == "02/0" else "there"
         return "<answer>x</answer>" if request.turns else f"<hang>{where}</hang><hang>there</hang>"
 
-    def make() -> Any:
-        return Closing([hang], {"train": [Question("q")]}, lambda answer, question: 1.0, syntax="tags")
-
-    episodes = played(make, act, 6, step_seconds=0.4, lockstep=lockstep, threads=2)
+    episodes = played(shop.make, act, 6, step_seconds=0.4, lockstep=lockstep, threads=2)
     bad = episodes.pop(2)
     assert (bad.stop, bad.success) == (StopReason.ACTION_ERROR, False)
     assert bad.failure == "step took longer than 0.4 seconds (step_seconds); it was left behind"
     assert [(e.reward, e.failure) for e in episodes] == [(1.0, None)] * 5
-    go.set()
-    deadline = time.monotonic() + LONG
-    while len(set(map(id, closed))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert len(set(map(id, closed))) >= 2  # the one that was left behind, too
+    shop.go.set()
+    shop.wait_until_closed(2)
+    assert len(shop.closed) >= 2  # the one that was left behind, too
 
 
 def test_closing_waits_for_calls_a_little_and_then_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stepping, "CLOSE_SECONDS", 0.3)
-    go, closed = threading.Event(), []
-
-    @tool(timeout=LONG)
-    def hang(where: str) -> str:
-        """Hang.
-
-        Args:
-            where: "here" does.
-        """
-        if where == "here":
-            go.wait(LONG)
-        return "done"
-
-    class Closing(ToolEnv):
-        def close(self) -> None:
-            closed.append(self)
-            super().close()
+    shop = Hanging(timeout=LONG)
 
     def act(request: Request) -> str:
         return "<answer>x</answer>" if request.episode == "0/0" else "<hang>here</hang>"
 
-    def make() -> Any:
-        return Closing([hang], {"train": [Question("q")]}, lambda answer, question: 1.0, syntax="tags")
-
-    with Rollout(make, ScriptedPolicy(act), max_concurrent_episodes=2) as rollout:
+    with Rollout(shop.make, ScriptedPolicy(act), max_concurrent_episodes=2) as rollout:
         assert next(rollout.play(Group(str(n), Task(n)) for n in range(2))).id == "0/0"
-    deadline = time.monotonic() + LONG
-    while len(set(map(id, closed))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert len(set(map(id, closed))) == 2
-    go.set()
+    shop.wait_until_closed(2)
+    assert len(shop.closed) == 2
+    shop.go.set()
 
 
 def test_an_interrupt_of_a_tools_own_is_one_failed_episode() -> None:

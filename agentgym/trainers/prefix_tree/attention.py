@@ -1,7 +1,4 @@
-"""Attention over a prefix tree: the plan that :mod:`agentgym.models.attention` hands to every layer.
-
-In a tree each block is one call of SDPA: own nodes as queries, whole paths as keys, gathered from the flat sequence of
-nodes. Its mask is the tree's rule: a query q sees a key k iff ``k <= q < exit[k]``.
+"""The prefix tree's :class:`~agentgym.models.attention.Plan`: each block is one call of SDPA over gathered nodes.
 
 Measured against one dense N x N mask a bin, and against the prefix's keys and values kept in the graph, in CPU seconds
 of forward and backward on one thread (``benchmarks/tree.py CASE --alternatives``, medians of 5):
@@ -18,19 +15,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentgym.errors import MissingExtra
-from agentgym.trainers.prefix_tree.blocks import Block, MicroBatch
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-try:
-    import torch
-    import torch.nn.functional as F
-    from torch import Tensor
-except ImportError as error:
-    raise MissingExtra("torch", "train") from error
+from agentgym.trainers.prefix_tree.blocks import Block, MicroBatch
 
 
 class TreePlan:
-    """A micro-batch's blocks as tensors on the model's device; masks are made once and serve every layer."""
+    """A micro-batch's blocks as tensors on the model's device; masks are made once and serve every layer.
+
+    A block's mask is the tree's rule: a query q sees a key k iff ``k <= q < exit[k]``.
+    """
 
     def __init__(self, batch: MicroBatch, device: torch.device) -> None:
         self.outputs = torch.from_numpy(batch.outputs).to(device)
