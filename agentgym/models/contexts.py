@@ -65,7 +65,7 @@ def window(turns: int = 2, *, instructions: bool = True) -> Context:
     return context
 
 
-_REPORT = re.compile(r"<report>(.*?)</report>", re.DOTALL)
+_REPORT = ("<report>", "</report>")
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 KEEP_A_REPORT = (
     "Of all that happened you will see only the task, your report, your last action and its result. So write in every "
@@ -88,8 +88,8 @@ def workspace(*, instructions: bool = True) -> Context:
         system = "\n\n".join(filter(None, (request.instructions, KEEP_A_REPORT))) if instructions else ""
         if not request.turns:
             return chat.opening(system, request.observation)
-        reports = [found[-1] for turn in request.turns if (found := _REPORT.findall(turn.action))]
-        action = _REPORT.sub("", _THOUGHT.sub("", request.turns[-1].action)).strip()
+        reports = [found[-1] for turn in request.turns if (found := _split_reports(turn.action)[0])]
+        action = _split_reports(_THOUGHT.sub("", request.turns[-1].action))[1].strip()
         lines = [
             request.turns[0].observation,
             f"[report] {reports[-1].strip() if reports else 'nothing yet'}",
@@ -99,3 +99,15 @@ def workspace(*, instructions: bool = True) -> Context:
         return chat.opening(system, "\n".join(lines))
 
     return context
+
+
+def _split_reports(action: str) -> tuple[list[str], str]:
+    """What stands between the marks of reports, and what is left without them; in linear time."""
+    reports: list[str] = []
+    left: list[str] = []
+    position, (opened, closed) = 0, _REPORT
+    while (start := action.find(opened, position)) >= 0 and (end := action.find(closed, start)) >= 0:
+        reports.append(action[start + len(opened) : end])
+        left.append(action[position:start])
+        position = end + len(closed)
+    return reports, "".join(left) + action[position:]

@@ -10,14 +10,15 @@ import re
 import unicodedata
 from fractions import Fraction
 
+from agentgym.envs.boxed import unboxed
+
 MAX_CHARACTERS = 10_000
 MAX_NUMBER = 1_000  # digits; longer ones are compared as text
 
-_BOXED = re.compile(r"\\boxed\s*\{(.*)\}", re.DOTALL)
-_FRAC = re.compile(r"(-?)\s*\\[dt]?frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(-?\d+)\s*\}")
+_FRAC = re.compile(r"(?:(-)\s*)?\\[dt]?frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(-?\d+)\s*\}")
 _NUMBER = re.compile(
-    r"(?P<sign>[-+]?)\s*(?P<whole>\d{1,3}(?:,\d{3})+|\d+(?:_\d{3})*)?(?:\.(?P<part>\d*))?"
-    r"(?:[eE](?P<power>[-+]?\d{1,3}))?(?:\s*/\s*(?P<below>[-+]?\d+))?\s*(?P<percent>\\?%?)"
+    r"(?P<sign>[-+]?)\s*+(?P<whole>\d{1,3}(?:,\d{3})+|\d+(?:_\d{3})*)?(?:\.(?P<part>\d*))?"
+    r"(?:[eE](?P<power>[-+]?\d{1,3}))?(?:\s*+/\s*+(?P<below>[-+]?\d+))?\s*+(?P<percent>\\?%?)"
 )
 _DASHES = str.maketrans("−–—⁄", "---/")
 _WRAPPED = (("$", "$"), ("`", "`"), ('"', '"'), ("'", "'"), ("**", "**"), ("\\(", "\\)"), ("\\[", "\\]"))
@@ -40,7 +41,7 @@ def equal(answer: str, expected: str) -> bool:
 
 def bare(text: str) -> str:
     """The answer without what often surrounds it: boxes, dollars, quotes, a full stop."""
-    text = _BOXED.sub(r"\1", text[:MAX_CHARACTERS])
+    text = unboxed(text[:MAX_CHARACTERS])
     text = unicodedata.normalize("NFKC", text).translate(_DASHES).strip()
     text = _FRAC.sub(r"\1\2/\3", text)
     while True:

@@ -26,7 +26,7 @@ ON_ELEMENT = ("click", "type", "select", "check")
 _TEXT_NEEDED = ("type", "select")
 
 _HOW = f"Write one of: {', '.join(FORMS.values())}."
-_CALL = re.compile(r"\s*([A-Za-z_]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
+_CALL = re.compile(r"\s*+([A-Za-z_]++)\s*+(?:\((.*)\))?\s*+", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 

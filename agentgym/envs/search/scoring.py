@@ -14,11 +14,12 @@ from collections import Counter
 from collections.abc import Iterable
 from fractions import Fraction
 
+from agentgym.envs.boxed import unboxed
+
 ARTICLES = frozenset({"a", "an", "the"})
 MAX_CHARACTERS = 10_000
 MAX_NUMBER = 100  # longer digit strings are compared as text
 _FRAC = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
-_BOXED = re.compile(r"\\boxed\s*\{(.*)\}", re.DOTALL)
 _SPACED_OPERATOR = re.compile(r"(?<=[\d)}])\s+([-+*/^])\s+(?=[\d(\\])")
 _VULGAR = re.compile("([¼-¾⅐-⅞])")
 _NUMBER = re.compile(r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:/\d+)?")
@@ -41,7 +42,7 @@ def f1(answer: str, accepted: Iterable[str]) -> float:
 @functools.lru_cache(maxsize=100_000)
 def tokens(text: str) -> tuple[str, ...]:
     """The words that count, numbers in one spelling (``1.50`` is ``3/2``)."""
-    text = _BOXED.sub(r"\1", text[:MAX_CHARACTERS])
+    text = unboxed(text[:MAX_CHARACTERS])
     text = _FRAC.sub(r" \1/\2 ", text)
     text = unicodedata.normalize("NFKC", _VULGAR.sub(r" \1", text)).translate(_DASHES).lower()
     text = _SPACED_OPERATOR.sub(r"\1", text)

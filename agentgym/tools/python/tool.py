@@ -38,8 +38,9 @@ FAILURES = frozenset(map(str, Failure))
 
 Files = Mapping[str, "str | bytes"]
 
-_FENCED = re.compile(r"\s*```[A-Za-z0-9]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
-_MARKS = re.compile(r"[ \t]*[\^~]+[\^~ \t]*")
+_FENCE = "```"
+_LANGUAGE = re.compile(r"[A-Za-z0-9]*+[ \t]*+")
+_MARKS = re.compile(r"[ \t]*+[\^~]++[\^~ \t]*+")
 _FRAME = re.compile(r'File "<call \d+>", ')
 _TRACE = 400  #: characters of a traceback that the model sees
 _REASON = 200  #: of an exception's message
@@ -198,8 +199,11 @@ def cut(text: str, characters: int) -> str:
 
 def unfenced(code: str) -> str:
     """Code without the Markdown fence that models like to put around it."""
-    fenced = _FENCED.fullmatch(code)
-    return fenced[1] if fenced else code
+    fenced = code.strip()
+    head, newline, rest = fenced.partition("\n")
+    if not (newline and head.startswith(_FENCE) and rest.endswith(_FENCE) and _LANGUAGE.fullmatch(head[len(_FENCE) :])):
+        return code
+    return rest.removesuffix(_FENCE).rstrip(" \t").removesuffix("\n")
 
 
 def _failure_text(result: Result, characters: int) -> str:
