@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from agentgym import keyed_random
 from agentgym.env import Info, close_quietly
 from agentgym.errors import PolicyError, UsageError
 from agentgym.records import Episode, Sample, StopReason, Turn, Usage
+from agentgym.waiting import OutOfTime, Threads, limited
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,21 +117,31 @@ class SyncPolicy:
 _NO_RANDOM = "random actions need info['admissible'] or sample_action(rng)"
 
 
-def check_playable(policy: Policy, env: gym.Env[str, str]) -> None:
+_threads = Threads("agentgym-require")
+
+
+def check_playable(policy: Policy, env: gym.Env[str, str], seconds: float | None = None) -> None:
     """Let a policy refuse an environment before the first episode, by its own ``require(env)`` if it has one.
 
     Args:
         policy: who is to play.
         env: one made for this; it is reset, and closed in the end.
+        seconds: how long that may take; an environment that hangs is left behind, and its episodes will tell. None: any
+            time.
 
     Raises:
         UsageError: the policy cannot play it.
     """
-    try:
-        if (require := getattr(policy, "require", None)) is not None:
-            require(env)
-    finally:
-        close_quietly(env)
+
+    def ask() -> None:
+        try:
+            if (require := getattr(policy, "require", None)) is not None:
+                require(env)
+        finally:
+            close_quietly(env)
+
+    with suppress(OutOfTime):
+        limited(ask, seconds, _threads)
 
 
 def random_action(request: Request) -> str:

@@ -83,7 +83,7 @@ def command(
         raise UsageError(f"name each policy once: --policy {PLAYER_HELP}")
     chosen = [*(settings or ()), *sandbox_settings(sandbox, unsafe_local_python), *tool_settings(tool)]
     factory = environment(env, chosen, _split(env, split, chosen) if takes_split(env) else split)
-    found = probe(factory)
+    found = probe(factory, step_seconds)
     budgets = parse_budgets(budget, "tool_calls" if found.has_tools else "turns")
     price_list = Prices.load(prices) if prices is not None else Prices()
     told = {
@@ -101,7 +101,7 @@ def command(
     }
     tasks = evaluate.tasks_of(found.num_tasks, episodes, seed)
     endpoint = Endpoint(model, key_variable, max_concurrent_episodes, found.tool_schemas, price_list)
-    players = [player(text, endpoint, factory, allow_import or ()) for text in names]
+    players = [player(text, endpoint, factory, allow_import or (), step_seconds) for text in names]
     folder = evaluate.SweepFolder(out, told) if out is not None else None
     curves: list[Curve] = []
     try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -12,7 +14,9 @@ from agentgym import keyed_random
 from agentgym.contract.subject import Met, agreed, short, some_action
 from agentgym.env import close_quietly
 from agentgym.errors import AgentGymError, WorldFault
+from agentgym.waiting import OutOfTime, Threads, limited
 
+_threads = Threads("agentgym-probe")
 _MARK = "4711"
 _TURNS = 3  # that are played
 _TASKS = 8  # that are tried to begin
@@ -47,14 +51,18 @@ class Probe:
     failure: str | None = None
 
 
-def probe(make_env: Callable[[], gym.Env[str, str]]) -> Probe:
+def probe(make_env: Callable[[], gym.Env[str, str]], reset_seconds: float | None = None) -> Probe:
     """Make an environment, look at it, reset it until that works, and close it.
 
     A world that cannot begin this or that task is no obstacle: its episodes will tell.
+
+    Args:
+        make_env: makes it.
+        reset_seconds: how long a reset may take; one that hangs is left behind, with the environment. None: any time.
     """
     env = make_env()
     try:
-        info, failure = _first_info(env)
+        info, failure = _first_info(env, reset_seconds)
         base: Any = env.unwrapped
         return Probe(
             env_id=env.spec.id if env.spec is not None else type(base).__name__,
@@ -69,17 +77,20 @@ def probe(make_env: Callable[[], gym.Env[str, str]]) -> Probe:
             failure=failure,
         )
     finally:
-        close_quietly(env)
+        with suppress(OutOfTime):
+            limited(partial(close_quietly, env), reset_seconds, _threads)
 
 
-def _first_info(env: gym.Env[str, str]) -> tuple[Mapping[str, Any], str | None]:
+def _first_info(env: gym.Env[str, str], seconds: float | None) -> tuple[Mapping[str, Any], str | None]:
     """The info of the first task that can be begun; or nothing, and why not."""
     failure = None
     for seed in range(_TASKS):
         try:
-            _, info = env.reset(seed=seed)
+            _, info = limited(partial(env.reset, seed=seed), seconds, _threads)
             if not isinstance(info, Mapping):
                 raise TypeError(f"reset gave the info {short(info)}")
+        except OutOfTime:  # it may still be in there, so nothing more is asked of it
+            return {}, f"reset took longer than {seconds:g} s"
         except (Exception, SystemExit) as error:
             if isinstance(error, AgentGymError) and not isinstance(error, WorldFault):
                 raise  # what it refuses

@@ -25,7 +25,7 @@ from agentgym.endpoint.wire import (
 from agentgym.errors import PolicyError, UnknownName, UsageError
 from agentgym.policy import Reply, Request
 from agentgym.records import Sample, StopReason, Usage, sampled_ids
-from agentgym.rollout.threads import Threads
+from agentgym.waiting import Threads
 
 Api = Literal["chat", "completion", "generate"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import struct
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,12 +13,12 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor, nn
 
 from agentgym.errors import MissingExtra, UsageError
 from agentgym.models.admission import admit
 from agentgym.models.kinds import Precision, kind_of, newest_of
 from agentgym.models.lora import base_of, load_adapters, without_bars
-from agentgym.models.memory import realign
 from agentgym.models.precision import chosen
 from agentgym.store import RunFolder
 
@@ -137,3 +138,25 @@ def _tokenizer(name: str) -> Any:
     return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(
         place, trust_remote_code=False, **options
     )
+
+
+def realign(model: nn.Module) -> None:
+    """Move every weight and buffer into fresh memory; tied weights stay tied.
+
+    A matrix product may add up in another order when its operands begin at other addresses, so equal numbers at unequal
+    alignment are not enough for an exact continuation. A loaded tensor often lies inside the bytes of a file, at any
+    address; every tensor that torch itself allocates begins at a multiple of 64.
+    """
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
+        tensor.data = tensor.data.clone()
+
+
+def realigned(tree: Any) -> Any:
+    """A copy of nested dicts, lists and tuples with every tensor in fresh memory; see :func:`realign`."""
+    if isinstance(tree, Tensor):
+        return tree.clone()
+    if isinstance(tree, dict):
+        return {key: realigned(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(map(realigned, tree))
+    return tree

@@ -17,8 +17,7 @@ from agentgym.env import can_step_in_parts, close_quietly, fork, step_in_parts
 from agentgym.records import Task, Usage
 from agentgym.rollout.live_episode import LiveEpisode, Meter, meter_of
 from agentgym.rollout.returned import Stepped, after_reset, after_step, environment, explain, jobs, shown
-from agentgym.rollout.threads import OutOfTime, Threads, limited
-from agentgym.waiting import Job, Waiting
+from agentgym.waiting import Job, OutOfTime, Threads, Waiting, limited
 
 CLOSE_SECONDS = 2.0  #: how long closing waits for calls that still run, before it leaves them behind
 
@@ -41,7 +40,7 @@ class Call:
         env, meter: the environment, and what in it wants to know what a reply used; ``reset`` and ``fork`` find them.
         instead: what a step returns whose limit is that of a budget, once it is over.
         began, ended: when, by ``time.perf_counter``; 0 before that.
-        error: what it raised, or :class:`~agentgym.rollout.threads.OutOfTime`; if None, ``value`` is what it returned.
+        error: what it raised, or :class:`~agentgym.threads.OutOfTime`; if None, ``value`` is what it returned.
         left: nobody waits for it any more.
         in_parts: ``function`` gives a generator of what is waited for (:mod:`agentgym.waiting`).
         parts, jobs: this generator, once it has begun, and what it waits for now.
@@ -125,7 +124,7 @@ class Stepping:
     * **lockstep**: side by side, by rounds. A round is over when the policy has answered every request and every call
       is done; they are handled in the order in which they were asked for, so nothing depends on timing.
 
-    A call that outlives its limit is over by :class:`~agentgym.rollout.threads.OutOfTime`; its thread and its
+    A call that outlives its limit is over by :class:`~agentgym.threads.OutOfTime`; its thread and its
     environment are left behind. Threads are daemons: what hangs keeps neither :meth:`close` nor the process from
     ending.
 

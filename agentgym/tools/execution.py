@@ -9,8 +9,8 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from agentgym.rollout.threads import OutOfTime, Threads
 from agentgym.tools.loop import background
+from agentgym.waiting import OutOfTime, Threads
 
 _threads = Threads("agentgym-tool")
 

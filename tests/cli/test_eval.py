@@ -463,6 +463,7 @@ def test_a_run_folder_plays_its_newest_checkpoint(tmp_path: Path, capsys: pytest
 
 ODD = '''
 import sys
+import time
 import gymnasium
 from agentgym.env import TextEnv
 
@@ -481,6 +482,8 @@ class World(TextEnv):
             raise RuntimeError("no room")
         if self.wrong == "reset leaves":
             sys.exit(0)
+        if self.wrong == "reset hangs":
+            time.sleep(3600)
         if self.wrong == "reset of some" and seed % 2 == 0:
             raise RuntimeError("no room")
         if self.wrong == "reset gives nothing":
@@ -534,6 +537,13 @@ def test_a_world_that_is_broken_from_the_start_is_counted(
     """What an environment does before the first episode is no traceback, and ``sys.exit(0)`` in it is no success."""
     assert run(odd_worlds, f"wrong={wrong}", "--policy", policy, "--episodes", "4") == code
     assert said in capsys.readouterr().out
+
+
+def test_a_world_whose_every_reset_hangs_is_counted(odd_worlds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The time limit holds from the first reset on, which is made before any episode."""
+    given = ("wrong=reset hangs", "--policy", "random", "--episodes", "2", "--step-seconds", "0.2")
+    assert run(odd_worlds, *given) == 1
+    assert "reset took longer than 0.2 seconds (step_seconds)" in capsys.readouterr().out
 
 
 def test_a_world_that_ends_the_process_when_it_is_made_is_refused(

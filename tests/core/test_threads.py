@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from agentgym.rollout.threads import OutOfTime, Threads, limited
+from agentgym.waiting import OutOfTime, Threads, limited
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_a_forked_child_starts_threads_of_its_own(threads: Callable[..., Threads
 
 def test_a_thread_that_hangs_does_not_keep_the_process() -> None:
     code = (
-        "import threading; from agentgym.rollout.threads import Threads; "
+        "import threading; from agentgym.waiting import Threads; "
         "Threads('t').start(threading.Event().wait); print('the end')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

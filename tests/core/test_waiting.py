@@ -6,9 +6,8 @@ import threading
 
 import pytest
 
-from agentgym.rollout.threads import OutOfTime
 from agentgym.tools.execution import Execution
-from agentgym.waiting import Waiting, finish
+from agentgym.waiting import OutOfTime, Waiting, finish
 
 LONG = 60
 

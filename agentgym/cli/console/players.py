@@ -35,12 +35,17 @@ class Endpoint:
 
 
 def player(
-    text: str, endpoint: Endpoint, make_env: Callable[[], gym.Env[str, str]], modules: Collection[str] = ()
+    text: str,
+    endpoint: Endpoint,
+    make_env: Callable[[], gym.Env[str, str]],
+    modules: Collection[str] = (),
+    step_seconds: float | None = None,
 ) -> contextlib.AbstractContextManager[tuple[str, Policy]]:
     """The policy that a text names, and its name in results; models are loaded, servers connected to, on entering.
 
     Args:
         modules: that the ``run.yaml`` of a run may import.
+        step_seconds: what hangs for so long while a policy looks at an environment is left to the episodes to tell.
 
     Entering raises PolicyError where a server cannot be reached or does not have the model.
 
@@ -64,7 +69,7 @@ def player(
         _check_model(text.removeprefix("model:"))
         return _loaded(text, make)
     policy = make()
-    check_playable(policy, make_env())
+    check_playable(policy, make_env(), step_seconds)
     return contextlib.nullcontext((text, policy))
 
 

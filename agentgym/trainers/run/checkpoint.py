@@ -8,9 +8,8 @@ from typing import Any, Literal
 import torch
 
 from agentgym.errors import StoreError
-from agentgym.models.loading import load_to_learn
+from agentgym.models.loading import load_to_learn, realigned
 from agentgym.models.lora import save_model
-from agentgym.models.memory import realigned
 from agentgym.models.precision import compute_in
 from agentgym.store import RunFolder
 

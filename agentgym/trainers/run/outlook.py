@@ -1,11 +1,11 @@
-"""What a person wants to know early: how long a run will take, and whether it learns anything."""
+"""Who is told what a run does, and what they want to know early: how long it takes, and whether it learns anything."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 from agentgym.records import Episode
 from agentgym.rollout.pace import clock
@@ -15,6 +15,20 @@ _PATIENCE = 2  #: updates from which nothing was learned, before that is said; t
 _RECENT = 10  #: updates that say how long the next ones take
 _MANY = 0.5  #: share of turns above which something is named as a reason
 _SHOWN = 80  # characters of an error
+
+
+class Progress(Protocol):
+    """Is told what happens; the command line draws it."""
+
+    def __call__(self, stage: str, metrics: Mapping[str, Any]) -> None:
+        """``stage``: ``sft``, ``update`` or ``evaluation``; any other text is a message.
+
+        An object that also has a method ``playing(pace)`` is told after every turn how far a rollout is.
+        """
+
+
+def silent(stage: str, metrics: Mapping[str, Any]) -> None:
+    """Show nothing."""
 
 
 class Outlook:

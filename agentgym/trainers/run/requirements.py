@@ -52,7 +52,9 @@ def check_run(config: TrainConfig, algorithm: Algorithm, found: Probe) -> None:
     check_answers(found, algorithm.needs)
     TrainingBudgets(config, environment(config, "train"))
     if config.sft.episodes:
-        check_playable(ExpertPolicy(config.sft.expert_noise), environment(config, "train")())
+        check_playable(
+            ExpertPolicy(config.sft.expert_noise), environment(config, "train")(), config.rollout.step_seconds
+        )
     if config.sft.permute_names and not found.permutable_names:
         raise UsageError(f"sft.permute_names: {config.env} has no permutable_names; leave it out")
     if config.rollout.admissible and not found.info.get("admissible"):

@@ -28,8 +28,7 @@ from agentgym.trainers.run.build import build_algorithm, build_learner, build_mo
 from agentgym.trainers.run.checkpoint import restore, save
 from agentgym.trainers.run.config import TrainConfig
 from agentgym.trainers.run.defaults import WORDS
-from agentgym.trainers.run.outlook import Outlook
-from agentgym.trainers.run.progress import Progress, silent
+from agentgym.trainers.run.outlook import Outlook, Progress, silent
 from agentgym.trainers.run.requirements import check_run, environment
 from agentgym.trainers.run.run_file import (
     as_text,
@@ -79,7 +78,7 @@ class Training:
     def start(cls, config: TrainConfig, path: str | Path, progress: Progress = silent) -> Training:
         """Make the run folder; everything that can be refused is refused before it exists."""
         algorithm = build_algorithm(config)
-        found = probe(environment(config, "train"))
+        found = probe(environment(config, "train"), config.rollout.step_seconds)
         check_run(config, algorithm, found)
         resolved = config.model_dump() | {
             "parameters": get_algorithm(config.algorithm).resolve(**config.parameters),
@@ -367,7 +366,7 @@ class Training:
     @functools.cached_property
     def probe(self) -> Probe:
         """What the training environment says about itself."""
-        return probe(environment(self.config, "train"))
+        return probe(environment(self.config, "train"), self.config.rollout.step_seconds)
 
     @functools.cached_property
     def budgets(self) -> TrainingBudgets:

@@ -8,9 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from agentgym.models.loading import load
+from agentgym.models.loading import load, realign, realigned
 from agentgym.models.lora import save_model, with_lora
-from agentgym.models.memory import realign, realigned
 
 ALIGNMENT = 64  # bytes; of everything that torch allocates on a CPU
 
