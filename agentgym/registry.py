@@ -105,11 +105,23 @@ def _add_tools(env: gym.Env[Any, Any], name: str, tools: Sequence[str]) -> None:
     add([tools] if isinstance(tools, str) else tools)
 
 
-def takes_split(env_id: str) -> bool:
-    """Whether the environment's constructor has a ``split`` argument."""
+def takes_split(env_id: str, **kwargs: Any) -> bool:
+    """Whether the environment takes ``split=``: by name, or as one of any arguments that it hands on.
+
+    In the second case it is made once with ``kwargs``, and takes a split if it says which ones it has.
+    """
     entry = find(env_id).entry_point
     creator = load_env_creator(entry) if isinstance(entry, str) else entry
-    return creator is not None and "split" in inspect.signature(creator).parameters
+    if creator is None:
+        return False
+    parameters = inspect.signature(creator).parameters
+    if "split" in parameters or not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return "split" in parameters
+    env = make(env_id, **kwargs)
+    try:
+        return bool(getattr(env.unwrapped, "splits", ()))
+    finally:
+        env.close()
 
 
 def import_of(env_id: str) -> str:

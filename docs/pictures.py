@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from playwright.sync_api import sync_playwright
 
@@ -19,8 +18,13 @@ from agentgym.tools.browser import find_chromium
 FOLDER = Path(__file__).parent / "pictures"
 #: file, family, task, and how many actions of the expert come before the picture
 APPLICATIONS = (("gui_files.png", "files", 3, 2), ("gui_flow.png", "flow", 1, 4))
-#: turns that the pictured episode may have
-TURNS = (4, 12)
+#: episodes of a run among which one is chosen
+EPISODES = 128
+#: for each episode of a report: its turns, those of positive and of negative advantage, and whether it was solved
+COUNTS = """() => [...document.querySelectorAll("article.episode")].map(e => {
+    const count = what => e.querySelectorAll(what).length;
+    return {turns: count(".turns li"), up: count("li.up"), down: count("li.down"), solved: count(".good")};
+})"""
 
 
 def applications() -> None:
@@ -35,28 +39,17 @@ def applications() -> None:
 
 
 def turns(run: str) -> None:
-    """Of the run's report: the last episode that was solved, and has turns of positive and of negative advantage."""
-    page_file = make_report(run).resolve()
+    """Of the run's report: the shortest solved episode with turns of positive and of negative advantage."""
+    page_file = make_report(run, episodes=EPISODES).resolve()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 900, "height": 1200}, device_scale_factor=1.5)
         page.goto(page_file.as_uri())
-        page.select_option("#choice", index=max(_telling(page)))
+        episodes = page.evaluate(COUNTS)
+        telling = [(e["turns"], n) for n, e in enumerate(episodes) if e["solved"] and e["up"] and e["down"]]
+        page.select_option("#choice", index=min(telling)[1])
         page.locator("article.episode:visible").screenshot(path=FOLDER / "turns.png")
         browser.close()
-
-
-def _telling(page: Any) -> list[int]:
-    """Numbers of the episodes that show most."""
-    least, most = TURNS
-    return [
-        number
-        for number, episode in enumerate(page.locator("article.episode").all())
-        if least <= episode.locator(".turns li:not(.final)").count() <= most
-        and episode.locator(".chip.good").count()
-        and episode.locator(".turns li.up").count()
-        and episode.locator(".turns li.down").count()
-    ]
 
 
 if __name__ == "__main__":

@@ -39,10 +39,10 @@ def file_of(thing: object) -> Path:
     return Path(sys.modules[thing.__module__].__file__ or "").relative_to(ROOT)
 
 
-def api(name: str, function: Any, level: int) -> str:
+def api(name: str, anchor: str, function: Any) -> str:
     """A heading, and what the function's docstring and signature say."""
     where = f"{function.__module__}.{function.__name__}"
-    return f"{'#' * level} `{name}` {{ #{name} }}\n\n::: {where}\n    options: {{heading_level: {level + 1}}}\n"
+    return f"### `{name}` {{ #{anchor} }}\n\n::: {where}\n    options: {{heading_level: 4}}\n"
 
 
 def first_line(thing: object) -> str:
@@ -80,7 +80,7 @@ def algorithms() -> str:
 
 def algorithm_pages() -> str:
     """Every algorithm's docstring and parameters."""
-    return "\n".join(api(name, get_algorithm(name).build, 3) for name in algorithm_names())
+    return "\n".join(api(name, name, get_algorithm(name).build) for name in algorithm_names())
 
 
 def commands() -> str:
@@ -114,25 +114,35 @@ def stage_order() -> list[str]:
     return list(dict.fromkeys([*stage_names().values(), *STAGES]))
 
 
+def anchors() -> dict[Any, str]:
+    """Where each factory of parts is described; one that several stages know, at the first."""
+    found: dict[Any, str] = {}
+    for stage in stage_order():
+        for name, factory in sorted(STAGES[stage].factories.items()):
+            found.setdefault(inspect.unwrap(factory), f"{stage}-{name}")
+    return found
+
+
 def parts() -> str:
     """What can stand in each stage of an algorithm, and what can stand inside these parts."""
-    rows = []
-    for name in stage_order():
-        inside = [f"`{user.name}`" for user in STAGES.values() if name in user.uses]
-        label = f"`{name}`" + (f" (inside {', '.join(inside)})" if inside else "")
-        rows.append((label, ", ".join(f"[`{factory}`](#{factory})" for factory in sorted(STAGES[name].factories))))
+    rows, places = [], anchors()
+    for stage in stage_order():
+        inside = [f"`{user.name}`" for user in STAGES.values() if stage in user.uses]
+        label = f"`{stage}`" + (f" (inside {', '.join(inside)})" if inside else "")
+        known = sorted(STAGES[stage].factories.items())
+        rows.append((label, ", ".join(f"[`{name}`](#{places[inspect.unwrap(factory)]})" for name, factory in known)))
     return table(("stage", "parts"), rows)
 
 
 def part_pages() -> str:
-    """Every part's docstring and parameters, by the stage that it is made for; ``add`` stands once."""
-    pages, seen = [], set()
-    for name in stage_order():
-        pages.append(f"## `{name}`: {STAGES[name].what.split(' ', 1)[1]}\n")
-        for factory, make in sorted(STAGES[name].factories.items()):
-            if factory not in seen:
-                pages.append(api(factory, inspect.unwrap(make), 3))
-            seen.add(factory)
+    """Every part's docstring and parameters, by stage."""
+    pages, places = [], anchors()
+    for stage in stage_order():
+        pages.append(f"## `{stage}`: {STAGES[stage].what.split(' ', 1)[1]}\n")
+        for name, factory in sorted(STAGES[stage].factories.items()):
+            function = inspect.unwrap(factory)
+            if places[function] == f"{stage}-{name}":
+                pages.append(api(name, places[function], function))
     return "\n".join(pages)
 
 

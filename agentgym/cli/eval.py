@@ -82,7 +82,9 @@ def command(
     if not names or len(set(names)) < len(names):
         raise UsageError(f"name each policy once: --policy {PLAYER_HELP}")
     chosen = [*(settings or ()), *sandbox_settings(sandbox, unsafe_local_python), *tool_settings(tool)]
-    factory = environment(env, chosen, _split(env, split, chosen) if takes_split(env) else split)
+    factory = environment(env, chosen, split)
+    if "split" not in factory.keywords and takes_split(env, **factory.keywords):
+        factory = environment(env, chosen, "test")
     found = probe(factory, step_seconds)
     budgets = parse_budgets(budget, "tool_calls" if found.has_tools else "turns")
     price_list = Prices.load(prices) if prices is not None else Prices()
@@ -143,10 +145,6 @@ def _how_to_go_on(folder: Any) -> str:
     if not (folder.path / "run.yaml").exists():
         return "nothing was played yet; give the same command again"
     return f"what was played is kept in {folder.path}; give the same command again to resume"
-
-
-def _split(env: str, split: str | None, settings: Sequence[str]) -> str | None:
-    return None if any(s.startswith("split=") for s in settings) and split is None else split or "test"
 
 
 def _plain(prices: Any) -> dict[str, Any]:

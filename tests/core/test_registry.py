@@ -134,3 +134,31 @@ def test_a_missing_dependency_is_named() -> None:
             registry.make("test/Needs-v0")
     finally:
         del gym.registry["test/Needs-v0"]
+
+
+def test_a_function_that_hands_its_arguments_on_takes_a_split_if_its_environment_has_some() -> None:
+    class Splits(TextEnv):
+        def __init__(self, *, size: int, **options: Any) -> None:
+            super().__init__(**options)
+
+    class Plain(gym.Env[str, str]):
+        def __init__(self, **options: Any) -> None:
+            super().__init__()
+
+    known = {
+        "tests/Named-v0": TextEnv,
+        "tests/HandsOn-v0": lambda **options: TextEnv(**options),
+        "tests/Splits-v0": Splits,
+        "tests/Plain-v0": Plain,
+        "tests/Neither-v0": lambda: TextEnv(),
+    }
+    for env_id, entry_point in known.items():
+        gym.register(env_id, entry_point=entry_point)
+    try:
+        taken = {
+            env_id: registry.takes_split(env_id, **({"size": 1} if "Splits" in env_id else {})) for env_id in known
+        }
+    finally:
+        for env_id in known:
+            del gym.registry[env_id]
+    assert [env_id for env_id, takes in taken.items() if takes] == list(known)[:3]

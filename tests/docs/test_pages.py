@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import pkgutil
 import re
@@ -60,10 +61,13 @@ def test_every_part_has_its_place_in_the_table() -> None:
     assert set(rows) == set(STAGES)
     for name, stage in STAGES.items():
         assert set(re.findall(r"`(\w+)`", rows[name].split(" | ")[1])) == set(stage.factories) != set()
-    sections = tables.part_pages()
-    for stage in STAGES.values():
-        for name in stage.factories:
-            assert len(re.findall(rf"^### `{name}` {{ #{name} }}$", sections, re.MULTILINE)) == 1
+    sections = re.findall(r"^### `(\w+)` { #(\w+)-(\w+) }\n\n::: ([\w.]+)$", tables.part_pages(), re.MULTILINE)
+    described = {(module, name) for name, _, _, module in sections}
+    wanted = {inspect.unwrap(factory): name for stage in STAGES.values() for name, factory in stage.factories.items()}
+    assert described == {(f"{function.__module__}.{function.__name__}", name) for function, name in wanted.items()}
+    assert len(described) == len(sections)
+    assert ("kl", "reward") in [(name, stage) for name, stage, _, _ in sections]
+    assert ("kl", "penalty") in [(name, stage) for name, stage, _, _ in sections]
 
 
 def test_every_option_has_its_section() -> None:

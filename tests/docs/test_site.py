@@ -50,11 +50,17 @@ def test_a_page_loads_nothing_from_elsewhere(site: Path) -> None:
         assert [tag for tag in loaded if re.search(r"href=[\"']?(?:https?:)?//", tag)] == [], path
 
 
+def test_every_picture_is_there(site: Path) -> None:
+    shown = [(p, name) for p in site.rglob("*.html") for name in re.findall(r'<img[^>]*\ssrc="([^"]+)"', p.read_text())]
+    assert "turns.png" in {Path(name).name for _, name in shown}
+    assert [name for page, name in shown if not (page.parent / name).is_file()] == []
+
+
 def test_algorithms_and_parts_have_their_section(site: Path) -> None:
     algorithms = (site / "reference" / "algorithms.html").read_text(encoding="utf-8")
     assert set(algorithm_names()) <= set(re.findall(r'id="(\w+)"', algorithms))
     assert "discount" in algorithms
     assert "<!-- algorithms -->" not in algorithms
     parts = (site / "reference" / "parts.html").read_text(encoding="utf-8")
-    shown = set(re.findall(r'id="(\w+)"', parts))
+    shown = set(re.findall(r'id="\w+-(\w+)"', parts))
     assert {name for stage in STAGES.values() for name in stage.factories} <= shown

@@ -24,7 +24,7 @@ _BELIEFS = {"answer_logprob", "answer_logprob_before"}
 def environment(config: TrainConfig, split: str) -> Callable[[], gym.Env[str, str]]:
     """Makes environments of a split."""
     options = dict(config.env_options)
-    if takes_split(config.env):
+    if takes_split(config.env, **options):
         options["split"] = split
     return functools.partial(make, config.env, **options)
 
