@@ -53,6 +53,11 @@ class Toy(ToolEnv):
 
 gymnasium.register("toy/Toy-v0", entry_point=Toy, disable_env_checker=True)
 
+def hands_on(**options):
+    return Toy(**options)
+
+gymnasium.register("toy/HandsOn-v0", entry_point=hands_on, disable_env_checker=True)
+
 def alone():
     return ToolEnv([step], [Question(f"needs {i}") for i in range(9)], lambda answer, q: 0.0)
 
@@ -562,3 +567,14 @@ def test_a_module_that_is_a_script_is_refused(
     assert capsys.readouterr().err == (
         "agentgym: cannot import 'odd_script': it calls sys.exit(0); let it do so under if __name__ == '__main__'\n"
     )
+
+
+def test_a_function_that_hands_its_arguments_on_is_evaluated_on_its_test_split(
+    toy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = []
+    for more in ([], ["--split", "train"], ["split=train"]):
+        assert main(["eval", toy.replace("Toy-v0", "HandsOn-v0"), *more, "--policy", "expert", "--json"]) == 0
+        told.append(json.loads(capsys.readouterr().out))
+    assert [result["options"]["split"] for result in told] == ["test", "train", "train"]
+    assert [result["curves"][0]["rows"][0]["episodes"] for result in told] == [6, 3, 3]

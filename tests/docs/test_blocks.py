@@ -15,6 +15,7 @@ What is replaced in a command is said here, and no more:
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import shlex
@@ -64,7 +65,7 @@ def arguments(command: str, run: str = "RUN") -> list[str]:
     return words
 
 
-def agentgym(words: list[str], folder: Path) -> None:
+def agentgym(words: list[str], folder: Path, seconds: float = 280) -> None:
     done = subprocess.run(
         [SCRIPT, *words],
         input="<answer>Paris</answer>\n",
@@ -72,7 +73,7 @@ def agentgym(words: list[str], folder: Path) -> None:
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=seconds,
         check=False,
     )
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
@@ -170,6 +171,22 @@ CASES = [
 @pytest.mark.parametrize(("page", "number"), CASES)
 def test_a_step_of_a_page_runs(page: str, number: int, walks: Callable[[str], Walk]) -> None:
     walks(page).to(number)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_readmes_training_learns_as_it_is_written(tmp_path: Path) -> None:
+    """By about as much as the table below the command says."""
+    for step in steps(read("README.md")):
+        if step.kind == "file":
+            (tmp_path / step.name).write_text(step.text, encoding="utf-8")
+    (command,) = (s.text for s in steps(read("README.md")) if s.text.startswith("agentgym train capitals"))
+    agentgym(shlex.split(command, comments=True)[1:], tmp_path, seconds=850)
+    lines = [json.loads(line) for line in (tmp_path / "runs/capitals/metrics.jsonl").read_text().splitlines()]
+    held_out = [line["eval_success"] for line in lines if line.get("split") == "test"]
+    training = [line["success"] for line in lines if "success" in line]
+    assert held_out[-1] >= held_out[0] + 0.3
+    assert sum(training[-5:]) / 5 >= 0.85
 
 
 def test_every_block_is_run_or_checked() -> None:
