@@ -574,7 +574,7 @@ def test_a_function_that_hands_its_arguments_on_is_evaluated_on_its_test_split(
 ) -> None:
     told = []
     for more in ([], ["--split", "train"], ["split=train"]):
-        assert main(["eval", toy.replace("Toy-v0", "HandsOn-v0"), *more, "--policy", "expert", "--json"]) == 0
+        assert run(toy.replace("Toy-v0", "HandsOn-v0"), *more, "--policy", "expert", "--json") == 0
         told.append(json.loads(capsys.readouterr().out))
     assert [result["options"]["split"] for result in told] == ["test", "train", "train"]
-    assert [result["curves"][0]["rows"][0]["episodes"] for result in told] == [6, 3, 3]
+    assert [result["policies"][0]["rows"][0]["episodes"] for result in told] == [6, 3, 3]
