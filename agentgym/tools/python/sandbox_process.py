@@ -17,15 +17,7 @@ from typing import Any, Protocol
 from agentgym.errors import SandboxUnavailable, WorldFault
 from agentgym.tools.python.cgroups import Groups
 from agentgym.tools.python.inside import frames
-from agentgym.tools.python.protocol import (
-    Failure,
-    Limit,
-    Limits,
-    PythonError,
-    Result,
-    SandboxDied,
-    ended_by_code,
-)
+from agentgym.tools.python.protocol import Failure, Limit, Limits, PythonError, Result, SandboxDied, ended_by_code
 
 #: Standard modules that a model's code often imports; loaded once, inherited by every worker.
 PRELOAD = (
