@@ -14,6 +14,7 @@ import pytest
 from agentgym.envs.code.judge import passed
 from agentgym.errors import MissingExtra, SandboxUnavailable
 from agentgym.tools.python import Failure, Limit, Limits, PythonError, Result, bubblewrap, cgroups, open_sandbox
+from agentgym.tools.python.inside import confine, usage
 from agentgym.tools.python.sandbox import ProcessSandbox
 
 MIB = 1 << 20
@@ -78,7 +79,8 @@ def test_children_that_nobody_waits_for_use_the_calls_cpu_time(one_worker_slot: 
 
 
 def test_children_that_were_waited_for_count_once(one_worker_slot: ProcessSandbox) -> None:
-    result = one_worker_slot.run(children(hidden=False, each=0.1, most=0.29))
+    look = "\ntime.sleep(0.3)"  # the monitor counts once more
+    result = one_worker_slot.run(children(hidden=False, each=0.1, most=0.29) + look)
     assert result.error is None
     assert 0.29 <= result.cpu_seconds < 0.6
 
@@ -101,6 +103,23 @@ def test_memory_of_unreadable_processes_counts(one_worker_slot: ProcessSandbox) 
     assert result.error is not None
     assert (result.error.kind, result.limits) == (Failure.MEMORY, (Limit.MEMORY,))
     assert passed(one_worker_slot, UNREADABLE, [["", ""]]) == 0
+
+
+def test_the_memory_of_a_process_that_cannot_be_looked_into_is_all_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_at = confine.read_at
+
+    def refused(folder: int, name: str) -> bytes:
+        if name.endswith("smaps_rollup"):
+            raise PermissionError
+        return read_at(folder, name)
+
+    monkeypatch.setattr(confine, "read_at", refused)
+    proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        processes = usage.Processes(confine.Isolation("unsafe", 0, "/", {}), proc, os.getpid())
+        assert processes._proportional(os.getpid()) > 10 * MIB
+    finally:
+        os.close(proc)
 
 
 PAGE_TABLES = """
@@ -204,9 +223,11 @@ os.makedirs('a/b/c/d')
 
 
 def test_file_names_do_not_keep_a_worker_slot_from_being_cleared(one_worker_slot: ProcessSandbox) -> None:
-    for _ in range(3):
+    process = one_worker_slot.process()
+    for _ in range(4):  # more often than there are worker slots
         assert one_worker_slot.run(NAMES).error is None
         assert one_worker_slot.run("import os\nos.listdir('.')").value == "[]"
+    assert one_worker_slot.process() is process
 
 
 FULL = """
