@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from agentgym.records import Episode, StopReason, Task
 from agentgym.rollout import Group, Rollout
 from agentgym.store import decode, encode
 from agentgym.trainers.advantage import TurnTable, standardize
+from agentgym.trainers.rewards.shaping import overlong
 from agentgym.trainers.run.config import TrainConfig
 from agentgym.trainers.run.summary import summary
 from agentgym.trainers.run.trainer import Training
@@ -62,6 +64,14 @@ def test_columns_are_read_by_name_and_a_missing_value_is_not_dropped() -> None:
     assert [value == 1.0 or math.isnan(value) for value in turns.safe] == [True] * 4
     found = standardize(by="room", scale=False)(turns, [1.0, 5.0, 3.0, 7.0])
     assert found.tolist() == [-1.0, 0.0, 1.0, 0.0]  # a turn without a room is compared with no other
+
+
+def test_a_turn_without_a_value_adds_nothing_to_a_sum() -> None:
+    turns = TurnTable.from_episodes(
+        [*played(), *(replace(e, group="h") for e in played(first={"room": "hall"}))]
+    )  # 3 + 1.5 steps, and 1.5
+    reward = overlong(1, 1, column="steps", cap=None)(turns, turns.reward)
+    assert reward[[1, 3, 5, 7]].tolist() == [2 - 4.5, 2 - 4.5, 2 - 1.5, 2 - 1.5]
 
 
 def test_metrics_are_means_over_the_episodes_that_have_them() -> None:

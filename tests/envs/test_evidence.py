@@ -46,7 +46,7 @@ class Shelf:
 def reader(evidence: Sequence[str] = ("a", "b"), tools: Any = None, **options: Any) -> ToolEnv:
     tools = [search_tool(Shelf()), fetch_tool(Shelf()), echo] if tools is None else tools
     tasks = [Question(f"question {n}", answers=["x"], evidence=evidence) for n in range(40)]
-    env = ToolEnv(tools, tasks, lambda answer, question: answer in question.answers, syntax="tags", **options)
+    env = ToolEnv(tools, tasks, lambda answer, question: answer in question.answers, **{"syntax": "tags"} | options)
     env.reset(seed=0)
     return env
 
@@ -57,7 +57,7 @@ def test_evidence_counts_when_it_is_shown_and_cited_when_it_was_read() -> None:
         "<search>a z</search>",
         "see [a] [b] <search>none</search>",
         "<echo>[b] b</echo>",
-        "[a] [z] <fetch>b</fetch>",
+        "[a] [b] <fetch>b</fetch>",
     )
     infos = [env.step(action)[4] for action in actions]
     assert [info["columns"]["evidence_recall"] for info in infos] == [0.5, 0.5, 0.5, 1.0]
@@ -69,6 +69,12 @@ def test_evidence_counts_when_it_is_shown_and_cited_when_it_was_read() -> None:
     assert (info["columns"], info["metrics"]) == (
         {"evidence_recall": 1.0, "evidence_cited": 1.0}, {"evidence_recall": 1.0})  # fmt: skip
     assert twin.step("<answer>x</answer>")[4]["columns"]["evidence_cited"] == 0.0
+
+
+def test_a_call_of_no_tool_shows_nothing() -> None:
+    env = reader(syntax="hermes")
+    *_, info = env.step('<tool_call>\n{"name": "nobody", "arguments": {}}\n</tool_call>')
+    assert (info["tool_calls"][0].status, info["columns"]["evidence_recall"]) == ("malformed", 0.0)
 
 
 def test_a_document_inside_another_is_not_shown() -> None:
