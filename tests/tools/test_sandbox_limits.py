@@ -439,9 +439,12 @@ def test_groups_that_a_killed_process_left_are_removed(tmp_path: Path) -> None:
     (old / "0").mkdir(parents=True)
     mine = tmp_path / f"agentgym-{os.getpid()}-abcd"
     mine.mkdir()
+    other = tmp_path / "agentgym-benchmark-abcd"
+    other.mkdir()
     assert cgroups._made(tmp_path, "agentgym-1-new").is_dir()
     assert not old.exists()
     assert mine.exists()
+    assert other.exists()
 
 
 def test_without_a_place_for_control_groups_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ def _unified(root: Path, own: str, name: str, owner: int | None) -> Groups:
 
 
 def _made(place: Path, name: str) -> Path:
-    for left in place.glob(f"{_PREFIX}*"):  # by a process that was killed
+    for left in place.glob(f"{_PREFIX}[0-9]*-*"):  # by a process that was killed
         if not Path("/proc", left.name.split("-")[1]).exists():
             _removed(left)
     folder = place / name
