@@ -9,20 +9,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from agentgym.escapes import escape
 from agentgym.failures import Failures
 from agentgym.report.charts import make_charts, number
 from agentgym.report.episodes import choose, view
 from agentgym.store import RunFolder, atomic_write
 
 __all__ = ["make_report"]
-
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def make_report(run: RunFolder | str | os.PathLike[str], *, episodes: int = 48) -> Path:
@@ -61,11 +59,6 @@ def make_report(run: RunFolder | str | os.PathLike[str], *, episodes: int = 48) 
     return folder.report
 
 
-def _visible(text: object) -> str:
-    """The text with control, direction and surrogate characters shown as ``\\u....``."""
-    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
-
-
 def _environment() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -75,7 +68,7 @@ def _environment() -> Any:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: _visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
+        finalize=lambda value: escape(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
     )
     environment.filters["number"] = number
     return environment

@@ -127,7 +127,7 @@ def test_only_the_own_script_may_run_and_nothing_is_loaded(tmp_path: Path) -> No
 def test_characters_that_hide_or_reorder_text_are_shown(tmp_path: Path) -> None:
     turn = Turn("a\x00b\x1b[31mc\u202ed\u200be\ud800f", "line\nnext\ttab")
     text = "".join(written(tmp_path / "run", [episode(0, turns=(turn,))]).text)
-    assert r"a\u0000b\u001b[31mc\u202ed\u200be\ud800f" in text
+    assert r"a\x00b\x1b[31mc\u202ed\u200be\ud800f" in text
     assert "line\nnext\ttab" in text
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Sequence
 
-# C0 and C1 controls but tab and newline, bidirectional overrides, lone surrogates: all can fool or break a terminal.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+from agentgym.escapes import escape
 
 
 def printable(text: str) -> str:
-    """The text with what could steer a terminal shown as an escape, e.g. ``\\x1b``; text may come from a model."""
-    return _UNSAFE.sub(_escaped, text)
+    """The text with what could steer a terminal, hide or reorder shown as an escape, e.g. ``\\x1b``."""
+    return escape(text)
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -27,8 +25,3 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 240).print(table)
-
-
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
