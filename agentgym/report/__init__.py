@@ -14,10 +14,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from agentgym.escapes import escape
 from agentgym.failures import Failures
 from agentgym.report.charts import make_charts, number
 from agentgym.report.episodes import choose, view
+from agentgym.space import escape
 from agentgym.store import RunFolder, atomic_write
 
 __all__ = ["make_report"]

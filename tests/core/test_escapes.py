@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 
-from agentgym.escapes import escape
+from agentgym.space import escape
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
-from agentgym.escapes import escape
+from agentgym.space import escape
 
 
 def printable(text: str) -> str:
