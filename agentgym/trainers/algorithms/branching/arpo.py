@@ -6,10 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from agentgym.trainers.advantage.baselines import standardize
+from agentgym.trainers.advantage import chain, episode_return, standardize
 from agentgym.trainers.advantage.branches import inverse_copy_weight, mean_over_copies, node_values
-from agentgym.trainers.advantage.combine import chain
-from agentgym.trainers.advantage.returns import episode_return
 from agentgym.trainers.algorithm import Algorithm
 from agentgym.trainers.loss.aggregate import token_mean
 from agentgym.trainers.loss.penalties import kl as kl_penalty

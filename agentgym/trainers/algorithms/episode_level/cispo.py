@@ -6,9 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from agentgym.trainers.advantage.baselines import standardize
-from agentgym.trainers.advantage.combine import chain
-from agentgym.trainers.advantage.returns import episode_return
+from agentgym.trainers.advantage import chain, episode_return, standardize
 from agentgym.trainers.algorithm import Algorithm
 from agentgym.trainers.loss.aggregate import token_mean
 from agentgym.trainers.loss.surrogate import ratio_bounds, stop_gradient_clip, surrogate

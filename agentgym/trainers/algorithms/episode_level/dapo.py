@@ -6,9 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, PositiveInt
 
-from agentgym.trainers.advantage.baselines import standardize
-from agentgym.trainers.advantage.combine import chain
-from agentgym.trainers.advantage.returns import episode_return
+from agentgym.trainers.advantage import chain, episode_return, standardize
 from agentgym.trainers.advantage.turn_weights import mask_truncated
 from agentgym.trainers.algorithm import Algorithm
 from agentgym.trainers.loss.aggregate import token_mean

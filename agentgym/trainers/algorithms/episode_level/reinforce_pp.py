@@ -6,9 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from agentgym.trainers.advantage.baselines import standardize, whiten
-from agentgym.trainers.advantage.combine import chain
-from agentgym.trainers.advantage.returns import discounted_return, episode_return
+from agentgym.trainers.advantage import chain, discounted_return, episode_return, standardize, whiten
 from agentgym.trainers.algorithm import Algorithm
 from agentgym.trainers.loss.aggregate import token_mean
 from agentgym.trainers.loss.surrogate import epsilon_clip, min_clip, surrogate

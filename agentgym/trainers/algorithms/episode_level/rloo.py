@@ -6,9 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from agentgym.trainers.advantage.baselines import leave_one_out
-from agentgym.trainers.advantage.combine import chain
-from agentgym.trainers.advantage.returns import episode_return
+from agentgym.trainers.advantage import chain, episode_return, leave_one_out
 from agentgym.trainers.algorithm import Algorithm
 from agentgym.trainers.loss.aggregate import seq_mean_token_sum
 from agentgym.trainers.loss.surrogate import ratio_bounds, reinforce_ratio, surrogate, unclipped

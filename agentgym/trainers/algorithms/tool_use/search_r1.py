@@ -6,10 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from agentgym.trainers.advantage.baselines import standardize, whiten
-from agentgym.trainers.advantage.combine import chain
-from agentgym.trainers.advantage.critic import gae
-from agentgym.trainers.advantage.returns import episode_return
+from agentgym.trainers.advantage import chain, episode_return, gae, standardize, whiten
 from agentgym.trainers.algorithm import Algorithm
 from agentgym.trainers.loss.aggregate import seq_mean_token_mean, token_mean
 from agentgym.trainers.loss.penalties import kl as kl_penalty

@@ -6,11 +6,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from agentgym.trainers.advantage import combine
-from agentgym.trainers.advantage.baselines import standardize
-from agentgym.trainers.advantage.combine import add, chain
-from agentgym.trainers.advantage.returns import discounted_return, episode_return, invalid_penalty
-from agentgym.trainers.advantage.states import similar_anchors
+from agentgym.trainers.advantage import (
+    add,
+    chain,
+    combine,
+    discounted_return,
+    episode_return,
+    invalid_penalty,
+    similar_anchors,
+    standardize,
+)
 from agentgym.trainers.algorithm import Algorithm
 from agentgym.trainers.loss.aggregate import token_mean
 from agentgym.trainers.loss.penalties import kl as kl_penalty

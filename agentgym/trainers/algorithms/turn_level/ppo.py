@@ -6,9 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from agentgym.trainers.advantage import chain, gae
 from agentgym.trainers.advantage.baselines import whiten as whitened
-from agentgym.trainers.advantage.combine import chain
-from agentgym.trainers.advantage.critic import gae
 from agentgym.trainers.algorithm import Algorithm
 from agentgym.trainers.loss.aggregate import token_mean
 from agentgym.trainers.loss.penalties import value_loss
