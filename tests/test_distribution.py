@@ -38,3 +38,18 @@ def test_nothing_says_to_install_the_other_project() -> None:
     for file in [*files, *ROOT.glob("*.*"), ROOT / "Makefile"]:
         if file.is_file():
             assert not other.search(file.read_bytes().decode("utf-8", "replace")), file
+
+
+def test_requirements_name_one_file_for_everything_that_the_core_needs() -> None:
+    """With the version that is tested; `python .ci/requirements.py` writes the file."""
+    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    pinned = {
+        m[1]: m[2] for m in (re.fullmatch(r"([a-z0-9.-]+)==(\S+) --hash=sha256:[0-9a-f]{64}", x) for x in lines) if m
+    }
+    assert len(pinned) == len(lines) > 20
+    names = {re.split(r"[<>=\[ ]", wanted)[0].lower() for wanted in PROJECT["dependencies"]}
+    assert names <= set(pinned)
+    tested = dict(x.lower().split("==") for x in (ROOT / "constraints.txt").read_text().splitlines() if "==" in x)
+    tested = {name.replace("_", "-"): version for name, version in tested.items()}
+    assert {name: tested[name] for name in pinned if name in tested} == {n: v for n, v in pinned.items() if n in tested}
+    assert names <= set(tested)
