@@ -400,17 +400,6 @@ def test_generators_whose_verifiers_accept_almost_anything_are_not_offered(name:
     assert name not in str(caught.value)
 
 
-@pytest.mark.slow
-def test_no_offered_verifier_accepts_one_text_for_almost_every_task() -> None:
-    pytest.importorskip("reasoning_gym")
-    long = {"composite", "futoshiki", "intermediate_integration", "knight_swap", "simple_integration", "sokoban"}
-    texts = ["0", "1", "-1", "", " ", "x", "a b", "yes", "True", "[]", "()", "{}", "None", "0 1", "1 2 3 4 5 6 7 8 9 0"]
-    for name in set(reasoning._factory().DATASETS) - set(reasoning.UNSOUND) - long:
-        for text in texts:
-            right = sum(reasoning.verified(text, name, index) >= reasoning.SUCCESS for index in range(10))
-            assert right < 9, (name, text)
-
-
 def test_verifiers_that_evaluate_are_known() -> None:
     pytest.importorskip("reasoning_gym")
     evaluating = {"countdown", "puzzle24", "n_queens", "spiral_matrix", "string_insertion", "simple_integration"}
