@@ -43,7 +43,7 @@ bench: $(READY)  ## every benchmark, one after the other; results in benchmarks/
 	    OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$file.py --json benchmarks/out/$$file.json || exit 1; done
 
 docs: $(READY)  ## build the documentation into site/, links and anchors checked, without the network
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 wheel: $(READY)  ## build the wheel and try it in an environment of its own
 	.ci/wheel
