@@ -101,7 +101,7 @@ def check_env(
     *,
     seeds: Sequence[int] = (0, 1, 2),
     turns: int = 20,
-    tasks: int = 200,
+    panel_tasks: int = 200,
     adversary: str | None = None,
     **kwargs: object,
 ) -> Report:
@@ -111,7 +111,7 @@ def check_env(
         env: an id, a class or factory, or an instance that was made from an id. Fresh instances are made of it.
         seeds: episodes to try.
         turns: how far they are played.
-        tasks: how many each policy of the panel plays; 0 leaves the panel out.
+        panel_tasks: how many each policy of the panel plays; 0 leaves the panel out.
         adversary: a module with further policies for the panel, see :mod:`agentgym.contract.panel`.
         **kwargs: passed to the environment, e.g. ``split="test"``.
 
@@ -119,8 +119,10 @@ def check_env(
         UnknownName: no such id.
         UsageError: an instance that cannot be made again, no seeds or turns, or a module without policies.
     """
-    if not seeds or turns < 1 or tasks < 0:
-        raise UsageError(f"nothing to check with {seeds=}, {turns=} and {tasks=}; give at least one seed and turn")
+    if not seeds or turns < 1 or panel_tasks < 0:
+        raise UsageError(
+            f"nothing to check with {seeds=}, {turns=} and {panel_tasks=}; give at least one seed and turn"
+        )
     name, factory, takes_arguments = _factory(env)
     made: list[Env] = []
 
@@ -131,7 +133,9 @@ def check_env(
 
     spec = registry.find(env) if isinstance(env, str) else getattr(env, "spec", None)
     adversaries = attacks_of(adversary) if adversary is not None else ()
-    subject = Subject(name, fresh, tuple(seeds), turns, spec, takes_arguments, tasks=tasks, adversaries=adversaries)
+    subject = Subject(
+        name, fresh, tuple(seeds), turns, spec, takes_arguments, tasks=panel_tasks, adversaries=adversaries
+    )
     try:
         return _judge(subject)
     finally:

@@ -39,7 +39,7 @@ def command(
     factory = environment(
         env, [*(settings or ()), *sandbox_settings(sandbox, unsafe_local_python), *tool_settings(tool)], split
     )
-    report = check_env(env, seeds=range(seeds), turns=turns, tasks=tasks, adversary=adversary, **factory.keywords)
+    report = check_env(env, seeds=range(seeds), turns=turns, panel_tasks=tasks, adversary=adversary, **factory.keywords)
     print(json.dumps(report.as_dict(), indent=2) if as_json else printable(str(report)))
     if not report.ok:
         raise typer.Exit(1)

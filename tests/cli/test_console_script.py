@@ -100,7 +100,9 @@ def test_every_command_finds_a_module_of_the_current_folder(folder: Path) -> Non
     assert "100.0 %" in agentgym(folder, "eval", own, "--policy", "expert", "--episodes", "3")
     assert " rules hold\n" in agentgym(folder, "check", own)
     assert "done: 1 updates" in agentgym(folder, "train", own, "--out", "run", *SMALL)
-    assert "done: 1 updates" in agentgym(folder, "train", "--resume", "run")
+    said = "would import code: env=own_double:own/Double-v0; if you trust it, allow it: --allow-import own_double"
+    assert said in agentgym(folder, "train", "--resume", "run", code=2)
+    assert "done: 1 updates" in agentgym(folder, "train", "--resume", "run", "--allow-import", "own_double")
     assert "run@update-1" in agentgym(folder, "eval", own, "--policy", "run", "--episodes", "3")
 
 
@@ -113,7 +115,8 @@ def test_own_algorithms_and_parts_are_found_by_name(folder: Path) -> None:
     config = yaml.safe_load((folder / "runs/double-v0-beside-1/run.yaml").read_text())
     assert (config["algorithm"], config["parameters"]) == ("beside", {"unused": 2.0})
     assert config["stages"]["advantage"] == "times(3)"
-    assert "done: 1 updates" in agentgym(folder, "train", "--resume", "runs/double-v0-beside-1")
+    allowed = ("--allow-import", "own_double", "--allow-import", "own_parts")
+    assert "done: 1 updates" in agentgym(folder, "train", "--resume", "runs/double-v0-beside-1", *allowed)
     said = agentgym(folder, "train", own, "--algorithm", "own_parts:apart", "more=false", *SMALL, "run.updates=0")
     assert said.startswith("run folder: runs/double-v0-apart-1\n")
     assert "In a module of its own." in agentgym(folder, "algorithms", "own_parts:apart")

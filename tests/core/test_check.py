@@ -610,7 +610,7 @@ CASES = [(rule, env) for rule, envs in BROKEN.items() for env in envs]
 
 @pytest.mark.parametrize(("rule", "env"), CASES, ids=[env.__name__ for _, env in CASES])
 def test_a_broken_rule_is_reported_and_no_other(rule: str, env: type[TextEnv]) -> None:
-    report = check_env(env, tasks=40)
+    report = check_env(env, panel_tasks=40)
     assert {v.rule for v in report.violations} == {rule}, str(report)
     for violation in report.violations:
         assert violation.seen

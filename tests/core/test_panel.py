@@ -56,7 +56,7 @@ class Capitals(ToolEnv):
 
 
 def test_a_sound_world_of_questions() -> None:
-    report = check_env(Capitals, tasks=30)
+    report = check_env(Capitals, panel_tasks=30)
     assert report.ok, str(report)
     assert [p.policy for p in report.panel] == [p.__name__ for p in (*CHANCE, *PANEL)]
     assert all(len(p.scores) == 30 and not p.raised and not p.untold for p in report.panel)
@@ -78,7 +78,7 @@ def test_holes_in_a_scorer_are_found(scorer: Any, found: str) -> None:
     def world(split: str = "train") -> ToolEnv:
         return Capitals(split=split, scorer=scorer)
 
-    report = check_env(world, tasks=60)
+    report = check_env(world, panel_tasks=60)
     seen = [v.seen for v in report.violations if v.rule == "gaming"]
     assert any(re.search(found, line) for line in seen), str(report)
 
@@ -94,7 +94,7 @@ def test_a_world_of_returns_is_compared_by_them() -> None:
         def step(self, action: str) -> Any:
             return "Done.", float(len(action)), True, False, {"task_id": "0", "anchor": "1"}
 
-    report = check_env(Pays, tasks=10)
+    report = check_env(Pays, panel_tasks=10)
     (gaming,) = [v.seen for v in report.violations if v.rule == "gaming"]
     assert gaming.startswith("very_long (whatever there is, again and again) scores 1000")
     assert not [v for v in report.violations if v.rule == "counted"]
@@ -125,7 +125,7 @@ def test_a_users_own_policy_joins_the_panel(module: Any) -> None:
         "def _helper(see): raise SystemExit\n"
         "def two(a, b): raise SystemExit\n"
     )
-    report = check_env(Capitals, tasks=20, adversary="own_attacks")
+    report = check_env(Capitals, panel_tasks=20, adversary="own_attacks")
     (violation,) = report.violations
     assert violation.seen.startswith("by_number (reads the number) scores 1.000")
     assert [p.policy for p in report.panel][-1] == "by_number"
@@ -141,7 +141,7 @@ def test_a_users_own_policy_joins_the_panel(module: Any) -> None:
 )
 def test_a_policy_that_fails_is_no_fault_of_the_environment(module: Any, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check_env(Capitals, tasks=3, adversary=module(text))
+        check_env(Capitals, panel_tasks=3, adversary=module(text))
 
 
 def test_candidates() -> None:

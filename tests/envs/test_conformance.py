@@ -16,4 +16,4 @@ def test_it_keeps_the_contract(env_id: str) -> None:
     except MissingExtra as error:
         pytest.skip(str(error))
     for split in splits:
-        check_env(env_id, split=split, tasks=25).raise_on_violation()
+        check_env(env_id, split=split, panel_tasks=25).raise_on_violation()

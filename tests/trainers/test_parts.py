@@ -372,7 +372,9 @@ def test_needs_are_those_of_all_parts_inside(registry):
     )
     assert whole.needs == {"valid", "observation", "greedy", "truncated", "entropy", "reference"}
     whole.check(["greedy"])
-    with pytest.raises(UsageError, match="a part reads 'greedy', which is neither computed nor in this environment's"):
+    with pytest.raises(
+        UsageError, match=r"a part reads 'greedy', which is neither computed nor in info\['columns'\] of this"
+    ):
         whole.check()
 
 

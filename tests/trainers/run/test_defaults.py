@@ -113,7 +113,10 @@ def test_a_run_records_and_shows_what_it_does(stranger, tmp_path):
     }
     options = small | free | {"model.name": str(stranger), "sft.episodes": 2}
     training = start(tmp_path / "run", lambda stage, metrics: told.append((stage, dict(metrics))), **options)
-    assert told[0] == ("pre-trained model in " + PRECISION, {"lr": 1e-6, "max_new_tokens": 512, "sft.lr": 1e-5})
+    assert told[0] == (
+        "pre-trained model in " + PRECISION,
+        {"optimizer.lr": 1e-6, "rollout.max_new_tokens": 512, "sft.lr": 1e-5},
+    )
     recorded = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())
     assert {name: value(recorded, name) for name in TRAINED} == TRAINED | {"model.dtype": PRECISION}
     assert training.config.optimizer.lr == 1e-6
