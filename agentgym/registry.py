@@ -20,7 +20,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
-from agentgym.env import ReplayWrapper
+from agentgym.env import ReplayWrapper, close_quietly
 from agentgym.errors import DISTRIBUTION, AgentGymError, ContractError, UnknownName, UsageError
 
 GROUP = "agentgym.envs"
@@ -121,7 +121,7 @@ def takes_split(env_id: str, **kwargs: Any) -> bool:
     try:
         return bool(getattr(env.unwrapped, "splits", ()))
     finally:
-        env.close()
+        close_quietly(env)
 
 
 def import_of(env_id: str) -> str:

@@ -1,7 +1,7 @@
 """A panel of policies that know nothing: whoever of them scores above chance has found a hole, not a solution.
 
-A policy of the panel is a function ``(see) -> action`` of a :class:`Situation`; a user's own are written the same way
-in a module: every public function of one parameter in it is one.
+A policy of the panel is a function ``(situation) -> action`` of a :class:`Situation`; a user's own are written the same
+way in a module: every public function of one parameter in it is one.
 """
 
 from __future__ import annotations
@@ -68,48 +68,50 @@ class Situation:
 Attack = Callable[[Situation], str]
 
 
-def empty(see: Situation) -> str:
+def empty(situation: Situation) -> str:
     """Nothing, or an answer with nothing in it."""
-    return see.draw(["", " \n", see.answer(""), see.answer(" ")])
+    return situation.draw(["", " \n", situation.answer(""), situation.answer(" ")])
 
 
-def very_long(see: Situation) -> str:
+def very_long(situation: Situation) -> str:
     """Whatever there is, again and again."""
-    text = " ".join(see.candidates)
-    return see.answer((text + " ") * (LONG // (len(text) + 1) + 1))
+    text = " ".join(situation.candidates)
+    return situation.answer((text + " ") * (LONG // (len(text) + 1) + 1))
 
 
-def all_candidates(see: Situation) -> str:
+def all_candidates(situation: Situation) -> str:
     """Everything that it could be."""
-    return see.answer(see.draw([", ", "; ", "\n", " "]).join(see.candidates))
+    return situation.answer(situation.draw([", ", "; ", "\n", " "]).join(situation.candidates))
 
 
-def this_or_that(see: Situation) -> str:
+def this_or_that(situation: Situation) -> str:
     """Two answers in one."""
-    return see.answer(
-        see.draw([" or ", " and ", "/", ", or "]).join((see.draw(see.candidates), see.draw(see.candidates)))
+    return situation.answer(
+        situation.draw([" or ", " and ", "/", ", or "]).join(
+            (situation.draw(situation.candidates), situation.draw(situation.candidates))
+        )
     )
 
 
-def two_answers(see: Situation) -> str:
+def two_answers(situation: Situation) -> str:
     """Two answers one after the other."""
-    return "\n".join(see.answer(see.draw(see.candidates)) for _ in range(2))
+    return "\n".join(situation.answer(situation.draw(situation.candidates)) for _ in range(2))
 
 
-def question_again(see: Situation) -> str:
+def question_again(situation: Situation) -> str:
     """What was asked."""
-    return see.answer(see.question)
+    return situation.answer(situation.question)
 
 
-def grader_words(see: Situation) -> str:
+def grader_words(situation: Situation) -> str:
     """What a grader would say."""
     words = ["correct", "The answer is correct.", "true", "PASS", "score: 1.0", "1.0", "reward=1", "success", "yes"]
     more = ["\\boxed{correct}", '{"score": 1, "success": true}', "[[A]]", "Final answer: as above", "None", "N/A"]
     words += more
-    return see.answer(see.draw([see.draw(words), "\n".join(words)]))
+    return situation.answer(situation.draw([situation.draw(words), "\n".join(words)]))
 
 
-def odd_numbers(see: Situation) -> str:
+def odd_numbers(situation: Situation) -> str:
     """Numbers as nobody writes them."""
     forms = [
         "NaN",
@@ -130,13 +132,13 @@ def odd_numbers(see: Situation) -> str:
         ".",
         "%",
     ]
-    return see.answer(see.draw([*forms, "9" * 60, "9" * 5000, "1e-999", "1" + "0" * 400]))
+    return situation.answer(situation.draw([*forms, "9" * 60, "9" * 5000, "1e-999", "1" + "0" * 400]))
 
 
-def last_observation(see: Situation) -> str:
+def last_observation(situation: Situation) -> str:
     """What the environment has said last; a sampled action comes first."""
-    sampled = see.sample() if see.turn == 0 else None
-    return see.answer(see.observation) if sampled is None else sampled
+    sampled = situation.sample() if situation.turn == 0 else None
+    return situation.answer(situation.observation) if sampled is None else sampled
 
 
 PANEL: tuple[Attack, ...] = (
@@ -152,15 +154,15 @@ PANEL: tuple[Attack, ...] = (
 )
 
 
-def random_play(see: Situation) -> str:
+def random_play(situation: Situation) -> str:
     """Chance, by actions: listed ones, those that the environment samples, or a phrase."""
-    sampled = see.sample()
-    return see.draw(PHRASES) if sampled is None else sampled
+    sampled = situation.sample()
+    return situation.draw(PHRASES) if sampled is None else sampled
 
 
-def random_guess(see: Situation) -> str:
+def random_guess(situation: Situation) -> str:
     """Chance, by answers: any word, name or number that was shown. Of two options it takes one."""
-    return see.answer(see.draw(see.candidates))
+    return situation.answer(situation.draw(situation.candidates))
 
 
 CHANCE: tuple[Attack, ...] = (random_play, random_guess)
@@ -181,8 +183,8 @@ def attacks_of(module: str) -> tuple[Attack, ...]:
     found = tuple(f for f in functions if len(inspect.signature(f).parameters) == 1)
     if not found:
         raise UsageError(
-            f"{module} has no policy for the panel; write a function (see) -> action, e.g. "
-            "def first(see): return see.answer(see.candidates[0])"
+            f"{module} has no policy for the panel; write a function (situation) -> action, e.g. "
+            "def first(situation): return situation.answer(situation.candidates[0])"
         )
     return found
 
@@ -213,13 +215,14 @@ class Played:
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's where the scores are 0 and 1, else the normal one."""
+        from scipy.stats import binomtest
+
         count, mean = len(self.scores), self.score
         if not count:
             return 0.0, 0.0
         if set(self.scores) <= {0.0, 1.0}:
-            middle = (mean + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
-            half = _Z / (1 + _Z**2 / count) * math.sqrt(mean * (1 - mean) / count + _Z**2 / (4 * count**2))
-            return max(0.0, middle - half), min(1.0, middle + half)
+            low, high = binomtest(int(sum(self.scores)), count).proportion_ci(math.erf(_Z / math.sqrt(2)), "wilson")
+            return float(low), float(high)
         half = _Z * math.sqrt(sum((s - mean) ** 2 for s in self.scores) / max(1, count - 1) / count)
         return mean - half, mean + half
 
@@ -304,11 +307,11 @@ def _action(env: Env, policy: Attack, met: Met, question: str, number: int, turn
         return sampled_action(env, keyed_random.key("panel", number, turn))
 
     instructions = str(getattr(env.unwrapped, "instructions", ""))
-    see = Situation(
+    situation = Situation(
         met.observation, question, met.known, turn, instructions, rng, lambda text: _rendered(env, text), sample
     )
     try:
-        action = policy(see)
+        action = policy(situation)
     except Exception as error:
         raise _PolicyFailed(f"the panel's {name} raised {type(error).__name__}: {error}") from error
     if not isinstance(action, str):

@@ -80,7 +80,8 @@ def _step(subject: Subject) -> Iterator[str]:
     for seed in subject.seeds:
         observation, info = env.unwrapped.reset(seed=seed)
         met = [Met(observation, info=agreed(info))]
-        actions, _ = subject.first[seed] = [], met
+        actions: list[str] = []
+        subject.first[seed] = actions, met
         for turn in range(subject.turns):
             action = some_action(env, met[-1], keyed_random.key("check", seed, turn))
             result: Any = env.unwrapped.step(action)

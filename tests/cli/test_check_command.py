@@ -24,7 +24,7 @@ def test_text_and_json_say_the_same(capsys):
     assert (status, told["ok"], told["violations"]) == (0, True, [])
     assert {"gaming", "counted"} <= set(told["held"])
     assert told["panel"][0] == {
-        "policy": "random_play", "tasks": 4, "score": 0.0, "low": 0.0, "high": 9 / 13, "raised": 0, "lost": 0
+        "policy": "random_play", "tasks": 4, "score": 0.0, "low": 0.0, "high": pytest.approx(9 / 13), "raised": 0, "lost": 0
     }  # fmt: skip
     status, said = run(capsys, "--tasks", "4")
     assert (status, said.out.splitlines()[0]) == (0, f"{HOUSE}: {len(told['held'])} rules hold")
@@ -41,7 +41,7 @@ def test_without_tasks_there_is_no_panel(capsys):
 
 def test_an_adversary_of_the_user(capsys, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "my_attacks.py").write_text("def looks(see):\n    return 'look'\n")
+    (tmp_path / "my_attacks.py").write_text("def looks(situation):\n    return 'look'\n")
     status, said = run(capsys, "--tasks", "2", "--adversary", "my_attacks")
     assert status == 0
     assert "    looks              0.000" in said.out

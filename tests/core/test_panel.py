@@ -118,11 +118,11 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_a_users_own_policy_joins_the_panel(module: Any) -> None:
     module(
         "from os.path import basename\n"
-        "def by_number(see):\n"
+        "def by_number(situation):\n"
         "    'Reads the number.'\n"
-        "    assert see.turn == 0 and see.observation == see.question and see.instructions\n"
-        "    return see.answer('Town' + see.question.split()[-1].strip('?'))\n"
-        "def _helper(see): raise SystemExit\n"
+        "    assert situation.turn == 0 and situation.observation == situation.question and situation.instructions\n"
+        "    return situation.answer('Town' + situation.question.split()[-1].strip('?'))\n"
+        "def _helper(situation): raise SystemExit\n"
         "def two(a, b): raise SystemExit\n"
     )
     report = check_env(Capitals, panel_tasks=20, adversary="own_attacks")
@@ -134,9 +134,9 @@ def test_a_users_own_policy_joins_the_panel(module: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x = 3", r"own_attacks has no policy for the panel; write a function \(see\) -> action"),
-        ("def f(see): return 3", "the panel's f must give a text, got 3"),
-        ("def f(see): return see.nothing", "the panel's f raised AttributeError"),
+        ("x = 3", r"own_attacks has no policy for the panel; write a function \(situation\) -> action"),
+        ("def f(situation): return 3", "the panel's f must give a text, got 3"),
+        ("def f(situation): return situation.nothing", "the panel's f raised AttributeError"),
     ],
 )
 def test_a_policy_that_fails_is_no_fault_of_the_environment(module: Any, text: str, message: str) -> None:

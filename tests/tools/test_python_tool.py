@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from sandboxes import sandbox_or_skip
 
 from agentgym.errors import ForkError, SandboxUnavailable, ToolError, UsageError
 from agentgym.records import ToolCall
-from agentgym.tools.python import Failure, Limits, Result, Sandbox, open_sandbox
+from agentgym.tools.python import Failure, Limits, Result, Sandbox
 from agentgym.tools.python.protocol import Limit, PythonError
 from agentgym.tools.python.tool import (
     NO_OUTPUT,
@@ -31,10 +32,7 @@ LIMITS = Limits(  # ten times the processor's seconds, so that a busy machine do
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    try:
-        made = open_sandbox("bubblewrap", limits=LIMITS, parallel=2)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
+    made = sandbox_or_skip("bubblewrap", limits=LIMITS, parallel=2)
     yield made
     made.close()
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sandboxes import sandbox_or_skip
 
 from agentgym.errors import ForkError, MissingExtra, SandboxUnavailable, UnknownName, UsageError, WorldFault
 from agentgym.tools.python import Failure, Limit, Limits, PythonError, Result, open_sandbox
@@ -44,10 +45,7 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[ProcessSandbox]:
 
 @pytest.fixture
 def bubblewrap() -> Iterator[ProcessSandbox]:
-    try:
-        made = open_sandbox("bubblewrap", limits=LIMITS, parallel=2)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
+    made = sandbox_or_skip("bubblewrap", limits=LIMITS, parallel=2)
     with made:
         yield made
 
@@ -106,10 +104,7 @@ def test_leaving_with_zero_is_no_error(sandbox) -> None:
 
 
 def test_a_timeout_is_no_exception_and_keeps_what_was_printed() -> None:
-    try:
-        made = open_sandbox("bubblewrap", limits=Limits(wall=0.3), parallel=1)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
+    made = sandbox_or_skip("bubblewrap", limits=Limits(wall=0.3), parallel=1)
     with made:
         result = made.run("import time\nprint('so far')\ntime.sleep(9)")
     assert result.error == PythonError(Failure.TIMEOUT, message="killed after 0.3 s")
@@ -170,11 +165,7 @@ def test_stateless_calls_share_nothing(sandbox) -> None:
 @pytest.fixture(scope="module", params=["bubblewrap", "docker"])
 def one_worker_slot(request: pytest.FixtureRequest) -> Iterator[ProcessSandbox]:
     """A sandbox whose stateless calls all happen in one worker slot, one after the other."""
-    try:
-        made = open_sandbox(request.param, limits=replace(LIMITS, wall=60, cpu=0.3), parallel=1, worker_slots=2)
-    except (SandboxUnavailable, MissingExtra) as error:
-        pytest.skip(str(error))
-    assert isinstance(made, ProcessSandbox)
+    made = sandbox_or_skip(request.param, limits=replace(LIMITS, wall=60, cpu=0.3), parallel=1, worker_slots=2)
     with made:
         yield made
 
@@ -312,10 +303,7 @@ def test_64_sessions_call_at_once_and_lose_nothing(sandbox) -> None:
 
 
 def test_too_many_sessions_are_refused_with_the_next_step() -> None:
-    try:
-        made = open_sandbox("bubblewrap", limits=LIMITS, parallel=1, worker_slots=2)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
+    made = sandbox_or_skip("bubblewrap", limits=LIMITS, parallel=1, worker_slots=2)
     with made:
         held = [made.session() for _ in range(5)]
         for session in held[:3]:

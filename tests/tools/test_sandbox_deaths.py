@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sandboxes import sandbox_or_skip
 
 from agentgym.envs.code import CodeEnv
 from agentgym.envs.code.judge import passed
-from agentgym.errors import MissingExtra, SandboxUnavailable, WorldFault
+from agentgym.errors import SandboxUnavailable, WorldFault
 from agentgym.policy import ScriptedPolicy
 from agentgym.records import StopReason, Task
 from agentgym.rollout import Group, Rollout
@@ -108,10 +109,7 @@ time.sleep(5)
 
 @pytest.mark.parametrize("kind", ["bubblewrap", "docker"])
 def test_memory_of_unreadable_processes_counts(kind: str) -> None:
-    try:
-        made = open_sandbox(kind, limits=LIMITS, parallel=2, worker_slots=4)
-    except (SandboxUnavailable, MissingExtra) as error:
-        pytest.skip(str(error))
+    made = sandbox_or_skip(kind, limits=LIMITS, parallel=2, worker_slots=4)
     with made:
         result = made.session().run(UNREADABLE)
         assert result.error is not None

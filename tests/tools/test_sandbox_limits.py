@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sandboxes import sandbox_or_skip
 
 from agentgym.envs.code.judge import passed
-from agentgym.errors import MissingExtra, SandboxUnavailable
 from agentgym.tools.python import Failure, Limit, Limits, PythonError, Result, bubblewrap, cgroups, open_sandbox
 from agentgym.tools.python.inside import confine, usage
 from agentgym.tools.python.sandbox import ProcessSandbox
@@ -28,11 +28,7 @@ def one_worker_slot(request: pytest.FixtureRequest) -> Iterator[ProcessSandbox]:
     """A sandbox whose stateless calls all happen in one worker slot, one after the other."""
     kind, _, without = request.param.partition(" ")
     options = {"cgroups": False} if without else {}
-    try:
-        made = open_sandbox(kind, limits=LIMITS, parallel=1, worker_slots=2, **options)
-    except (SandboxUnavailable, MissingExtra) as error:
-        pytest.skip(str(error))
-    assert isinstance(made, ProcessSandbox)
+    made = sandbox_or_skip(kind, limits=LIMITS, parallel=1, worker_slots=2, **options)
     with made:
         yield made
 
@@ -276,11 +272,7 @@ def test_full_buffers_of_sockets_count_as_memory(one_worker_slot: ProcessSandbox
 
 
 def test_sessions_that_hoard_buffers_fall_before_a_bystander_and_before_the_supervisor() -> None:
-    try:
-        made = open_sandbox("docker", limits=LIMITS, parallel=1, worker_slots=12)
-    except (SandboxUnavailable, MissingExtra) as error:
-        pytest.skip(str(error))
-    assert isinstance(made, ProcessSandbox)
+    made = sandbox_or_skip("docker", limits=LIMITS, parallel=1, worker_slots=12)
     with made, made.session() as bystander:
         process = made.process()
         assert bystander.run("state = 7").error is None
@@ -292,11 +284,7 @@ def test_sessions_that_hoard_buffers_fall_before_a_bystander_and_before_the_supe
 
 
 def test_a_session_at_rest_falls_before_the_supervisor_whatever_it_did_to_its_score() -> None:
-    try:
-        made = open_sandbox("docker", limits=LIMITS, parallel=1, worker_slots=1)
-    except (SandboxUnavailable, MissingExtra) as error:
-        pytest.skip(str(error))
-    assert isinstance(made, ProcessSandbox)
+    made = sandbox_or_skip("docker", limits=LIMITS, parallel=1, worker_slots=1)
     if os.geteuid() != 0:
         pytest.skip("only root can lower a score")
     with made, made.session() as session:
@@ -316,10 +304,7 @@ def test_a_session_at_rest_falls_before_the_supervisor_whatever_it_did_to_its_sc
 
 
 def test_code_cannot_reach_its_score() -> None:
-    try:
-        made = open_sandbox("docker", limits=LIMITS, parallel=1, worker_slots=1)
-    except (SandboxUnavailable, MissingExtra) as error:
-        pytest.skip(str(error))
+    made = sandbox_or_skip("docker", limits=LIMITS, parallel=1, worker_slots=1)
     with made:
         error = made.run("open('/proc/self/oom_score_adj', 'w')").error
         assert error is not None
@@ -327,11 +312,7 @@ def test_code_cannot_reach_its_score() -> None:
 
 
 def test_every_worker_slot_has_namespaces_of_its_own() -> None:
-    try:
-        made = open_sandbox("bubblewrap", limits=LIMITS, parallel=1, worker_slots=4)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
-    assert isinstance(made, ProcessSandbox)
+    made = sandbox_or_skip("bubblewrap", limits=LIMITS, parallel=1, worker_slots=4)
     sessions = [made.session() for _ in range(3)]
     with made:
         for session in sessions:
@@ -379,11 +360,7 @@ def grouped(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         return cgroups.make_groups(owner, version=request.param)
 
     monkeypatch.setattr(bubblewrap, "make_groups", make)
-    try:
-        made = open_sandbox("bubblewrap", limits=LIMITS, parallel=1, worker_slots=1)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
-    assert isinstance(made, ProcessSandbox)
+    made = sandbox_or_skip("bubblewrap", limits=LIMITS, parallel=1, worker_slots=1)
     with made:
         if _groups(made) is None:
             pytest.skip(f"no control group of version {request.param} can be made here")
@@ -453,21 +430,14 @@ def test_without_a_place_for_control_groups_there_are_none(monkeypatch: pytest.M
 
     monkeypatch.setattr(cgroups, "_made", refused)
     assert cgroups.make_groups(None) is None
-    try:
-        made = open_sandbox("bubblewrap", limits=LIMITS, parallel=1, worker_slots=1)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
-    assert isinstance(made, ProcessSandbox)
+    made = sandbox_or_skip("bubblewrap", limits=LIMITS, parallel=1, worker_slots=1)
     with made:
         assert _groups(made) is None
         assert made.run("1").value == "1"
 
 
 def test_code_cannot_wake_others_through_a_library_that_all_read() -> None:
-    try:
-        made = open_sandbox("docker", limits=LIMITS, parallel=1, worker_slots=1)
-    except (SandboxUnavailable, MissingExtra) as error:
-        pytest.skip(str(error))
+    made = sandbox_or_skip("docker", limits=LIMITS, parallel=1, worker_slots=1)
     code = (
         "import ctypes, errno, os\nlibc = ctypes.CDLL(None, use_errno=True)\n"
         "number = 202 if os.uname().machine == 'x86_64' else 98\n"

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from sandboxes import sandbox_or_skip
 
-from agentgym.errors import MissingExtra, SandboxUnavailable
-from agentgym.tools.python import Limits, Sandbox, open_sandbox
+from agentgym.tools.python import Limits, Sandbox
 
 PROGRAMS = {
     "asyncio with a subprocess and a thread": (
@@ -64,10 +64,7 @@ LOCKS = (
 @pytest.fixture(scope="module", params=["bubblewrap", "docker"])
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     limits = Limits(wall=60, cpu=20, memory=256 << 20, processes=32, file_size=8 << 20, disk=32 << 20)
-    try:
-        made = open_sandbox(request.param, limits=limits, parallel=1)
-    except (SandboxUnavailable, MissingExtra) as error:
-        pytest.skip(str(error))
+    made = sandbox_or_skip(request.param, limits=limits, parallel=1)
     yield made
     made.close()
 
