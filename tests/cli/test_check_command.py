@@ -23,9 +23,8 @@ def test_text_and_json_say_the_same(capsys):
     told = json.loads(said.out)
     assert (status, told["ok"], told["violations"]) == (0, True, [])
     assert {"gaming", "counted"} <= set(told["held"])
-    assert told["panel"][0] == {
-        "policy": "random_play", "tasks": 4, "score": 0.0, "low": 0.0, "high": pytest.approx(9 / 13), "raised": 0, "lost": 0
-    }  # fmt: skip
+    nothing = {"tasks": 4, "score": 0.0, "low": 0.0, "high": pytest.approx(9 / 13), "raised": 0, "lost": 0}
+    assert told["panel"][0] == {"policy": "random_play"} | nothing
     status, said = run(capsys, "--tasks", "4")
     assert (status, said.out.splitlines()[0]) == (0, f"{HOUSE}: {len(told['held'])} rules hold")
     assert "  the panel on 4 tasks, score [interval]:" in said.out
