@@ -101,6 +101,7 @@ class _Router:
         self.monitors: dict[socket.socket, tuple[int, frames.Frames]] = {}
         self.owner: dict[socket.socket, int] = {}
         self.spoiled: set[socket.socket] = set()  # those whose worker slot cannot be cleared
+        self.pending: deque[tuple[int, int, bytes]] = deque()  # first calls that wait for a lent worker slot
         self.selector = selectors.DefaultSelector()
 
     def run(self) -> None:
@@ -123,13 +124,17 @@ class _Router:
     def _from_host(self, lease: int, kind: int, payload: bytes) -> None:
         monitor = self.leases.get(lease)
         if kind == frames.CLOSE:
+            self.pending = deque(call for call in self.pending if call[0] != lease)
             if monitor is not None:
                 monitor.shutdown(socket.SHUT_WR)  # it cleans up and hangs up; only then is its worker slot free
             return
         if monitor is None:
             monitor = self.spares.popleft() if self.spares else self._spawn()
             if monitor is None:
-                frames.write_all(1, frames.frame(lease, frames.GONE, _FULL))
+                if self.lent:  # soon back: worker slots that were given up are missing now
+                    self.pending.append((lease, kind, payload))
+                else:
+                    frames.write_all(1, frames.frame(lease, frames.GONE, _FULL))
                 return
             self.leases[lease] = monitor
             self.owner[monitor] = lease
@@ -160,6 +165,13 @@ class _Router:
         del self.leases[self.owner.pop(monitor)]
         self.lent.discard(monitor)
         self.spares.append(monitor)
+        self._resume()
+
+    def _resume(self) -> None:
+        """A worker slot came back, or never will: the calls that wait for one."""
+        waited, self.pending = self.pending, deque()
+        for lease, kind, payload in waited:
+            self._from_host(lease, kind, payload)
 
     def _spawn(self) -> socket.socket | None:
         if not self.free:
@@ -194,3 +206,4 @@ class _Router:
             frames.write_all(1, frames.frame(lease, frames.GONE, _SPOILED if spoiled else b""))
         if not self.free and not self.monitors:  # every worker slot is spoiled: the host starts another sandbox
             os._exit(1)
+        self._resume()
