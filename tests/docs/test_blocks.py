@@ -41,7 +41,8 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP
 
 #: Pages whose commands take hours, and what the repository's own folder is needed for.
 RECORDS = ("docs/results.md", "docs/security.md", *(p for p in pages() if p.startswith("docs/notes/")))
-SLOW = ("docs/guides/train.md", "docs/guides/pretrained.md")  # many short trainings
+#: `make test` runs these alone; `make wheel` runs the steps of every page, by the wheel in an environment of its own.
+FAST = ("README.md", "docs/quickstart.md", "docs/concepts/update.md", "docs/guides/environment.md")
 
 
 def read(page: str) -> str:
@@ -160,7 +161,7 @@ def walks(tmp_path_factory: pytest.TempPathFactory, a_run: Callable[[], Path]) -
 
 CASES = [
     pytest.param(
-        page, number, id=f"{page}: {step.name or step.text[:60]}", marks=[pytest.mark.slow] if page in SLOW else []
+        page, number, id=f"{page}: {step.name or step.text[:60]}", marks=[] if page in FAST else [pytest.mark.slow]
     )
     for page in pages()
     if page not in RECORDS
